@@ -1,0 +1,373 @@
+//! Claims of this node: a question to the key's home, its budget, the next home, and the lone decision at the end.
+
+use alloc::vec::Vec;
+
+use crate::entry::{Rank, Reason};
+use crate::id::{PeerId, ShardName, StickKey};
+use crate::input::{ClaimReason, ClaimToken};
+use crate::message::{Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Message};
+use crate::node::Node;
+use crate::output::{Claimed, Output, Unstored};
+use crate::time::{Instant, Now};
+
+/// How many lone decisions are remembered for a later claim. Beyond it they stay as they are and reconciliation spreads them.
+const LONE_MAX: usize = 65_536;
+/// How many answers of one home are remembered, and how long, to be announced if it is lost.
+const DECIDED_FOR_US_MAX: usize = 1_024;
+const DECIDED_FOR_US_MS: u64 = 5_000;
+
+/// What is asked of a home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Join,
+    Down { failed: ShardName },
+    Operator,
+}
+
+impl Asked {
+    pub(crate) const fn reason(&self) -> Reason {
+        match self {
+            Self::Join => Reason::Claim,
+            Self::Down { .. } => Reason::Down,
+            Self::Operator => Reason::Operator,
+        }
+    }
+
+    pub(crate) fn from_claim(claim: &Claim) -> Self {
+        match (claim.reason, &claim.failed) {
+            (Reason::Down, Some(failed)) => Self::Down { failed: failed.clone() },
+            (Reason::Operator, _) => Self::Operator,
+            (Reason::Down | Reason::Claim | Reason::Arbitration | Reason::End, _) => Self::Join,
+        }
+    }
+
+    fn from_input(reason: ClaimReason) -> Self {
+        match reason {
+            ClaimReason::Join => Self::Join,
+            ClaimReason::Down { failed } => Self::Down { failed },
+            ClaimReason::Operator => Self::Operator,
+        }
+    }
+
+    /// Whether an entry on `shard` is the answer, so that nobody need be asked.
+    fn settled_by(&self, shard: &ShardName) -> bool {
+        match self {
+            Self::Join => true,
+            Self::Down { failed } => shard != failed,
+            Self::Operator => false,
+        }
+    }
+}
+
+/// A claim under way.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) id: u64,
+    pub(crate) waiters: Vec<ClaimToken>,
+    proposal: ShardName,
+    asked: Asked,
+    /// The home asked now.
+    pub(crate) home: PeerId,
+    /// The home asked before it.
+    tried: Option<PeerId>,
+    pub(crate) deadline: Instant,
+}
+
+impl Node {
+    /// A request of this node needs a decision.
+    pub(crate) fn claim(
+        &mut self,
+        now: Now,
+        token: ClaimToken,
+        key: StickKey,
+        proposal: ShardName,
+        reason: ClaimReason,
+    ) {
+        self.stats.claims += 1;
+        let asked = Asked::from_input(reason);
+        if let Some(shard) = self.table.shard(&key).filter(|shard| asked.settled_by(shard)).cloned() {
+            self.used(now, &key);
+            self.answer(token, Claimed::Stick { shard });
+            return;
+        }
+        if let Some(pending) = self.pending.get_mut(&key) {
+            if pending.waiters.len() < self.config.waiters_max {
+                pending.waiters.push(token);
+            } else {
+                self.unstored(token, Unstored::Overload);
+            }
+            return;
+        }
+        if self.pending.len() >= self.config.claims_max {
+            self.unstored(token, Unstored::Overload);
+            return;
+        }
+        self.ask(now, key, Vec::from([token]), proposal, asked, None);
+    }
+
+    /// Asks the key's home, or decides when this node is it or there is none.
+    pub(crate) fn ask(
+        &mut self,
+        now: Now,
+        key: StickKey,
+        waiters: Vec<ClaimToken>,
+        proposal: ShardName,
+        asked: Asked,
+        tried: Option<PeerId>,
+    ) {
+        let home = self.home_of(&key, tried.as_ref());
+        let Some(home) = home.filter(|home| *home != self.config.me) else {
+            let rank = if self.ready { Rank::Home } else { Rank::Alone };
+            self.settle_here(now, &key, waiters, &proposal, &asked, rank);
+            return;
+        };
+        let id = self.next_claim_id();
+        let known = self
+            .table
+            .get(&key)
+            .map(|slot| slot.entry.clone())
+            .map(|entry| (entry, self.remaining_ms(now, &key)));
+        let claim = Claim {
+            id,
+            key: key.clone(),
+            known,
+            proposal: proposal.clone(),
+            reason: asked.reason(),
+            failed: if let Asked::Down { failed } = &asked { Some(failed.clone()) } else { None },
+            tried: tried.clone(),
+            hops: 0,
+        };
+        self.stats.claims_asked += 1;
+        self.send(&home, Message::Claim(claim));
+        let deadline = now.mono + self.budget_ms(&home);
+        self.claim_deadlines.insert((deadline, id), key.clone());
+        self.pending.insert(key, Pending { id, waiters, proposal, asked, home, tried, deadline });
+    }
+
+    /// How long a home is given: max(300 ms, 2 × smoothed round trip + 100 ms), at most 1 s.
+    fn budget_ms(&self, home: &PeerId) -> u64 {
+        let rtt_ms = self.sessions.get(home).map_or(0, |session| session.rtt_ms);
+        (2 * rtt_ms + 100).max(self.config.claim_budget_min_ms).min(self.config.claim_budget_max_ms)
+    }
+
+    fn settle_here(
+        &mut self,
+        now: Now,
+        key: &StickKey,
+        waiters: Vec<ClaimToken>,
+        proposal: &ShardName,
+        asked: &Asked,
+        rank: Rank,
+    ) {
+        match self.decide(now, key, proposal, asked, rank) {
+            Ok(entry) => {
+                if rank == Rank::Alone && self.lone.len() < LONE_MAX {
+                    self.lone.insert(key.clone());
+                }
+                self.used(now, key);
+                if let Some(shard) = entry.shard {
+                    for token in waiters {
+                        self.answer(token, Claimed::Stick { shard: shard.clone() });
+                    }
+                }
+            }
+            Err(why) => {
+                for token in waiters {
+                    self.answer(token, Claimed::Unstored { why });
+                }
+            }
+        }
+    }
+
+    /// A home has answered.
+    pub(crate) fn on_claim_answer(&mut self, now: Now, from: &PeerId, answer: ClaimAnswer) {
+        if let ClaimResult::Entry(entry, remaining_ms) = &answer.result
+            && !self.accept(now, from, &answer.key, entry, *remaining_ms)
+        {
+            return;
+        }
+        if self.pass_back(&answer) {
+            return;
+        }
+        if let Some(session) = self.sessions.get_mut(from)
+            && session.reclaimed.remove(&answer.key)
+        {
+            self.lone.remove(&answer.key);
+        }
+        let asked_this = |pending: &Pending| pending.id == answer.id;
+        match answer.result {
+            ClaimResult::Entry(..) => {
+                self.remember_decided_for_us(now, from, &answer.key);
+                if self.pending.get(&answer.key).is_some_and(asked_this) {
+                    self.finish(now, &answer.key);
+                }
+            }
+            ClaimResult::Refused(refusal) => {
+                let Some(pending) = self.take_pending_if(&answer.key, asked_this) else { return };
+                match refusal {
+                    ClaimRefusal::NotReady | ClaimRefusal::Overload => {
+                        self.next_home(now, answer.key, pending)
+                    }
+                    ClaimRefusal::TableFull => {
+                        for token in pending.waiters {
+                            self.unstored(token, Unstored::TableFull);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The home's answer has been merged: everybody who waits gets what the table says.
+    fn finish(&mut self, now: Now, key: &StickKey) {
+        let Some(pending) = self.take_pending_if(key, |_| true) else { return };
+        self.used(now, key);
+        match self.table.shard(key).cloned() {
+            Some(shard) => {
+                for token in pending.waiters {
+                    self.answer(token, Claimed::Stick { shard: shard.clone() });
+                }
+            }
+            // The entry ended between the home's answer and its arrival: the claim starts anew.
+            None => self.next_home(now, key.clone(), Pending { tried: None, ..pending }),
+        }
+    }
+
+    /// A decision about the key came in while a claim is under way: it ends the wait if it settles what was asked.
+    pub(crate) fn settle_by_update(&mut self, key: &StickKey) {
+        let Some(shard) = self.table.shard(key).cloned() else { return };
+        let Some(pending) = self.take_pending_if(key, |pending| pending.asked.settled_by(&shard)) else {
+            return;
+        };
+        for token in pending.waiters {
+            self.answer(token, Claimed::Stick { shard: shard.clone() });
+        }
+    }
+
+    /// The home asked did not answer, refused or was lost: the next one is asked once, then this node decides alone.
+    pub(crate) fn next_home(&mut self, now: Now, key: StickKey, pending: Pending) {
+        let Pending { waiters, proposal, asked, home, tried, .. } = pending;
+        if let Some(shard) = self.table.shard(&key).filter(|shard| asked.settled_by(shard)).cloned() {
+            for token in waiters {
+                self.answer(token, Claimed::Stick { shard: shard.clone() });
+            }
+        } else if tried.is_none() {
+            self.ask(now, key, waiters, proposal, asked, Some(home));
+        } else {
+            self.settle_here(now, &key, waiters, &proposal, &asked, Rank::Alone);
+        }
+    }
+
+    /// Claims whose home has used up its budget. A home that missed one is not asked again until its next heartbeat.
+    pub(crate) fn expire_claims(&mut self, now: Now) {
+        while let Some(first) = self.claim_deadlines.first_entry() {
+            if first.key().0 > now.mono {
+                break;
+            }
+            let id = first.key().1;
+            let key = first.remove();
+            let Some(pending) = self.take_pending_if(&key, |pending| pending.id == id) else { continue };
+            self.stats.claims_timed_out += 1;
+            if let Some(session) = self.sessions.get_mut(&pending.home) {
+                session.suspect = true;
+            }
+            self.next_home(now, key, pending);
+        }
+        let budget_ms = self.config.claim_budget_max_ms;
+        self.passed_on.retain(|_, (at, _, _)| now.mono.since_ms(*at) < 2 * budget_ms);
+    }
+
+    /// Claims that were asked of a peer which is lost.
+    pub(crate) fn reask_claims_of(&mut self, now: Now, peer: &PeerId) {
+        let keys: Vec<StickKey> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.home == *peer)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            if let Some(pending) = self.take_pending_if(&key, |_| true) {
+                self.next_home(now, key, pending);
+            }
+        }
+    }
+
+    /// Lone decisions are claimed at their homes as soon as these answer again.
+    pub(crate) fn reclaim_lone(&mut self, now: Now, peer: &PeerId) {
+        if self.lone.is_empty() {
+            return;
+        }
+        let budget = self.config.claims_max;
+        let keys: Vec<StickKey> = self
+            .lone
+            .iter()
+            .filter(|key| self.home_of(key, None).as_ref() == Some(peer))
+            .filter(|key| self.sessions.get(peer).is_some_and(|session| !session.reclaimed.contains(*key)))
+            .take(budget)
+            .cloned()
+            .collect();
+        for key in keys {
+            let Some(slot) = self.table.get(&key) else {
+                self.lone.remove(&key);
+                continue;
+            };
+            let Some(shard) = slot.entry.shard.clone() else {
+                self.lone.remove(&key);
+                continue;
+            };
+            let known = Some((slot.entry.clone(), self.remaining_ms(now, &key)));
+            let id = self.next_claim_id();
+            let claim = Claim {
+                id,
+                key: key.clone(),
+                known,
+                proposal: shard,
+                reason: Reason::Claim,
+                failed: None,
+                tried: None,
+                hops: 0,
+            };
+            self.send(peer, Message::Claim(claim));
+            if let Some(session) = self.sessions.get_mut(peer) {
+                session.reclaimed.insert(key);
+            }
+        }
+    }
+
+    /// If this home is lost before it could tell the others, this node does.
+    fn remember_decided_for_us(&mut self, now: Now, home: &PeerId, key: &StickKey) {
+        let Some(session) = self.sessions.get_mut(home) else { return };
+        while session.decided_for_us.front().is_some_and(|(at, _)| now.mono.since_ms(*at) > DECIDED_FOR_US_MS)
+            || session.decided_for_us.len() >= DECIDED_FOR_US_MAX
+        {
+            session.decided_for_us.pop_front();
+        }
+        session.decided_for_us.push_back((now.mono, key.clone()));
+    }
+
+    fn take_pending_if(&mut self, key: &StickKey, wanted: impl Fn(&Pending) -> bool) -> Option<Pending> {
+        if !self.pending.get(key).is_some_and(wanted) {
+            return None;
+        }
+        let pending = self.pending.remove(key)?;
+        self.claim_deadlines.remove(&(pending.deadline, pending.id));
+        Some(pending)
+    }
+
+    pub(crate) const fn next_claim_id(&mut self) -> u64 {
+        self.claim_ids += 1;
+        self.claim_ids
+    }
+
+    fn answer(&mut self, token: ClaimToken, claimed: Claimed) {
+        self.outputs.push_back(Output::Answered { token, claimed });
+    }
+
+    fn unstored(&mut self, token: ClaimToken, why: Unstored) {
+        match why {
+            Unstored::TableFull => {}
+            Unstored::Overload => self.stats.unstored_overload += 1,
+        }
+        self.answer(token, Claimed::Unstored { why });
+    }
+}

@@ -1,0 +1,122 @@
+//! Limits of a node, with defaults and reasons.
+
+use core::fmt;
+
+use crate::id::PeerId;
+
+/// What a node is told at its start. Times in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This node.
+    pub me: PeerId,
+    /// Different for every start of the process; a peer that sees another one than before forgets what it knew of this node.
+    pub incarnation: u64,
+    /// How long an entry lives after its last use (`expire` of HAProxy's stick-table). Default 5 min, as in the production configuration.
+    pub ttl_ms: u64,
+    /// How many live entries the table takes. At the bound a new key is answered [`Unstored`](crate::Unstored), never at a held entry's cost.
+    pub entries_max: usize,
+    /// Period of heartbeats. Default 1 s: a home that missed a budget is asked again after its next heartbeat.
+    pub heartbeat_ms: u64,
+    /// The least time a home is given to answer. Default 300 ms, about a world-wide round trip.
+    pub claim_budget_min_ms: u64,
+    /// The most time a home is given to answer. Default 1 s: the client checks after 5 s.
+    pub claim_budget_max_ms: u64,
+    /// Claims of this node under way at once. Beyond it a new key is answered [`Unstored`](crate::Unstored).
+    pub claims_max: usize,
+    /// Requests that may wait for one key's claim. Beyond it they are answered [`Unstored`](crate::Unstored).
+    pub waiters_max: usize,
+    /// Own decisions kept for peers that reconnect. A peer further behind is taught the whole table.
+    pub log_max: usize,
+    /// Items in one update or resync chunk. Default 256: about 20 kB, well below the frame's limit.
+    pub batch_items: usize,
+    /// Log positions sent and not yet acknowledged per peer. At the bound sending waits, and what changes meanwhile coalesces.
+    pub window_items: u64,
+    /// Resync chunks sent and not yet acknowledged per peer.
+    pub resync_window: u64,
+    /// Least time between two moves of one key. Default 30 s: a flapping shard costs one move.
+    pub move_pause_ms: u64,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The field.
+    pub field: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// What would have been accepted.
+    pub expected: &'static str,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}, expected {}", self.field, self.value, self.expected)
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+impl Config {
+    /// The defaults for a node called `me`.
+    #[must_use]
+    pub const fn new(me: PeerId, incarnation: u64) -> Self {
+        Self {
+            me,
+            incarnation,
+            ttl_ms: 300_000,
+            entries_max: 1_000_000,
+            heartbeat_ms: 1_000,
+            claim_budget_min_ms: 300,
+            claim_budget_max_ms: 1_000,
+            claims_max: 4_096,
+            waiters_max: 1_024,
+            log_max: 262_144,
+            batch_items: 256,
+            window_items: 8_192,
+            resync_window: 16,
+            move_pause_ms: 30_000,
+        }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first field out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let ranges: [(&'static str, u64, u64, u64, &'static str); 6] = [
+            ("ttl_ms", self.ttl_ms, 1_000, 86_400_000, "1 s to 24 h"),
+            ("entries_max", self.entries_max as u64, 1, 100_000_000, "1 to 100,000,000"),
+            ("heartbeat_ms", self.heartbeat_ms, 100, 10_000, "100 ms to 10 s"),
+            (
+                "claim_budget_min_ms",
+                self.claim_budget_min_ms,
+                10,
+                self.claim_budget_max_ms,
+                "10 ms to the largest budget",
+            ),
+            ("claim_budget_max_ms", self.claim_budget_max_ms, 10, 5_000, "10 ms to 5 s"),
+            ("batch_items", self.batch_items as u64, 1, 1_024, "1 to 1,024"),
+        ];
+        for (field, value, least, most, expected) in ranges {
+            if value < least || value > most {
+                return Err(ConfigError { field, value, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// How long a home waits beyond a lease's end: a use just before it may be reported up to half a ttl later, never more.
+    pub(crate) const fn end_grace_ms(&self) -> u64 {
+        self.ttl_ms / 8
+    }
+
+    /// How long a tombstone is kept: longer than any lease, backstop and grace of the entry that it ended.
+    pub(crate) const fn tombstone_ms(&self) -> u64 {
+        self.ttl_ms * 3
+    }
+
+    /// How coarse the expiry and report timers are.
+    pub(crate) const fn timer_grain_ms(&self) -> u64 {
+        self.ttl_ms / 64 + 1
+    }
+}

@@ -1,0 +1,191 @@
+//! Homes: which node decides about a key, and how it decides.
+
+use crate::claim::Asked;
+use crate::entry::{Entry, Rank};
+use crate::hash::hash64;
+use crate::id::{PeerId, ShardName, StickKey};
+use crate::message::{Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Message};
+use crate::node::Node;
+use crate::output::Unstored;
+use crate::time::Now;
+use crate::update_log::LogKind;
+
+/// The first of `peers` for `key` by rendezvous hash (highest random weight; Thaler and Ravishankar 1996): when one of
+/// them goes, only its keys get another home.
+#[must_use]
+pub fn first_by_rendezvous<'p>(
+    key: &StickKey,
+    peers: impl Iterator<Item = &'p PeerId>,
+) -> Option<&'p PeerId> {
+    let key_hash = hash64(key.as_str().as_bytes(), 0);
+    peers.max_by_key(|peer| (hash64(peer.as_str().as_bytes(), key_hash), core::cmp::Reverse(*peer)))
+}
+
+impl Node {
+    /// The key's home as this node sees it: among the ready nodes, itself if it is ready, without those that are suspect or `tried`.
+    pub(crate) fn home_of(&self, key: &StickKey, tried: Option<&PeerId>) -> Option<PeerId> {
+        let me = self.ready.then_some(&self.config.me);
+        let peers = self.sessions.iter().filter(|(_, session)| session.may_be_home()).map(|(peer, _)| peer);
+        first_by_rendezvous(key, peers.chain(me).filter(|peer| Some(*peer) != tried)).cloned()
+    }
+
+    pub(crate) fn is_home_of(&self, key: &StickKey) -> bool {
+        self.home_of(key, None).as_ref() == Some(&self.config.me)
+    }
+
+    /// Compare-and-set: answers the live entry when it stands against the wish, else records the proposal and announces it.
+    pub(crate) fn decide(
+        &mut self,
+        now: Now,
+        key: &StickKey,
+        proposal: &ShardName,
+        asked: &Asked,
+        rank: Rank,
+    ) -> Result<Entry, Unstored> {
+        let current = self.table.get(key).map(|slot| slot.entry.clone());
+        let generation = match &current {
+            Some(entry) if !self.may_replace(now, key, entry, proposal, asked) => {
+                self.renew(key, now.mono + self.config.ttl_ms);
+                return Ok(entry.clone());
+            }
+            Some(entry) => entry.generation.saturating_add(1).min(crate::GENERATION_MAX),
+            None => 1,
+        };
+        if current.as_ref().is_none_or(Entry::is_tombstone) && self.table.live() >= self.config.entries_max {
+            self.stats.unstored_full += 1;
+            return Err(Unstored::TableFull);
+        }
+        let entry = Entry {
+            shard: Some(proposal.clone()),
+            generation,
+            rank,
+            created: self.clock.stamp(now.wall),
+            origin: self.config.me.clone(),
+            reason: asked.reason(),
+        };
+        match rank {
+            Rank::Home => self.stats.decided_home += 1,
+            Rank::Alone => self.stats.decided_alone += 1,
+        }
+        if current.is_some_and(|entry| !entry.is_tombstone()) {
+            self.stats.moved += 1;
+            self.moved_at.insert(key.clone(), now.mono);
+        }
+        self.record(now, key, &entry);
+        Ok(entry)
+    }
+
+    /// Whether the home sees a reason to decide anew.
+    fn may_replace(
+        &self,
+        now: Now,
+        key: &StickKey,
+        entry: &Entry,
+        proposal: &ShardName,
+        asked: &Asked,
+    ) -> bool {
+        let Some(shard) = &entry.shard else { return true };
+        match asked {
+            Asked::Join => false,
+            Asked::Down { failed } => {
+                let paused = self
+                    .moved_at
+                    .get(key)
+                    .is_some_and(|at| now.mono.since_ms(*at) < self.config.move_pause_ms);
+                shard == failed && shard != proposal && !paused
+            }
+            Asked::Operator => shard != proposal,
+        }
+    }
+
+    /// Merges an own decision, tells the read view and every peer.
+    pub(crate) fn record(&mut self, now: Now, key: &StickKey, entry: &Entry) {
+        let lease = if entry.is_tombstone() {
+            now.mono + self.config.tombstone_ms()
+        } else {
+            now.mono + self.config.ttl_ms
+        };
+        self.merge(now, key, entry, lease);
+        self.announce(key, LogKind::Decision);
+    }
+
+    pub(crate) fn announce(&mut self, key: &StickKey, kind: LogKind) {
+        if self.sessions.is_empty() {
+            self.log.skip();
+            return;
+        }
+        let number = self.log.push(key.clone(), kind);
+        if let (LogKind::Decision, Some(slot)) = (kind, self.table.get_mut(key)) {
+            slot.logged = number;
+        }
+    }
+
+    /// A peer asks this node as the home of a key.
+    pub(crate) fn on_claim(&mut self, now: Now, from: &PeerId, claim: Claim) {
+        if let Some((entry, remaining_ms)) = &claim.known
+            && !self.accept(now, from, &claim.key, entry, *remaining_ms)
+        {
+            return;
+        }
+        let result = if self.ready {
+            let home = self.home_of(&claim.key, claim.tried.as_ref());
+            if let Some(home) = home.filter(|home| *home != self.config.me && home != from && claim.hops == 0)
+            {
+                self.pass_on(now, from, &home, claim);
+                return;
+            }
+            let asked = Asked::from_claim(&claim);
+            match self.decide(now, &claim.key, &claim.proposal, &asked, Rank::Home) {
+                Ok(entry) => ClaimResult::Entry(entry, self.remaining_ms(now, &claim.key)),
+                Err(Unstored::TableFull) => ClaimResult::Refused(ClaimRefusal::TableFull),
+                Err(Unstored::Overload) => ClaimResult::Refused(ClaimRefusal::Overload),
+            }
+        } else {
+            ClaimResult::Refused(ClaimRefusal::NotReady)
+        };
+        let answer = ClaimAnswer { id: claim.id, key: claim.key, result };
+        self.send(from, Message::ClaimAnswer(answer));
+    }
+
+    /// By this node's list another one is the home: the claim goes on once, never twice.
+    fn pass_on(&mut self, now: Now, from: &PeerId, home: &PeerId, claim: Claim) {
+        if self.passed_on.len() >= self.config.claims_max {
+            let result = ClaimResult::Refused(ClaimRefusal::Overload);
+            self.send(from, Message::ClaimAnswer(ClaimAnswer { id: claim.id, key: claim.key, result }));
+            return;
+        }
+        self.stats.claims_passed_on += 1;
+        let id = self.next_claim_id();
+        self.passed_on.insert(id, (now.mono, from.clone(), claim.id));
+        self.send(home, Message::Claim(Claim { id, hops: claim.hops + 1, ..claim }));
+    }
+
+    /// The answer to a claim that was passed on goes back to its asker.
+    pub(crate) fn pass_back(&mut self, answer: &ClaimAnswer) -> bool {
+        let Some((_, asker, id)) = self.passed_on.remove(&answer.id) else { return false };
+        self.send(&asker, Message::ClaimAnswer(ClaimAnswer { id, ..answer.clone() }));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::format;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn a_lost_peer_gives_only_its_own_keys_another_home() {
+        let peers: Vec<PeerId> = (0..8).map(|n| PeerId::parse(&format!("p{n}")).unwrap()).collect();
+        let mut share = [0_u32; 8];
+        for n in 0..8_000 {
+            let key = StickKey::parse(&format!("room-{n}")).unwrap();
+            let home = first_by_rendezvous(&key, peers.iter()).unwrap();
+            let index = peers.iter().position(|peer| peer == home).unwrap();
+            share[index] += 1;
+            let without_last = first_by_rendezvous(&key, peers[..7].iter()).unwrap();
+            assert!(index == 7 || home == without_last);
+        }
+        assert!(share.iter().all(|n| (850..1_150).contains(n)), "{share:?}");
+    }
+}

@@ -1,0 +1,216 @@
+//! Leases and ends: an entry lives while somebody uses or holds it, and its end is a decision of its home.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::claim::Asked;
+use crate::entry::{Entry, Rank, Reason};
+use crate::id::{PeerId, ShardName, StickKey};
+use crate::message::{LeaseReport, Message};
+use crate::node::Node;
+use crate::output::Output;
+use crate::table::Timers;
+use crate::time::{Instant, Now};
+use crate::update_log::LogKind;
+
+/// What this node itself knows of the use of keys: requests and open sessions here.
+#[derive(Debug, Default)]
+pub(crate) struct Uses {
+    keys: BTreeMap<StickKey, Use>,
+    due: Timers,
+    /// Open sessions per key and shard.
+    sessions: BTreeMap<StickKey, BTreeMap<ShardName, u32>>,
+}
+
+#[derive(Debug)]
+struct Use {
+    /// The end of the lease by the last use here.
+    lease: Instant,
+    /// When it was last reported to the home.
+    reported: Instant,
+    /// It stands in `due`.
+    queued: bool,
+}
+
+impl Uses {
+    /// Sessions of `key` open here, per shard.
+    pub(crate) fn sessions_of(&self, key: &StickKey) -> impl Iterator<Item = (&ShardName, u32)> {
+        self.sessions.get(key).into_iter().flatten().map(|(shard, number)| (shard, *number))
+    }
+
+    pub(crate) fn holds(&self, key: &StickKey) -> bool {
+        self.sessions.contains_key(key)
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.due.next()
+    }
+}
+
+impl Node {
+    /// A request of this node used the key, or its claim was answered: the home learns of it within half a ttl.
+    pub(crate) fn used(&mut self, now: Now, key: &StickKey) {
+        let lease = now.mono + self.config.ttl_ms;
+        let Some(slot) = self.table.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) else { return };
+        slot.lease = slot.lease.max(lease);
+        let half_ms = self.config.ttl_ms / 2;
+        let known =
+            self.uses.keys.entry(key.clone()).or_insert(Use { lease, reported: now.mono, queued: false });
+        known.lease = lease;
+        if !known.queued {
+            known.queued = true;
+            let at = (known.reported + half_ms).max(now.mono);
+            self.uses.due.push(at, self.config.timer_grain_ms(), key.clone());
+        }
+    }
+
+    /// A tunnel of the conference was opened here.
+    pub(crate) fn session_opened(&mut self, now: Now, key: StickKey, shard: ShardName) {
+        *self.uses.sessions.entry(key.clone()).or_default().entry(shard.clone()).or_default() += 1;
+        match self.table.shard(&key).cloned() {
+            Some(there) if there == shard => {}
+            Some(to) => self.outputs.push_back(Output::Moved { key: key.clone(), to }),
+            None => self.claim_for_sessions(now, &key),
+        }
+        self.used(now, &key);
+    }
+
+    /// It was closed; the entry lives one ttl from now.
+    pub(crate) fn session_closed(&mut self, now: Now, key: &StickKey, shard: &ShardName) {
+        if let Some(shards) = self.uses.sessions.get_mut(key) {
+            if let Some(number) = shards.get_mut(shard) {
+                *number -= 1;
+                if *number == 0 {
+                    shards.remove(shard);
+                }
+            }
+            if shards.is_empty() {
+                self.uses.sessions.remove(key);
+            }
+        }
+        self.used(now, key);
+    }
+
+    /// An end, or nothing at all, stands in the table for a key that has sessions here: it is claimed for the shard they are on.
+    pub(crate) fn claim_for_sessions(&mut self, now: Now, key: &StickKey) {
+        if self.pending.contains_key(key) {
+            return;
+        }
+        let most =
+            self.uses.sessions_of(key).max_by_key(|(_, number)| *number).map(|(shard, _)| shard.clone());
+        if let Some(shard) = most {
+            self.ask(now, key.clone(), Vec::new(), shard, Asked::Join, None);
+        }
+    }
+
+    /// Keys whose use is to be reported now: to their homes in batches, or into the own table.
+    pub(crate) fn report_leases(&mut self, now: Now) {
+        let mut reports: BTreeMap<PeerId, Vec<(StickKey, u64)>> = BTreeMap::new();
+        for key in self.uses.due.due(now.mono) {
+            let held = self.uses.holds(&key);
+            let Some(known) = self.uses.keys.get_mut(&key) else { continue };
+            known.queued = false;
+            if held {
+                known.lease = now.mono + self.config.ttl_ms;
+                known.queued = true;
+                let at = now.mono + self.config.ttl_ms / 2;
+                self.uses.due.push(at, self.config.timer_grain_ms(), key.clone());
+            }
+            known.reported = now.mono;
+            let lease = known.lease;
+            if lease <= now.mono || self.table.shard(&key).is_none() {
+                if !held {
+                    self.uses.keys.remove(&key);
+                }
+                continue;
+            }
+            match self.home_of(&key, None) {
+                Some(home) if home != self.config.me => {
+                    reports.entry(home).or_default().push((key, lease.since_ms(now.mono)));
+                }
+                Some(_) | None => self.renew(&key, lease),
+            }
+        }
+        let most = self.config.batch_items;
+        for (home, leases) in reports {
+            self.stats.leases_reported += leases.len() as u64;
+            for part in leases.chunks(most) {
+                self.send(&home, Message::LeaseReport(LeaseReport { leases: part.to_vec() }));
+            }
+        }
+    }
+
+    /// A peer reports what it used or holds. Who reports, and whether this node is the home by its own list, does not matter.
+    pub(crate) fn on_lease_report(&mut self, now: Now, report: LeaseReport) {
+        for (key, remaining_ms) in report.leases {
+            self.renew(&key, now.mono + remaining_ms.min(self.config.ttl_ms));
+        }
+    }
+
+    /// The lease of a live entry reaches at least to `lease`. Everybody is told before their backstop could run out.
+    pub(crate) fn renew(&mut self, key: &StickKey, lease: Instant) {
+        let far_ms = self.config.ttl_ms / 4 * 3;
+        let Some(slot) = self.table.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) else { return };
+        slot.lease = slot.lease.max(lease);
+        if slot.lease.since_ms(slot.announced) >= far_ms && !self.sessions.is_empty() {
+            slot.announced = slot.lease;
+            self.stats.renewals_sent += 1;
+            self.announce(key, LogKind::Renewal);
+        }
+    }
+
+    /// Looks at every entry whose timer ran out: held ones live on, the home ends what nobody renewed, others have a backstop.
+    pub(crate) fn expire_entries(&mut self, now: Now) {
+        let grain_ms = self.config.timer_grain_ms();
+        for key in self.table.due(now.mono) {
+            let held = self.uses.holds(&key);
+            let Some(slot) = self.table.get_mut(&key) else { continue };
+            let tombstone = slot.entry.is_tombstone();
+            if held && !tombstone {
+                slot.lease = slot.lease.max(now.mono + self.config.ttl_ms);
+            }
+            let lease = slot.lease;
+            let at = if tombstone {
+                lease
+            } else if self.is_home_of(&key) {
+                lease + self.config.end_grace_ms()
+            } else {
+                lease + self.config.ttl_ms
+            };
+            if now.mono < at {
+                // Roles change: the timer never waits longer than a home would.
+                let look_again =
+                    if tombstone { at } else { at.min(now.mono.max(lease) + self.config.end_grace_ms()) };
+                self.table.set_timer(look_again, grain_ms, key);
+            } else if !tombstone && self.is_home_of(&key) {
+                self.end(now, &key);
+            } else {
+                self.table.remove(&key);
+                if !tombstone {
+                    self.outputs.push_back(Output::Changed { key, shard: None });
+                }
+            }
+        }
+    }
+
+    /// The home ends a conference for everyone.
+    fn end(&mut self, now: Now, key: &StickKey) {
+        let Some(slot) = self.table.get(key) else { return };
+        let entry = Entry {
+            shard: None,
+            generation: slot.entry.generation.saturating_add(1).min(crate::GENERATION_MAX),
+            rank: Rank::Home,
+            created: self.clock.stamp(now.wall),
+            origin: self.config.me.clone(),
+            reason: Reason::End,
+        };
+        self.stats.ended += 1;
+        self.record(now, key, &entry);
+        // `merge` leaves an existing key's timer alone, and this key's has just run out.
+        self.table.set_timer(
+            now.mono + self.config.tombstone_ms(),
+            self.config.timer_grain_ms(),
+            key.clone(),
+        );
+    }
+}

@@ -1,0 +1,53 @@
+//! The replicated stick table of a shardgate mesh as a pure state machine.
+//!
+//! A node of the mesh is one [`Node`]. The world feeds it [`Input`]s together with the moment they happened and carries out
+//! its [`Output`]s; nothing else goes in or out:
+//!
+//! ```text
+//! node.handle(now, input);                       // one input …
+//! while let Some(output) = node.poll_output() {} // … then everything it caused, in order
+//! node.poll_timeout()                            // when to call handle(now, Input::Timeout) next, and why
+//! ```
+//!
+//! This crate knows no clock, socket, thread, runtime, global randomness or wire format. It is `no_std`; the guard crate
+//! beside it links it without std, so the compiler refuses what would break that. Only ordered maps are iterated, so one
+//! sequence of inputs gives one trace.
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod claim;
+mod config;
+mod entry;
+mod hash;
+mod home;
+mod id;
+mod input;
+mod lease;
+mod message;
+mod node;
+mod output;
+mod resync;
+mod session;
+mod stats;
+mod table;
+mod time;
+mod update_log;
+
+pub use config::{Config, ConfigError};
+pub use entry::{Entry, EntryError, GENERATION_MAX, Join, Rank, Reason, STAMP_AHEAD_MAX_MS, join};
+pub use hash::hash64;
+pub use home::first_by_rendezvous;
+pub use id::{IdError, KEY_LEN_MAX, KeyError, PeerId, ShardName, StickKey};
+pub use input::{ClaimReason, ClaimToken, Input};
+pub use message::{
+    Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Hello, Item, LeaseReport, Message, Resume, ResyncChunk,
+    Update,
+};
+pub use node::Node;
+pub use output::{Claimed, Output, Readiness, Unstored, Violation};
+pub use session::{LinkState, PeerView};
+pub use stats::Stats;
+pub use time::{Instant, Now, Stamp, StampClock, TimeoutReason, Wall};

@@ -1,0 +1,109 @@
+//! What a node asks of the world.
+
+use alloc::vec::Vec;
+
+use crate::id::{PeerId, ShardName, StickKey};
+use crate::input::ClaimToken;
+use crate::message::Message;
+
+/// The answer to a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// The conference is there, for everyone.
+    Stick {
+        /// The shard.
+        shard: ShardName,
+    },
+    /// No entry: route by the plain hash, store nothing.
+    Unstored {
+        /// Why.
+        why: Unstored,
+    },
+}
+
+/// Why a key got no entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unstored {
+    /// The table holds [`Config::entries_max`](crate::Config::entries_max) live entries.
+    TableFull,
+    /// Too many claims or waiters are under way.
+    Overload,
+}
+
+/// How a peer broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Violation {
+    /// A message other than the hello came first.
+    NotGreeted,
+    /// A second hello on one connection.
+    GreetedTwice,
+    /// It speaks no contract that this node knows.
+    Contract,
+    /// It acknowledged what was never sent.
+    AckBeyondSent,
+    /// Its numbers went back.
+    NumberWentBack,
+    /// An entry with an absurd generation or stamp.
+    AbsurdEntry,
+    /// Discovery no longer lists it.
+    NotListed,
+}
+
+/// Whether a node may be a home and be sent traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// Every listed peer is reconciled or was tried in vain.
+    Ready {
+        /// How many peers have taught this node.
+        reconciled: usize,
+        /// How many could not be reached.
+        unreachable: usize,
+    },
+    /// Some listed peers are neither.
+    NotReady {
+        /// Those.
+        waiting_for: Vec<PeerId>,
+    },
+}
+
+/// One thing to do, in the order in which they come out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this to a connected peer.
+    Send {
+        /// The peer.
+        peer: PeerId,
+        /// The message.
+        message: Message,
+    },
+    /// Close the connection to a peer.
+    Disconnect {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        violation: Violation,
+    },
+    /// The entry of a key changed: the read view follows.
+    Changed {
+        /// The key.
+        key: StickKey,
+        /// Its shard now, `None` when the conference has none.
+        shard: Option<ShardName>,
+    },
+    /// A conference is on another shard than some session of this node: those on other shards are in the wrong place.
+    Moved {
+        /// The key.
+        key: StickKey,
+        /// Where it is.
+        to: ShardName,
+    },
+    /// The answer to a claim.
+    Answered {
+        /// The claim's token.
+        token: ClaimToken,
+        /// The answer.
+        claimed: Claimed,
+    },
+    /// Readiness changed.
+    Readiness(Readiness),
+}

@@ -1,0 +1,124 @@
+//! One peer: where the talk with it stands.
+
+use alloc::collections::{BTreeSet, VecDeque};
+
+use crate::id::StickKey;
+use crate::time::Instant;
+
+/// Where the connection to a peer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// No connection, and no dial has ended yet.
+    Dialing,
+    /// The last connection ended, or the first dial failed.
+    Down,
+    /// Connected; its hello is awaited.
+    Greeting,
+    /// It teaches this node its table.
+    Learning,
+    /// What it knew has arrived; updates flow.
+    Reconciled,
+}
+
+/// What an operator sees of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerView {
+    /// The connection.
+    pub link: LinkState,
+    /// Whether it says that it is ready.
+    pub ready: bool,
+    /// It missed a claim's budget and has not been heard since.
+    pub suspect: bool,
+    /// Own updates it has not acknowledged.
+    pub behind: u64,
+    /// Smoothed round trip in milliseconds.
+    pub rtt_ms: u64,
+}
+
+/// How many corrections may wait for one peer. Beyond it they are dropped: the peer is being taught the whole table anyway.
+pub(crate) const CORRECTIONS_MAX: usize = 65_536;
+
+/// The state of one peer; it outlives connections.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) listed: bool,
+    pub(crate) link: LinkState,
+    /// Its incarnation by its last hello, 0 before.
+    pub(crate) incarnation: u64,
+    pub(crate) ready: bool,
+    pub(crate) suspect: bool,
+    pub(crate) rtt_ms: u64,
+    /// It has taught this node all it had, in this node's lifetime and its current incarnation.
+    pub(crate) reconciled_once: bool,
+    /// A full dial failed while there was no connection: it need not be waited for.
+    pub(crate) dial_failed: bool,
+    /// The number up to which its updates were applied (of `incarnation`).
+    pub(crate) received: u64,
+    /// Own log positions: sent, and acknowledged.
+    pub(crate) pushed: u64,
+    pub(crate) acked: u64,
+    /// Teaching the whole table to it.
+    pub(crate) lesson: Option<Lesson>,
+    pub(crate) corrections: VecDeque<StickKey>,
+    /// Keys it decided for us as home, in the order of time: announced by us too if it is lost soon.
+    pub(crate) decided_for_us: VecDeque<(Instant, StickKey)>,
+    /// Keys that this node decided alone and has now claimed at this peer.
+    pub(crate) reclaimed: BTreeSet<StickKey>,
+}
+
+/// A resync that this node teaches.
+#[derive(Debug, Default)]
+pub(crate) struct Lesson {
+    pub(crate) after: Option<StickKey>,
+    pub(crate) sent: u64,
+    pub(crate) acked: u64,
+    pub(crate) complete: bool,
+    /// Where the updates continue.
+    pub(crate) continues_after: u64,
+}
+
+impl Session {
+    pub(crate) const fn new() -> Self {
+        Self {
+            listed: false,
+            link: LinkState::Dialing,
+            incarnation: 0,
+            ready: false,
+            suspect: false,
+            rtt_ms: 0,
+            reconciled_once: false,
+            dial_failed: false,
+            received: 0,
+            pushed: 0,
+            acked: 0,
+            lesson: None,
+            corrections: VecDeque::new(),
+            decided_for_us: VecDeque::new(),
+            reclaimed: BTreeSet::new(),
+        }
+    }
+
+    /// Whether updates may be sent to it.
+    pub(crate) const fn streaming(&self) -> bool {
+        matches!(self.link, LinkState::Learning | LinkState::Reconciled)
+    }
+
+    /// Whether it may be asked as a home.
+    pub(crate) const fn may_be_home(&self) -> bool {
+        self.streaming() && self.ready && !self.suspect
+    }
+
+    /// Whether this node need not wait for it any more to be ready itself.
+    pub(crate) const fn settled(&self) -> bool {
+        self.reconciled_once || self.dial_failed
+    }
+
+    /// The connection is gone: what was sent and not acknowledged is sent again after the next hello.
+    pub(crate) fn lost(&mut self) {
+        self.link = LinkState::Down;
+        self.ready = false;
+        self.lesson = None;
+        self.corrections.clear();
+        self.reclaimed.clear();
+    }
+}

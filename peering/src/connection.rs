@@ -1,0 +1,230 @@
+//! One connection to one peer: writers for the lanes, readers for its streams, and the reason of its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use shardgate_peering_core::PeerId;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use crate::codec::{self, FRAME_MAX, FrameError};
+use crate::counters::{Counters, LinkEnd};
+use crate::driver::LinkEvent;
+use crate::outbox::Lanes;
+
+/// Streams of a peer that may be open at once: its two long ones and claims.
+pub(crate) const STREAMS_MAX: u32 = 1_024;
+
+/// What a connection needs to run.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) peer: PeerId,
+    pub(crate) id: u64,
+    pub(crate) connection: Connection,
+    pub(crate) lanes: Lanes,
+    pub(crate) events: mpsc::Sender<LinkEvent>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Link {
+    /// Runs until the connection ends for whatever reason, then tells the driver. Answers whose connection it was.
+    pub(crate) async fn run(self) -> (PeerId, u64) {
+        let Self { peer, id, connection, mut lanes, events, counters } = self;
+        let end = {
+            let (control, bulk, claims) = (&mut lanes.control, &mut lanes.bulk, &mut lanes.claims);
+            tokio::select! {
+                biased;
+                end = lanes.close.wait_for(Option::is_some) => end.map_or(LinkEnd::Shutdown, |end| end.unwrap_or(LinkEnd::Shutdown)),
+                end = read_streams(&connection, &peer, id, &events, &counters) => end,
+                end = write_ordered(&connection, control, &counters) => end,
+                end = write_ordered(&connection, bulk, &counters) => end,
+                end = write_claims(&connection, claims, &counters) => end,
+            }
+        };
+        counters.end(end);
+        info!(%peer, reason = end.label(), "connection to peer ended");
+        close(&connection, end);
+        // A stopped driver needs to know nothing any more.
+        drop(events.send(LinkEvent::Lost { peer: peer.clone(), link: id }).await);
+        (peer, id)
+    }
+}
+
+/// Closes with a reason the other side can read.
+pub(crate) fn close(connection: &Connection, end: LinkEnd) {
+    connection.close(VarInt::from_u32(1), end.label().as_bytes());
+}
+
+/// Why a connection ended that neither side's driver ended.
+pub(crate) fn end_of(error: &ConnectionError) -> LinkEnd {
+    match error {
+        ConnectionError::TimedOut => LinkEnd::TimedOut,
+        ConnectionError::ApplicationClosed(_) | ConnectionError::Reset => LinkEnd::ClosedByPeer,
+        ConnectionError::TransportError(error) => tls_end(&error.reason, u64::from(error.code)),
+        ConnectionError::ConnectionClosed(close) => {
+            tls_end(&String::from_utf8_lossy(&close.reason), u64::from(close.error_code))
+        }
+        ConnectionError::VersionMismatch
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => LinkEnd::Other,
+    }
+}
+
+/// TLS alerts come as 0x100 + alert (RFC 9001 section 4.8): 120 no_application_protocol; certificates are told by rustls' words.
+fn tls_end(reason: &str, code: u64) -> LinkEnd {
+    if code == 0x178 || reason.contains("ALPN") || reason.contains("application protocol") {
+        LinkEnd::WrongAlpn
+    } else if reason.contains("UnknownIssuer") || reason.contains("BadSignature") || code == 0x130 {
+        LinkEnd::WrongCa
+    } else if reason.contains("NotValidForName") || reason.contains("not valid for name") {
+        LinkEnd::WrongName
+    } else {
+        LinkEnd::Other
+    }
+}
+
+async fn write_ordered(
+    connection: &Connection,
+    lane: &mut mpsc::Receiver<Bytes>,
+    counters: &Counters,
+) -> LinkEnd {
+    let mut stream: Option<SendStream> = None;
+    while let Some(frame) = lane.recv().await {
+        let opened = match stream.take() {
+            Some(stream) => stream,
+            None => match connection.open_uni().await {
+                Ok(stream) => stream,
+                Err(error) => return end_of(&error),
+            },
+        };
+        let writer = stream.insert(opened);
+        // What waits already goes out in one call, so that quinn fills its packets.
+        let mut frames = vec![frame];
+        while frames.len() < 64
+            && let Ok(frame) = lane.try_recv()
+        {
+            frames.push(frame);
+        }
+        counters.sent(frames.iter().map(Bytes::len).sum());
+        if writer.write_all_chunks(&mut frames).await.is_err() {
+            return closed(connection).await;
+        }
+    }
+    closed(connection).await
+}
+
+async fn write_claims(
+    connection: &Connection,
+    lane: &mut mpsc::Receiver<Bytes>,
+    counters: &Counters,
+) -> LinkEnd {
+    while let Some(frame) = lane.recv().await {
+        counters.sent(frame.len());
+        let mut stream = match connection.open_uni().await {
+            Ok(stream) => stream,
+            Err(error) => return end_of(&error),
+        };
+        if stream.write_chunk(frame).await.is_err() || stream.finish().is_err() {
+            return closed(connection).await;
+        }
+    }
+    closed(connection).await
+}
+
+async fn closed(connection: &Connection) -> LinkEnd {
+    end_of(&connection.closed().await)
+}
+
+async fn read_streams(
+    connection: &Connection,
+    peer: &PeerId,
+    link: u64,
+    events: &mpsc::Sender<LinkEvent>,
+    counters: &Arc<Counters>,
+) -> LinkEnd {
+    let mut readers: JoinSet<Result<(), FrameError>> = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept_uni() => match stream {
+                Ok(stream) => {
+                    let reader = Reader {
+                        peer: peer.clone(),
+                        link,
+                        events: events.clone(),
+                        counters: Arc::clone(counters),
+                        connection: connection.clone(),
+                    };
+                    readers.spawn(reader.run(stream));
+                }
+                Err(error) => return end_of(&error),
+            },
+            Some(done) = readers.join_next() => {
+                if let Ok(Err(error)) = done {
+                    warn!(%peer, %error, "refused a frame");
+                    return LinkEnd::BadFrame;
+                }
+            }
+        }
+    }
+}
+
+struct Reader {
+    peer: PeerId,
+    link: u64,
+    events: mpsc::Sender<LinkEvent>,
+    counters: Arc<Counters>,
+    connection: Connection,
+}
+
+impl Reader {
+    /// Reads frames until the stream ends. The driver's queue is bounded: while it is full nothing is read, and QUIC's flow
+    /// control holds the peer.
+    async fn run(self, mut stream: RecvStream) -> Result<(), FrameError> {
+        while let Some(body) = read_frame(&mut stream).await? {
+            self.counters.received(body.len() + 4);
+            let Some(message) = codec::decode(&body)? else {
+                debug!(peer = %self.peer, "skipped a message of a kind this version does not know");
+                continue;
+            };
+            let rtt_ms = u64::try_from(self.connection.rtt().as_millis()).unwrap_or(u64::MAX);
+            let event = LinkEvent::Received {
+                peer: self.peer.clone(),
+                link: self.link,
+                rtt_ms,
+                message: Box::new(message),
+            };
+            if self.events.send(event).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The body of the next frame; `None` at the end of the stream between two frames, or when the connection is gone.
+async fn read_frame(stream: &mut RecvStream) -> Result<Option<Vec<u8>>, FrameError> {
+    let mut head = [0_u8; 4];
+    match stream.read_exact(&mut head).await {
+        Ok(()) => {}
+        Err(quinn::ReadExactError::FinishedEarly(0) | quinn::ReadExactError::ReadError(_)) => {
+            return Ok(None);
+        }
+        Err(quinn::ReadExactError::FinishedEarly(_)) => return Err(FrameError::Truncated),
+    }
+    let len = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX);
+    if len > FRAME_MAX {
+        return Err(FrameError::TooLong { len });
+    }
+    let mut body = vec![0; len];
+    match stream.read_exact(&mut body).await {
+        Ok(()) => Ok(Some(body)),
+        Err(quinn::ReadExactError::FinishedEarly(_)) => Err(FrameError::Truncated),
+        Err(quinn::ReadExactError::ReadError(_)) => Ok(None),
+    }
+}
+
+/// How long a handshake may take, and a dial in all.
+pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(3);

@@ -1,0 +1,94 @@
+//! Dialling one peer for as long as discovery lists it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Connection, Endpoint};
+use shardgate_peering_core::{PeerId, hash64};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+use crate::connection::{HANDSHAKE_MAX, end_of};
+use crate::counters::{Counters, LinkEnd};
+use crate::driver::LinkEvent;
+use crate::mesh::{Established, PeerAddress, Side};
+use crate::tls::{Environment, dns_name};
+
+/// First and longest pause between two dials.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// The side with the higher name gives the other one this head start, so that they seldom collide.
+const HEAD_START: Duration = Duration::from_millis(150);
+
+pub(crate) struct Dialer {
+    pub(crate) me: PeerId,
+    pub(crate) environment: Environment,
+    pub(crate) peer: PeerAddress,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) events: mpsc::Sender<LinkEvent>,
+    pub(crate) established: mpsc::Sender<Established>,
+    pub(crate) counters: Arc<Counters>,
+    /// Whether there is a connection to the peer, whoever dialled it.
+    pub(crate) connected: watch::Receiver<bool>,
+}
+
+impl Dialer {
+    /// Dials, waits while the connection lives, dials again with jittered backoff.
+    pub(crate) async fn run(mut self) {
+        let mut backoff = BACKOFF_MIN;
+        let mut last_end = None;
+        if self.me > self.peer.id {
+            tokio::time::sleep(HEAD_START).await;
+        }
+        for attempt in 0_u64.. {
+            if self.connected.wait_for(|connected| !connected).await.is_err() {
+                return;
+            }
+            match self.dial().await {
+                Ok(connection) => {
+                    let lived = std::time::Instant::now();
+                    let (peer, dialled) = (self.peer.id.clone(), connection.clone());
+                    let arrival = Established { peer, connection: dialled, side: Side::Us };
+                    if self.established.send(arrival).await.is_err() {
+                        return;
+                    }
+                    let end = connection.closed().await;
+                    // The other connection of the pair stands, or it failed at once: do not hurry.
+                    if lived.elapsed() > HANDSHAKE_MAX {
+                        backoff = BACKOFF_MIN;
+                    }
+                    debug!(peer = %self.peer.id, reason = %end, "dialled connection ended");
+                }
+                Err((end, why)) => {
+                    self.counters.dial_failed();
+                    self.counters.end(end);
+                    if last_end.replace(end) != Some(end) {
+                        warn!(peer = %self.peer.id, address = %self.peer.address, reason = end.label(), why, "cannot reach peer");
+                    }
+                    drop(self.events.send(LinkEvent::DialFailed { peer: self.peer.id.clone() }).await);
+                }
+            }
+            tokio::time::sleep(jittered(backoff, &self.me, &self.peer.id, attempt)).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    async fn dial(&self) -> Result<Connection, (LinkEnd, String)> {
+        let name = dns_name(&self.peer.id, &self.environment);
+        let connecting = match self.endpoint.connect(self.peer.address, &name) {
+            Ok(connecting) => connecting,
+            Err(error) => return Err((LinkEnd::Other, error.to_string())),
+        };
+        match tokio::time::timeout(HANDSHAKE_MAX, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err((end_of(&error), error.to_string())),
+            Err(_) => Err((LinkEnd::TimedOut, "no answer within 3 s".to_owned())),
+        }
+    }
+}
+
+/// Between half and the whole of `pause`, spread by who dials whom for the how manieth time.
+fn jittered(pause: Duration, me: &PeerId, peer: &PeerId, attempt: u64) -> Duration {
+    let spread = hash64(format!("{me} {peer}").as_bytes(), attempt) % 512;
+    pause / 2 + pause / 2 * u32::try_from(spread).unwrap_or(0) / 512
+}

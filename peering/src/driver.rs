@@ -1,0 +1,199 @@
+//! The single task that owns the core: feeds it inputs, carries out its outputs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use shardgate_peering_core::{
+    ClaimToken, Claimed, Input, Message, Node, Output, PeerId, Readiness, Violation,
+};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::counters::LinkEnd;
+use crate::handle::{MeshStatus, Moved, PeerStatus, Request, TableRow};
+use crate::outbox::Outbox;
+use crate::view::View;
+
+/// How many inputs are taken before the outputs are carried out: they share one batch to every peer.
+const INPUTS_PER_TURN: usize = 256;
+
+/// What connections tell the driver.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// A connection is up; frames for the peer go to `outbox`. A connection to the same peer that was there before is replaced.
+    Connected { peer: PeerId, link: u64, outbox: Outbox },
+    /// It ended.
+    Lost { peer: PeerId, link: u64 },
+    /// A full dial was in vain.
+    DialFailed { peer: PeerId },
+    /// A message arrived on it, with the path's round trip time at that moment.
+    Received { peer: PeerId, link: u64, rtt_ms: u64, message: Box<Message> },
+    /// The peers that discovery lists.
+    Listed(Vec<PeerId>),
+}
+
+pub(crate) struct Driver {
+    pub(crate) node: Node,
+    pub(crate) clock: Clock,
+    pub(crate) view: Arc<View>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) links: mpsc::Receiver<LinkEvent>,
+    pub(crate) moves: broadcast::Sender<Moved>,
+    pub(crate) readiness: watch::Sender<Readiness>,
+    pub(crate) waiting: HashMap<ClaimToken, oneshot::Sender<Claimed>>,
+    pub(crate) tokens: u64,
+    pub(crate) outboxes: BTreeMap<PeerId, (u64, Outbox)>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl Driver {
+    /// Runs until told to stop, or until nobody is left who could ask.
+    pub(crate) async fn run(mut self) {
+        let mut stop = self.stop.clone();
+        let mut stopped = std::pin::pin!(async move { drop(stop.wait_for(|stop| *stop).await) });
+        loop {
+            let (deadline, _reason) = self.node.poll_timeout();
+            let deadline = self.clock.at(deadline);
+            tokio::select! {
+                biased;
+                () = &mut stopped => break,
+                event = self.links.recv() => match event {
+                    Some(event) => self.link_event(event),
+                    None => break,
+                },
+                request = self.requests.recv() => match request {
+                    Some(request) => self.request(request),
+                    None => break,
+                },
+                () = tokio::time::sleep_until(deadline) => self.handle(Input::Timeout),
+            }
+            self.take_what_waits();
+            self.carry_out();
+        }
+        for (_, outbox) in self.outboxes.values() {
+            outbox.close(LinkEnd::Shutdown);
+        }
+    }
+
+    /// Takes what is there already, bounded, so that it shares one round of outputs; both queues in turn, so that neither starves.
+    fn take_what_waits(&mut self) {
+        for _ in 0..INPUTS_PER_TURN {
+            let event = self.links.try_recv().ok();
+            let request = self.requests.try_recv().ok();
+            if event.is_none() && request.is_none() {
+                break;
+            }
+            if let Some(event) = event {
+                self.link_event(event);
+            }
+            if let Some(request) = request {
+                self.request(request);
+            }
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.node.handle(self.clock.now(), input);
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Claim { key, proposal, reason, reply } => {
+                self.tokens += 1;
+                let token = ClaimToken(self.tokens);
+                self.waiting.insert(token, reply);
+                self.handle(Input::Claim { token, key, proposal, reason });
+            }
+            Request::Touch(key) => self.handle(Input::Touch { key }),
+            Request::SessionOpened { key, shard } => self.handle(Input::SessionOpened { key, shard }),
+            Request::SessionClosed { key, shard } => self.handle(Input::SessionClosed { key, shard }),
+            Request::Status(reply) => {
+                let peers = self.node.peers().map(|(id, view)| PeerStatus { id: id.clone(), view }).collect();
+                let status = MeshStatus { stats: self.node.stats(), entries: self.node.len(), peers };
+                // Who asked may have gone.
+                drop(reply.send(status));
+            }
+            Request::Page { after, most, reply } => {
+                let rows = self.node.entries(after.as_ref(), most).into_iter();
+                let rows =
+                    rows.map(|(key, entry, remaining_ms)| TableRow { key, entry, remaining_ms }).collect();
+                drop(reply.send(rows));
+            }
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Connected { peer, link, outbox } => {
+                if let Some((_, old)) = self.outboxes.insert(peer.clone(), (link, outbox)) {
+                    old.close(LinkEnd::Replaced);
+                    self.handle(Input::PeerLost { peer: peer.clone() });
+                }
+                self.handle(Input::PeerConnected { peer });
+            }
+            LinkEvent::Lost { peer, link } => {
+                if self.outboxes.get(&peer).is_some_and(|(current, _)| *current == link) {
+                    self.outboxes.remove(&peer);
+                    self.handle(Input::PeerLost { peer });
+                }
+            }
+            LinkEvent::DialFailed { peer } => self.handle(Input::DialFailed { peer }),
+            LinkEvent::Received { peer, link, rtt_ms, message } => {
+                if self.outboxes.get(&peer).is_some_and(|(current, _)| *current == link) {
+                    if matches!(*message, Message::Hello(_) | Message::Heartbeat { .. }) {
+                        self.handle(Input::RoundTrip { peer: peer.clone(), rtt_ms });
+                    }
+                    self.handle(Input::Received { peer, message: *message });
+                }
+            }
+            LinkEvent::Listed(listed) => self.handle(Input::PeersChanged { listed }),
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Send { peer, message } => self.send(&peer, &message),
+                Output::Disconnect { peer, violation } => self.disconnect(&peer, violation),
+                Output::Changed { key, shard } => self.view.set(key, shard),
+                Output::Moved { key, to } => {
+                    // Nobody may be listening: a node without tunnels.
+                    drop(self.moves.send(Moved { key, to }));
+                }
+                Output::Answered { token, claimed } => {
+                    if let Some(reply) = self.waiting.remove(&token) {
+                        drop(reply.send(claimed));
+                    }
+                }
+                Output::Readiness(readiness) => {
+                    match &readiness {
+                        Readiness::Ready { reconciled, unreachable } => {
+                            info!(reconciled, unreachable, "mesh ready");
+                        }
+                        Readiness::NotReady { waiting_for } => info!(?waiting_for, "mesh not ready"),
+                    }
+                    self.readiness.send_replace(readiness);
+                }
+            }
+        }
+    }
+
+    /// A full outbox means that the peer takes less than it is sent: the connection ends, and reconciliation follows the next one.
+    fn send(&mut self, peer: &PeerId, message: &Message) {
+        let Some((_, outbox)) = self.outboxes.get(peer) else { return };
+        if outbox.send(message).is_err() {
+            warn!(%peer, "peer does not keep up, disconnecting");
+            outbox.close(LinkEnd::OutboxFull);
+            self.outboxes.remove(peer);
+            self.handle(Input::PeerLost { peer: peer.clone() });
+        }
+    }
+
+    fn disconnect(&mut self, peer: &PeerId, violation: Violation) {
+        let Some((_, outbox)) = self.outboxes.remove(peer) else { return };
+        warn!(%peer, reason = ?violation, "disconnecting peer");
+        outbox.close(LinkEnd::Violation(violation));
+        self.handle(Input::PeerLost { peer: peer.clone() });
+    }
+}

@@ -1,0 +1,165 @@
+//! What the rest of the node sees of the mesh.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use shardgate_peering_core::{
+    ClaimReason, Claimed, Entry, PeerId, PeerView, Readiness, ShardName, Stats, StickKey, Unstored,
+};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::view::View;
+
+/// A conference is on another shard than before: sessions of it elsewhere are in the wrong place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The conference.
+    pub key: StickKey,
+    /// Where it is.
+    pub to: ShardName,
+}
+
+/// One peer as this node sees it.
+#[derive(Debug, Clone)]
+pub struct PeerStatus {
+    /// Its name.
+    pub id: PeerId,
+    /// Where the talk with it stands.
+    pub view: PeerView,
+}
+
+/// A moment of the mesh as this node sees it.
+#[derive(Debug, Clone, Default)]
+pub struct MeshStatus {
+    /// Counters of the core.
+    pub stats: Stats,
+    /// Live entries.
+    pub entries: usize,
+    /// Every known peer.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// One entry of a listing, tombstones among them.
+#[derive(Debug, Clone)]
+pub struct TableRow {
+    /// The key.
+    pub key: StickKey,
+    /// The decision.
+    pub entry: Entry,
+    /// What is left of its lease as far as this node knows, in milliseconds.
+    pub remaining_ms: u64,
+}
+
+/// What the driver is asked.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Claim { key: StickKey, proposal: ShardName, reason: ClaimReason, reply: oneshot::Sender<Claimed> },
+    Touch(StickKey),
+    SessionOpened { key: StickKey, shard: ShardName },
+    SessionClosed { key: StickKey, shard: ShardName },
+    Status(oneshot::Sender<MeshStatus>),
+    Page { after: Option<StickKey>, most: usize, reply: oneshot::Sender<Vec<TableRow>> },
+}
+
+/// The way into the stick table. Cheap to clone; lookups never wait, decisions wait for the key's home at most about two claim budgets.
+#[derive(Debug, Clone)]
+pub struct TableHandle {
+    pub(crate) view: Arc<View>,
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) moves: broadcast::Sender<Moved>,
+    pub(crate) readiness: watch::Receiver<Readiness>,
+    pub(crate) touches_dropped: Arc<AtomicU64>,
+}
+
+impl TableHandle {
+    /// The shard of a live entry; never waits.
+    #[must_use]
+    pub fn lookup(&self, token: &str) -> Option<ShardName> {
+        self.view.lookup(token)
+    }
+
+    /// A request used the entry. Uses close together are told once; when the driver's queue is full the use is dropped and counted
+    /// (the next one is told, and leases are far longer than that).
+    pub fn touch(&self, token: &str) {
+        if let Some(key) = self.view.touch(token)
+            && self.requests.try_send(Request::Touch(key)).is_err()
+        {
+            self.touches_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the key's home for a decision. Always answered; without an answer from any home this node decides alone.
+    pub async fn claim(&self, key: StickKey, proposal: ShardName, reason: ClaimReason) -> Claimed {
+        let (reply, answer) = oneshot::channel();
+        let overload = Claimed::Unstored { why: Unstored::Overload };
+        if self.requests.send(Request::Claim { key, proposal, reason, reply }).await.is_err() {
+            return overload;
+        }
+        answer.await.unwrap_or(overload)
+    }
+
+    /// A tunnel was opened: while it is open the entry is held. Waits while the driver's queue is full; never lost.
+    pub async fn session_opened(&self, key: StickKey, shard: ShardName) {
+        self.tell(Request::SessionOpened { key, shard }).await;
+    }
+
+    /// It was closed.
+    pub async fn session_closed(&self, key: StickKey, shard: ShardName) {
+        self.tell(Request::SessionClosed { key, shard }).await;
+    }
+
+    /// Conferences on a shard over the whole mesh, as far as this node knows.
+    #[must_use]
+    pub fn conferences(&self, shard: &ShardName) -> u64 {
+        self.view.conferences(shard.as_str())
+    }
+
+    /// Conferences in the table.
+    #[must_use]
+    pub fn conferences_total(&self) -> u64 {
+        self.view.total() as u64
+    }
+
+    /// Conferences that change their shard from now on. A receiver that falls behind misses the oldest and is told how many.
+    #[must_use]
+    pub fn moves(&self) -> broadcast::Receiver<Moved> {
+        self.moves.subscribe()
+    }
+
+    /// Whether this node may be sent traffic, and why not.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.borrow().clone()
+    }
+
+    /// Follows readiness.
+    #[must_use]
+    pub fn watch_readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.clone()
+    }
+
+    /// Counters and peers; empty when the driver has stopped.
+    pub async fn status(&self) -> MeshStatus {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Status(reply)).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Up to `most` entries after `after` in key order; empty at the end.
+    pub async fn page(&self, after: Option<StickKey>, most: usize) -> Vec<TableRow> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Page { after, most, reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Uses that were dropped because the driver's queue was full.
+    #[must_use]
+    pub fn touches_dropped(&self) -> u64 {
+        self.touches_dropped.load(Ordering::Relaxed)
+    }
+
+    async fn tell(&self, request: Request) {
+        // A stopped driver needs to know nothing any more.
+        drop(self.requests.send(request).await);
+    }
+}

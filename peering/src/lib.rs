@@ -1,0 +1,27 @@
+//! The QUIC shell around the stick table core: one driver task owns the core, connections carry frames, requests read a view.
+//!
+//! ```text
+//! request ──► TableHandle::lookup ──► View (dashmap, read copy)
+//!         ──► TableHandle::claim ───► Driver ──► core Node ──► Outbox ──► Link ──► QUIC
+//! QUIC ──► Link ──► codec ──► Driver ──► core Node ──► View, moves, answers
+//! ```
+
+mod clock;
+pub mod codec;
+mod connection;
+mod counters;
+mod dial;
+mod driver;
+mod handle;
+mod mesh;
+mod outbox;
+pub mod pki;
+mod tls;
+mod view;
+
+pub use counters::{Counters, LinkCounts, LinkEnd};
+pub use handle::{MeshStatus, Moved, PeerStatus, TableHandle, TableRow};
+pub use mesh::{Mesh, MeshConfig, MeshError, PeerAddress};
+pub use shardgate_peering_core as core;
+pub use shardgate_peering_core::{ClaimReason, Claimed, Readiness, Unstored};
+pub use tls::{ALPN, Environment, IdentityError, IdentityFiles, dns_name};
