@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
-use shardgate_peering_core::PeerId;
-use tokio::sync::mpsc;
+use shardgate_peering_core::{Message, PeerId};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -146,8 +146,14 @@ async fn read_streams(
     counters: &Arc<Counters>,
 ) -> LinkEnd {
     let mut readers: JoinSet<Result<(), FrameError>> = JoinSet::new();
+    let greeted = Arc::new(watch::Sender::new(false));
+    let mut no_hello = std::pin::pin!(tokio::time::sleep(HANDSHAKE_MAX));
     loop {
         tokio::select! {
+            () = &mut no_hello, if !*greeted.borrow() => {
+                warn!(%peer, "no hello within 3 s of connecting");
+                return LinkEnd::TimedOut;
+            }
             stream = connection.accept_uni() => match stream {
                 Ok(stream) => {
                     let reader = Reader {
@@ -156,6 +162,7 @@ async fn read_streams(
                         events: events.clone(),
                         counters: Arc::clone(counters),
                         connection: connection.clone(),
+                        greeted: Arc::clone(&greeted),
                     };
                     readers.spawn(reader.run(stream));
                 }
@@ -177,6 +184,7 @@ struct Reader {
     events: mpsc::Sender<LinkEvent>,
     counters: Arc<Counters>,
     connection: Connection,
+    greeted: Arc<watch::Sender<bool>>,
 }
 
 impl Reader {
@@ -190,6 +198,11 @@ impl Reader {
                 continue;
             };
             let rtt_ms = u64::try_from(self.connection.rtt().as_millis()).unwrap_or(u64::MAX);
+            let is_hello = matches!(message, Message::Hello(_));
+            if !is_hello {
+                // Streams overtake each other: what arrives before the hello waits for it.
+                drop(self.greeted.subscribe().wait_for(|greeted| *greeted).await);
+            }
             let event = LinkEvent::Received {
                 peer: self.peer.clone(),
                 link: self.link,
@@ -198,6 +211,9 @@ impl Reader {
             };
             if self.events.send(event).await.is_err() {
                 return Ok(());
+            }
+            if is_hello {
+                self.greeted.send_replace(true);
             }
         }
         Ok(())

@@ -69,12 +69,19 @@ pub struct TableHandle {
     pub(crate) moves: broadcast::Sender<Moved>,
     pub(crate) readiness: watch::Receiver<Readiness>,
     pub(crate) touches_dropped: Arc<AtomicU64>,
+    /// Set by a test hook: answers as if there were no table.
+    #[cfg(feature = "test-hooks")]
+    pub(crate) forgetful: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl TableHandle {
     /// The shard of a live entry; never waits.
     #[must_use]
     pub fn lookup(&self, token: &str) -> Option<ShardName> {
+        #[cfg(feature = "test-hooks")]
+        if self.forgetful.load(Ordering::Relaxed) {
+            return None;
+        }
         self.view.lookup(token)
     }
 
@@ -92,6 +99,10 @@ impl TableHandle {
     pub async fn claim(&self, key: StickKey, proposal: ShardName, reason: ClaimReason) -> Claimed {
         let (reply, answer) = oneshot::channel();
         let overload = Claimed::Unstored { why: Unstored::Overload };
+        #[cfg(feature = "test-hooks")]
+        if self.forgetful.load(Ordering::Relaxed) {
+            return overload;
+        }
         if self.requests.send(Request::Claim { key, proposal, reason, reply }).await.is_err() {
             return overload;
         }
@@ -156,6 +167,12 @@ impl TableHandle {
     #[must_use]
     pub fn touches_dropped(&self) -> u64 {
         self.touches_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Stickiness off: a test of stickiness must fail with it.
+    #[cfg(feature = "test-hooks")]
+    pub fn forget_everything(&self) {
+        self.forgetful.store(true, Ordering::Relaxed);
     }
 
     async fn tell(&self, request: Request) {

@@ -198,8 +198,15 @@ impl Parts {
             outboxes: BTreeMap::new(),
             stop: stopped,
         };
-        let handle =
-            TableHandle { view, requests, moves, readiness: readiness_seen, touches_dropped: Arc::default() };
+        let handle = TableHandle {
+            view,
+            requests,
+            moves,
+            readiness: readiness_seen,
+            touches_dropped: Arc::default(),
+            #[cfg(feature = "test-hooks")]
+            forgetful: Arc::default(),
+        };
         let mesh = Mesh {
             handle,
             counters: Arc::default(),
@@ -316,8 +323,10 @@ impl Supervisor {
                 }
             }
         }
-        for dialing in self.dialers.values() {
+        for (_, dialing) in std::mem::take(&mut self.dialers) {
             dialing.task.abort();
+            // Its share of the endpoint is gone when the task is.
+            drop(dialing.task.await);
         }
         // The driver closes the outboxes; the links write their close frames and end.
         while self.links.join_next().await.is_some() {}

@@ -88,11 +88,12 @@ impl Node {
 
     pub(crate) fn on_update(&mut self, now: Now, peer: &PeerId, update: Update) -> Result<(), Violation> {
         let Some(session) = self.sessions.get_mut(peer) else { return Err(Violation::NotListed) };
-        // A full lesson starts at the teacher's head, so the first number may be any; after it they only grow.
-        if update.through < session.received {
+        if update.through < session.last_update {
             return Err(Violation::NumberWentBack);
         }
-        session.received = update.through;
+        session.last_update = update.through;
+        // A lesson's end, on a stream of its own, may have overtaken updates that were on their way before it.
+        session.received = session.received.max(update.through);
         self.stats.updates_received += update.items.len() as u64;
         self.take_items(now, peer, update.items);
         self.send(peer, Message::Ack { through: update.through });

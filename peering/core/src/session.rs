@@ -54,6 +54,8 @@ pub(crate) struct Session {
     pub(crate) dial_failed: bool,
     /// The number up to which its updates were applied (of `incarnation`).
     pub(crate) received: u64,
+    /// The number of its newest update on this connection: they come in order.
+    pub(crate) last_update: u64,
     /// Own log positions: sent, and acknowledged.
     pub(crate) pushed: u64,
     pub(crate) acked: u64,
@@ -89,6 +91,7 @@ impl Session {
             reconciled_once: false,
             dial_failed: false,
             received: 0,
+            last_update: 0,
             pushed: 0,
             acked: 0,
             lesson: None,
@@ -117,6 +120,7 @@ impl Session {
     pub(crate) fn lost(&mut self) {
         self.link = LinkState::Down;
         self.ready = false;
+        self.last_update = 0;
         self.lesson = None;
         self.corrections.clear();
         self.reclaimed.clear();

@@ -1,0 +1,347 @@
+//! Real endpoints on loopback: who is let in, who is refused, and what a refusal costs the others.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use shardgate_peering::core::{Config, PeerId, ShardName, StickKey};
+use shardgate_peering::pki::CaFiles;
+use shardgate_peering::{
+    ALPN, ClaimReason, Claimed, Environment, IdentityFiles, Mesh, MeshConfig, MeshError, PeerAddress,
+    Readiness,
+};
+use tokio::sync::watch;
+
+fn peer(name: &str) -> PeerId {
+    PeerId::parse(name).unwrap()
+}
+
+fn environment(name: &str) -> Environment {
+    Environment::parse(name).unwrap()
+}
+
+/// A CA with certificates for some nodes of one environment.
+struct Ca {
+    dir: tempfile::TempDir,
+    environment: Environment,
+}
+
+impl Ca {
+    fn new(name: &str, nodes: &[&str]) -> Self {
+        let ca = Self { dir: tempfile::tempdir().unwrap(), environment: environment(name) };
+        ca.files().init(&ca.environment).unwrap();
+        for node in nodes {
+            ca.files().issue(&ca.environment, &peer(node)).unwrap();
+        }
+        ca
+    }
+
+    fn files(&self) -> CaFiles {
+        CaFiles::at(self.dir.path())
+    }
+
+    fn identity(&self, node: &str) -> IdentityFiles {
+        identity(self.dir.path(), node)
+    }
+}
+
+fn identity(dir: &Path, node: &str) -> IdentityFiles {
+    IdentityFiles {
+        ca: dir.join("ca.pem"),
+        cert: dir.join(format!("{node}.pem")),
+        key: dir.join(format!("{node}.key")),
+    }
+}
+
+fn addresses(list: &[(&str, SocketAddr)]) -> Vec<PeerAddress> {
+    list.iter().map(|(id, address)| PeerAddress { id: peer(id), address: *address }).collect()
+}
+
+struct Running {
+    mesh: Mesh,
+    peers: watch::Sender<Vec<PeerAddress>>,
+}
+
+impl Running {
+    fn address(&self) -> SocketAddr {
+        self.mesh.address().unwrap()
+    }
+
+    fn knows(&self, list: &[(&str, SocketAddr)]) {
+        self.peers.send_replace(addresses(list));
+    }
+
+    fn ends(&self, reason: &str) -> u64 {
+        self.mesh.counters().read().ends.iter().find(|(label, _)| *label == reason).unwrap().1
+    }
+}
+
+/// A UDP address that is free now.
+fn free() -> SocketAddr {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A node that nobody is listed for yet.
+fn start(node: &str, identity: IdentityFiles, environment: &Environment) -> Result<Running, MeshError> {
+    start_at(free(), &[], node, identity, environment)
+}
+
+fn start_at(
+    listen: SocketAddr,
+    list: &[(&str, SocketAddr)],
+    node: &str,
+    identity: IdentityFiles,
+    environment: &Environment,
+) -> Result<Running, MeshError> {
+    let (peers, listed) = watch::channel(addresses(list));
+    let config = MeshConfig {
+        listen,
+        identity,
+        environment: environment.clone(),
+        idle_timeout: Duration::from_secs(4),
+    };
+    let mesh = Mesh::start(Config::new(peer(node), rand_incarnation()), config, listed)?;
+    Ok(Running { mesh, peers })
+}
+
+fn rand_incarnation() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_nanos()).unwrap()
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "not within 15 s: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn ready(running: &Running) {
+    until("ready", async || matches!(running.mesh.handle().readiness(), Readiness::Ready { .. })).await;
+}
+
+async fn join(running: &Running, room: &str, proposal: &str) -> String {
+    let (key, shard) = (StickKey::parse(room).unwrap(), ShardName::parse(proposal).unwrap());
+    match running.mesh.handle().claim(key, shard, ClaimReason::Join).await {
+        Claimed::Stick { shard } => shard.to_string(),
+        Claimed::Unstored { why } => panic!("{room}: {why:?}"),
+    }
+}
+
+/// Two nodes of one mesh that know each other.
+async fn pair(ca: &Ca) -> (Running, Running) {
+    pair_and(ca, &[]).await
+}
+
+/// The same, with further peers on their lists.
+async fn pair_and(ca: &Ca, further: &[(&str, SocketAddr)]) -> (Running, Running) {
+    let (at_a, at_b) = (free(), free());
+    let list = [&[("a", at_a), ("b", at_b)], further].concat();
+    let a = start_at(at_a, &list, "a", ca.identity("a"), &ca.environment).unwrap();
+    let b = start_at(at_b, &list, "b", ca.identity("b"), &ca.environment).unwrap();
+    ready(&a).await;
+    ready(&b).await;
+    (a, b)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_share_their_table_and_first_joins_at_once_get_one_shard() {
+    let ca = Ca::new("test", &["a", "b"]);
+    let (a, b) = pair(&ca).await;
+    for n in 0..100 {
+        let room = format!("room-{n}");
+        let (one, other) = tokio::join!(join(&a, &room, "s1"), join(&b, &room, "s2"));
+        assert_eq!(one, other, "{room}");
+    }
+    until("b knows all", async || b.mesh.handle().conferences_total() == 100).await;
+    until("a knows all", async || a.mesh.handle().conferences_total() == 100).await;
+    assert_eq!(a.mesh.handle().status().await.stats.decided_alone, 0);
+    // One connection per pair, whoever dialled.
+    let counts = a.mesh.counters().read();
+    assert!(counts.connected <= 2, "{counts:?}");
+    a.mesh.shutdown().await;
+    b.mesh.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_node_learns_everything_again() {
+    let ca = Ca::new("test", &["a", "b"]);
+    let (a, b) = pair(&ca).await;
+    for n in 0..3_000 {
+        join(&a, &format!("room-{n}"), "s1").await;
+    }
+    let address = b.address();
+    let list = [("a", a.address()), ("b", address)];
+    b.mesh.shutdown().await;
+    let mut again = None;
+    until("the address is free", async || {
+        again = start_at(address, &list, "b", ca.identity("b"), &ca.environment).ok();
+        again.is_some()
+    })
+    .await;
+    let b = again.unwrap();
+    ready(&b).await;
+    assert_eq!(b.mesh.handle().conferences_total(), 3_000, "ready means taught");
+    a.mesh.shutdown().await;
+    b.mesh.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_discovery_drops_is_disconnected_and_comes_back_when_listed() {
+    let ca = Ca::new("test", &["a", "b"]);
+    let (a, b) = pair(&ca).await;
+    let (at_a, at_b) = (a.address(), b.address());
+    a.knows(&[("a", at_a)]);
+    until("disconnected", async || a.mesh.handle().status().await.peers.is_empty()).await;
+    join(&a, "alone", "s1").await;
+    a.knows(&[("a", at_a), ("b", at_b)]);
+    until("b learns", async || b.mesh.handle().lookup("alone").is_some()).await;
+    a.mesh.shutdown().await;
+    b.mesh.shutdown().await;
+}
+
+/// Starts an intruder that believes to be `name`, and waits until `a` has refused it for `reason`.
+async fn refused(a: &Running, b: &Running, intruder: Result<Running, MeshError>, reason: &str) {
+    let intruder = intruder.unwrap();
+    let before = a.ends(reason);
+    intruder.knows(&[("a", a.address())]);
+    until(reason, async || a.ends(reason) > before).await;
+    assert_eq!(intruder.mesh.handle().conferences_total(), 0, "it learned nothing");
+    // The others are not disturbed: a new conference is known at once, and no connection was made anew.
+    let connected = a.mesh.counters().read().connected;
+    let room = format!("after-{reason}");
+    join(a, &room, "s1").await;
+    until("b knows", async || b.mesh.handle().lookup(&room).is_some()).await;
+    assert_eq!(a.mesh.counters().read().connected, connected);
+    intruder.mesh.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused_and_counted_and_nobody_else_notices() {
+    let ca = Ca::new("test", &["a", "b", "c"]);
+    let (a, b) = pair(&ca).await;
+    let other_ca = Ca::new("test", &["b"]);
+    refused(&a, &b, start("b", other_ca.identity("b"), &other_ca.environment), "wrong-ca").await;
+    refused(&a, &b, start("c", ca.identity("c"), &ca.environment), "not-listed").await;
+    // The same CA signs for another environment: the intruder dials with the name its own environment gives to a.
+    let staging = environment("staging");
+    ca.files().issue(&staging, &peer("d")).unwrap();
+    let raw = Raw::new(&ca.identity("d"), ALPN[0]);
+    let connection = raw.dial(a.address(), "a.test.mesh.shardgate.internal").await.unwrap();
+    let before = a.ends("wrong-environment");
+    connection.closed().await;
+    until("wrong environment", async || a.ends("wrong-environment") > before || before > 0).await;
+    a.mesh.shutdown().await;
+    b.mesh.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_finds_somebody_else_at_an_address_says_so() {
+    let ca = Ca::new("test", &["a", "b", "c"]);
+    let (a, b) = pair(&ca).await;
+    let c = start("c", ca.identity("c"), &ca.environment).unwrap();
+    // c is told that b is where a is: a's certificate is not b's.
+    c.knows(&[("b", a.address())]);
+    until("wrong name", async || c.ends("wrong-name") > 0).await;
+    ready(&c).await;
+    for running in [a, b, c] {
+        running.mesh.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_does_not_start_with_another_ones_certificate() {
+    let ca = Ca::new("test", &["a", "b"]);
+    let wrong = start("a", ca.identity("b"), &ca.environment).err().unwrap().to_string();
+    assert!(
+        wrong.contains("is for b.test.mesh.shardgate.internal, expected a.test.mesh.shardgate.internal"),
+        "{wrong}"
+    );
+    let missing = start("a", ca.identity("nobody"), &ca.environment).err().unwrap().to_string();
+    assert!(missing.starts_with("mesh.cert ") && missing.contains("nobody.pem"), "{missing}");
+    let files = IdentityFiles { key: ca.dir.path().join("b.key"), ..ca.identity("a") };
+    let mixed = start("a", files, &ca.environment).err().unwrap().to_string();
+    assert!(mixed.starts_with("mesh.identity"), "{mixed}");
+}
+
+/// A QUIC endpoint that speaks whatever a test wants.
+struct Raw {
+    endpoint: quinn::Endpoint,
+}
+
+impl Raw {
+    fn new(files: &IdentityFiles, alpn: &[u8]) -> Self {
+        use rustls::pki_types::pem::PemObject as _;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&files.ca).unwrap()).unwrap();
+        let chain = vec![CertificateDer::from_pem_file(&files.cert).unwrap()];
+        let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        tls.alpn_protocols = vec![alpn.to_vec()];
+        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+        let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        endpoint.set_default_client_config(quinn::ClientConfig::new(std::sync::Arc::new(crypto)));
+        Self { endpoint }
+    }
+
+    async fn dial(&self, to: SocketAddr, name: &str) -> Result<quinn::Connection, quinn::ConnectionError> {
+        self.endpoint.connect(to, name).unwrap().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_protocol_version_is_refused() {
+    let ca = Ca::new("test", &["a", "b"]);
+    let (a, b) = pair(&ca).await;
+    let raw = Raw::new(&ca.identity("b"), b"shardgate-mesh/99");
+    let error = raw.dial(a.address(), "a.test.mesh.shardgate.internal").await.unwrap_err();
+    assert!(error.to_string().contains("any known protocol"), "{error}");
+    until("counted", async || a.ends("wrong-alpn") > 0).await;
+    a.mesh.shutdown().await;
+    b.mesh.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_frames_end_that_connection_only() {
+    let ca = Ca::new("test", &["a", "b", "c"]);
+    let (a, b) = pair_and(&ca, &[("c", free())]).await;
+    let before = b.mesh.counters().read();
+    let garbage: Vec<u8> = std::iter::repeat_n(0xff, 60).collect();
+    let frame = |body: &[u8]| {
+        let mut frame = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
+        frame.extend_from_slice(body);
+        frame
+    };
+    let cases: [(&str, Vec<u8>, &str); 4] = [
+        ("4 GiB announced", vec![0xff; 4], "bad-frame"),
+        ("no protobuf", frame(&garbage), "bad-frame"),
+        ("cut off", vec![0, 0, 0, 9, 1], "bad-frame"),
+        // A heartbeat (field 2, empty) and no hello.
+        ("not greeted", frame(&[0x12, 0x00]), "timed-out"),
+    ];
+    for (index, (why, bytes, reason)) in cases.iter().enumerate() {
+        let raw = Raw::new(&ca.identity("c"), ALPN[0]);
+        let connection = raw.dial(a.address(), "a.test.mesh.shardgate.internal").await.unwrap();
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream.finish().unwrap();
+        let error = connection.closed().await;
+        assert!(error.to_string().contains(reason), "{why}: {error}");
+        until(why, async || a.ends(reason) >= if *reason == "timed-out" { 1 } else { index as u64 + 1 })
+            .await;
+    }
+    join(&a, "still-here", "s1").await;
+    until("b knows", async || b.mesh.handle().lookup("still-here").is_some()).await;
+    let after = b.mesh.counters().read();
+    assert_eq!(after.connected, before.connected, "b's connection stood: {before:?} {after:?}");
+    a.mesh.shutdown().await;
+    b.mesh.shutdown().await;
+}
