@@ -150,7 +150,10 @@ async fn read_streams(
     let mut no_hello = std::pin::pin!(tokio::time::sleep(HANDSHAKE_MAX));
     loop {
         tokio::select! {
-            () = &mut no_hello, if !*greeted.borrow() => {
+            () = &mut no_hello, if !no_hello.is_elapsed() => {
+                if *greeted.borrow() {
+                    continue;
+                }
                 warn!(%peer, "no hello within 3 s of connecting");
                 return LinkEnd::TimedOut;
             }
