@@ -1,0 +1,272 @@
+//! From the raw file to a snapshot: every value is parsed into its type here, once.
+
+use super::fault::{Faults, Problem, position};
+use super::raw::{Leaf, RawFile, RawPeer, RawShard};
+use crate::name::{RegionName, ReleaseName, TenantName};
+use crate::shard::{PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX};
+use crate::snapshot::{BuildError, BuildErrors, PEERS_MAX, PINS_MAX, SHARDS_MAX, Snapshot, SnapshotBuilder};
+use shardgate_peering_core::{PeerId, ShardName};
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Range;
+use toml::{Spanned, Value};
+
+type Span = Range<usize>;
+
+const SHARD_NAME: &str = "a text of 1 to 128 of A-Z a-z 0-9 . _ -";
+const PEER_ID: &str = "a text of 1 to 63 of a-z 0-9 -, not at its ends";
+const RELEASE: &str = "a text such as \"release-3630\", 1 to 128 of A-Z a-z 0-9 . _ -";
+const REGION: &str = "a text such as \"us-phoenix-1\", 1 to 64 of A-Z a-z 0-9 . _ -";
+const ADDRESS: &str = "an IP address and port to dial, such as \"10.0.0.1:5280\"";
+const STATE: &str = "\"ready\", \"drain\" or \"maint\"";
+
+/// Where a field stands: `shards[3].address`.
+#[derive(Clone, Copy)]
+struct Field {
+    list: &'static str,
+    index: usize,
+    name: &'static str,
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}].{}", self.list, self.index, self.name)
+    }
+}
+
+/// Which entry of the file an entry of the builder came from, and where the values are that must be unique.
+struct Origin {
+    index: usize,
+    name: Span,
+    id: Span,
+}
+
+struct Checker<'a> {
+    text: &'a str,
+    faults: Faults,
+}
+
+pub(super) fn check(text: &str, raw: RawFile) -> Result<Snapshot, Faults> {
+    let mut checker = Checker { text, faults: Faults::default() };
+    checker.bound("shards", raw.shards.first().map(Spanned::span), raw.shards.len(), SHARDS_MAX);
+    checker.bound("peers", raw.peers.first().map(Spanned::span), raw.peers.len(), PEERS_MAX);
+    checker.bound("pins", raw.pins.keys().next().map(Spanned::span), raw.pins.len(), PINS_MAX);
+    if !checker.faults.is_empty() {
+        return Err(checker.faults);
+    }
+
+    let mut builder = SnapshotBuilder::new();
+    if let Some(live) = raw.live_release {
+        let release = checker.parse(&"live_release", &live, RELEASE, |text| ReleaseName::parse(text).ok());
+        builder = release.into_iter().fold(builder, SnapshotBuilder::live_release);
+    }
+    let (mut shards, mut peers) = (Vec::new(), Vec::new());
+    for (index, raw) in raw.shards.into_iter().enumerate() {
+        if let Some((shard, origin)) = checker.shard(index, raw) {
+            builder = builder.shard(shard);
+            shards.push(origin);
+        }
+    }
+    for (index, raw) in raw.peers.into_iter().enumerate() {
+        if let Some((peer, origin)) = checker.peer(index, raw) {
+            builder = builder.peer(peer);
+            peers.push(origin);
+        }
+    }
+    for (tenant, release) in raw.pins {
+        if let Some((tenant, release)) = checker.pin(&tenant, &release) {
+            builder = builder.pin(tenant, release);
+        }
+    }
+    match builder.build() {
+        Ok(snapshot) if checker.faults.is_empty() => Ok(snapshot),
+        Ok(_) => Err(checker.faults),
+        Err(BuildErrors(errors)) => {
+            for error in errors {
+                checker.place(&error, &shards, &peers);
+            }
+            Err(checker.faults)
+        }
+    }
+}
+
+impl Checker<'_> {
+    fn bound(&mut self, list: &'static str, first: Option<Span>, count: usize, max: usize) {
+        if count > max {
+            let span = first.unwrap_or(0..0);
+            self.faults.push(self.text, &span, list.to_owned(), Problem::TooMany { count, max });
+        }
+    }
+
+    fn shard(&mut self, index: usize, raw: Spanned<RawShard>) -> Option<(Shard, Origin)> {
+        let whole = raw.span();
+        let raw = raw.into_inner();
+        let at = |name| Field { list: "shards", index, name };
+        let name = self.text(at("name"), &whole, &raw.name, SHARD_NAME, |text| ShardName::parse(text).ok());
+        let id = match &raw.id {
+            Some(value) => self.number(at("id"), value, SHARD_ID_MAX),
+            None => self.missing(at("id"), &whole, &number_expected(SHARD_ID_MAX)),
+        };
+        let region =
+            self.text(at("region"), &whole, &raw.region, REGION, |text| RegionName::parse(text).ok());
+        let release =
+            self.text(at("release"), &whole, &raw.release, RELEASE, |text| ReleaseName::parse(text).ok());
+        let address = self.text(at("address"), &whole, &raw.address, ADDRESS, dialable);
+        let state = match &raw.state {
+            Some(value) => self.parse(&at("state"), value, STATE, ShardState::from_word),
+            None => Some(ShardState::Ready),
+        };
+        let weight = match &raw.weight {
+            Some(value) => self.number(at("weight"), value, u32::from(WEIGHT_MAX)),
+            None => Some(u32::from(WEIGHT_MAX)),
+        };
+        let origin = Origin { index, name: place(&raw.name, &whole), id: place(&raw.id, &whole) };
+        let shard = Shard {
+            name: name?,
+            id: id?,
+            region: region?,
+            release: release?,
+            address: address?,
+            state: state?,
+            weight: u16::try_from(weight?).ok()?,
+        };
+        Some((shard, origin))
+    }
+
+    fn peer(&mut self, index: usize, raw: Spanned<RawPeer>) -> Option<(PeerNode, Origin)> {
+        let whole = raw.span();
+        let raw = raw.into_inner();
+        let at = |name| Field { list: "peers", index, name };
+        let id = self.text(at("id"), &whole, &raw.id, PEER_ID, |text| PeerId::parse(text).ok());
+        let region =
+            self.text(at("region"), &whole, &raw.region, REGION, |text| RegionName::parse(text).ok());
+        let address = self.text(at("address"), &whole, &raw.address, ADDRESS, dialable);
+        let origin = Origin { index, name: whole.clone(), id: place(&raw.id, &whole) };
+        Some((PeerNode { id: id?, region: region?, address: address? }, origin))
+    }
+
+    fn pin(
+        &mut self,
+        tenant: &Spanned<String>,
+        release: &Spanned<Value>,
+    ) -> Option<(TenantName, ReleaseName)> {
+        let name = TenantName::parse(tenant.as_ref()).ok();
+        if name.is_none() {
+            let value = shown(&Value::String(tenant.as_ref().clone()));
+            let expected = format!("a tenant, {}", TenantName::EXPECTED);
+            let field = "a key of pins".to_owned();
+            self.faults.push(self.text, &tenant.span(), field, Problem::Value { value, expected });
+        }
+        let field = format_args!("pins.{}", tenant.as_ref());
+        let release = self.parse(&field, release, RELEASE, |text| ReleaseName::parse(text).ok());
+        Some((name?, release?))
+    }
+
+    fn text<T>(
+        &mut self,
+        field: Field,
+        whole: &Span,
+        leaf: &Leaf,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        match leaf {
+            Some(value) => self.parse(&field, value, expected, parse),
+            None => self.missing(field, whole, expected),
+        }
+    }
+
+    fn missing<T>(&mut self, field: Field, whole: &Span, expected: &str) -> Option<T> {
+        let problem = Problem::Missing { expected: expected.to_owned() };
+        self.faults.push(self.text, whole, field.to_string(), problem);
+        None
+    }
+
+    fn parse<T>(
+        &mut self,
+        field: &dyn fmt::Display,
+        value: &Spanned<Value>,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let parsed = value.as_ref().as_str().and_then(parse);
+        if parsed.is_none() {
+            let problem = Problem::Value { value: shown(value.as_ref()), expected: expected.to_owned() };
+            self.faults.push(self.text, &value.span(), field.to_string(), problem);
+        }
+        parsed
+    }
+
+    fn number(&mut self, field: Field, value: &Spanned<Value>, max: u32) -> Option<u32> {
+        let number = value.as_ref().as_integer().and_then(|number| u32::try_from(number).ok());
+        let number = number.filter(|number| *number <= max);
+        if number.is_none() {
+            let problem = Problem::Value { value: shown(value.as_ref()), expected: number_expected(max) };
+            self.faults.push(self.text, &value.span(), field.to_string(), problem);
+        }
+        number
+    }
+
+    /// Translates a complaint of the builder into one about the file.
+    fn place(&mut self, error: &BuildError, shards: &[Origin], peers: &[Origin]) {
+        match error {
+            BuildError::DuplicateShardName { name, first, second } => {
+                let field = Field { list: "shards", index: shards[*second].index, name: "name" };
+                self.duplicate(field, format!("\"{name}\""), &shards[*first].name, &shards[*second].name);
+            }
+            BuildError::DuplicateShardId { id, first, second } => {
+                let field = Field { list: "shards", index: shards[*second].index, name: "id" };
+                self.duplicate(field, id.to_string(), &shards[*first].id, &shards[*second].id);
+            }
+            BuildError::DuplicatePeer { id, first, second } => {
+                let field = Field { list: "peers", index: peers[*second].index, name: "id" };
+                self.duplicate(field, format!("\"{id}\""), &peers[*first].id, &peers[*second].id);
+            }
+            // Bounds and ranges were checked above with their places, and TOML knows no key twice; if these rules ever
+            // part, the builder's own words are still the truth.
+            BuildError::TooMany { .. }
+            | BuildError::ShardId { .. }
+            | BuildError::Weight { .. }
+            | BuildError::DuplicatePin { .. } => {
+                let problem = Problem::Structure { message: error.to_string() };
+                self.faults.push(self.text, &(0..0), String::new(), problem);
+            }
+        }
+    }
+
+    fn duplicate(&mut self, field: Field, value: String, first: &Span, second: &Span) {
+        let (first_line, _) = position(self.text, first.start);
+        self.faults.push(self.text, second, field.to_string(), Problem::Duplicate { value, first_line });
+    }
+}
+
+fn number_expected(max: u32) -> String {
+    format!("an integer from 0 to {max}")
+}
+
+fn place(leaf: &Leaf, whole: &Span) -> Span {
+    leaf.as_ref().map_or_else(|| whole.clone(), Spanned::span)
+}
+
+/// An address that something can be sent to.
+fn dialable(text: &str) -> Option<SocketAddr> {
+    let address: SocketAddr = text.parse().ok()?;
+    (address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()).then_some(address)
+}
+
+/// The value for a message: on one line, not longer than 80 characters.
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => format!("{text:?}"),
+        Value::Integer(_)
+        | Value::Float(_)
+        | Value::Boolean(_)
+        | Value::Datetime(_)
+        | Value::Array(_)
+        | Value::Table(_) => value.to_string().replace('\n', " "),
+    };
+    match text.char_indices().nth(80) {
+        Some((cut, _)) => format!("{}...", &text[..cut]),
+        None => text,
+    }
+}

@@ -1,0 +1,90 @@
+//! What discovery lists: shards and the nodes of the mesh.
+
+use crate::name::{RegionName, ReleaseName};
+use shardgate_peering_core::{PeerId, ShardName};
+use std::fmt;
+use std::net::SocketAddr;
+
+/// The base weight of a shard, which is also the most it can have (HAProxy's limit).
+pub const WEIGHT_MAX: u16 = 256;
+
+/// The greatest shard id: the server id that operators' scripts read is `id + 10`, and has to be a `u32` as well.
+pub const SHARD_ID_MAX: u32 = u32::MAX - 10;
+
+/// What operators want of a shard. Whether it is healthy is another matter and not known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ShardState {
+    /// Takes new conferences.
+    Ready,
+    /// Keeps its conferences, gets no new ones.
+    Drain,
+    /// Gets no traffic.
+    Maint,
+}
+
+impl ShardState {
+    /// The word that stands for the state in files and in Consul.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+
+    /// The state that `word` stands for.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Ready, Self::Drain, Self::Maint].into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+impl fmt::Display for ShardState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A web server, Prosody and Jicofo that conferences live on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// Its name, unique.
+    pub name: ShardName,
+    /// Its number, unique, at most [`SHARD_ID_MAX`].
+    pub id: u32,
+    /// Where it stands.
+    pub region: RegionName,
+    /// Which release it runs.
+    pub release: ReleaseName,
+    /// Where it answers HTTP.
+    pub address: SocketAddr,
+    /// What operators want of it.
+    pub state: ShardState,
+    /// Its share of new conferences, 0 to [`WEIGHT_MAX`]; 0 gets none.
+    pub weight: u16,
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, id, region, release, address, state, weight } = self;
+        write!(f, "{name}: id {id}, region {region}, release {release}, {address}, {state}, weight {weight}")
+    }
+}
+
+/// A node of the mesh. The own node may be listed, too; whoever dials skips it by its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerNode {
+    /// Its name, unique, as it stands in its certificate.
+    pub id: PeerId,
+    /// Where it stands.
+    pub region: RegionName,
+    /// Where it answers QUIC (UDP).
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for PeerNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: region {}, {}", self.id, self.region, self.address)
+    }
+}

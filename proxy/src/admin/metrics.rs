@@ -1,0 +1,206 @@
+//! `/metrics`: everything that is counted, in Prometheus' text format. Labels come from closed sets only, or name shards and
+//! peers; never keys.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use shardgate_peering::core::LinkState;
+use shardgate_peering::{LinkCounts, MeshStatus};
+
+use super::AdminParts;
+use crate::counters::{ClaimOutcome, ConnectReason, TimeoutKind, Totals, TunnelEnd};
+use crate::route::Why;
+
+pub(super) fn router(parts: AdminParts) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state(parts)
+}
+
+async fn metrics(State(parts): State<AdminParts>) -> impl IntoResponse {
+    let reading = Reading {
+        mesh: parts.table.status().await,
+        links: parts.links.read(),
+        totals: parts.counters.snapshot(),
+        ready: i64::from(parts.not_ready().is_none()),
+        parts,
+    };
+    let mut registry = Registry::with_prefix("shardgate");
+    registry.register_collector(Box::new(reading));
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            (StatusCode::OK, [(CONTENT_TYPE, kind)], text)
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], error.to_string()),
+    }
+}
+
+#[derive(Debug)]
+struct Reading {
+    parts: AdminParts,
+    mesh: MeshStatus,
+    links: LinkCounts,
+    totals: Totals,
+    ready: i64,
+}
+
+type Written = Result<(), std::fmt::Error>;
+
+struct Writer<'e>(DescriptorEncoder<'e>);
+
+impl Writer<'_> {
+    fn one(&mut self, name: &str, help: &str, metric: &impl EncodeMetric, kind: MetricType) -> Written {
+        metric.encode(self.0.encode_descriptor(name, help, None, kind)?)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> Written {
+        self.one(name, help, &ConstCounter::new(value), MetricType::Counter)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: i64) -> Written {
+        self.one(name, help, &ConstGauge::new(value), MetricType::Gauge)
+    }
+
+    fn counters<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> Written {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, number) in values {
+            ConstCounter::new(number).encode(family.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+
+    fn gauges<'v>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (&'v str, u64)>,
+    ) -> Written {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (value, number) in values {
+            ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX)).encode(family.encode_family(&[(label, value)])?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Reading {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Written {
+        let mut out = Writer(encoder);
+        self.node(&mut out)?;
+        self.requests(&mut out)?;
+        self.table(&mut out)?;
+        self.peers(&mut out)
+    }
+}
+
+impl Reading {
+    fn node(&self, out: &mut Writer<'_>) -> Written {
+        let status = self.parts.discovery.status();
+        let age = i64::try_from(status.last_good.elapsed().as_secs()).unwrap_or(i64::MAX);
+        out.gauge("ready", "1 when this node should be sent traffic", self.ready)?;
+        out.gauge("discovery_age_seconds", "Since discovery last had a good answer", age)?;
+        out.counter("discovery_changes", "Snapshots published", status.changes)?;
+        out.counter("discovery_refused", "Answers of discovery that were refused", status.refused)
+    }
+
+    fn requests(&self, out: &mut Writer<'_>) -> Written {
+        let totals = &self.totals;
+        let connections = i64::try_from(totals.connections()).unwrap_or(i64::MAX);
+        let tunnels = i64::try_from(totals.tunnels()).unwrap_or(i64::MAX);
+        out.gauge("connections_open", "Client connections, tunnels included", connections)?;
+        out.gauge("tunnels_open", "WebSocket tunnels", tunnels)?;
+        let classes = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+        out.counters("responses", "Answers by class", "class", classes.into_iter().zip(totals.responses))?;
+        let why = Why::ALL.iter().map(|why| why.as_str()).zip(totals.decisions);
+        out.counters("decisions", "Requests by why they went to their shard", "why", why)?;
+        let claims = ClaimOutcome::ALL.iter().map(|outcome| outcome.as_str()).zip(totals.claims);
+        out.counters("claims", "Decisions asked of the mesh by outcome", "outcome", claims)?;
+        let failures = ConnectReason::ALL.iter().map(|reason| reason.as_str()).zip(totals.connect_failures);
+        out.counters("connect_failures", "Failed connections to shards", "reason", failures)?;
+        let timeouts = TimeoutKind::ALL.iter().map(|kind| kind.as_str()).zip(totals.timeouts);
+        out.counters("timeouts", "Timeouts by kind", "kind", timeouts)?;
+        let ends = TunnelEnd::ALL.iter().map(|end| end.as_str()).zip(totals.tunnel_ends);
+        out.counters("tunnel_ends", "Ended tunnels by why", "why", ends)?;
+        for (name, help, value) in [
+            ("connections", "Client connections accepted", totals.connections_opened),
+            ("requests", "Requests", totals.requests),
+            ("parse_refusals", "Requests that the parser refused", totals.parse_refusals),
+            ("rescues", "Error answers of this node's own making", totals.rescues),
+            ("tunnels", "Tunnels opened", totals.tunnels_opened),
+            ("client_received_bytes", "Read from clients", totals.client_bytes_in),
+            ("client_sent_bytes", "Written to clients", totals.client_bytes_out),
+            ("retries", "Further attempts at the same shard", totals.retries),
+            ("redispatches", "Requests sent to another shard than chosen first", totals.redispatches),
+            ("access_log_lost", "Access log lines lost", totals.log_lines_lost),
+        ] {
+            out.counter(name, help, value)?;
+        }
+        Ok(())
+    }
+
+    fn table(&self, out: &mut Writer<'_>) -> Written {
+        let stats = &self.mesh.stats;
+        out.gauge("table_entries", "Live entries", i64::try_from(self.mesh.entries).unwrap_or(i64::MAX))?;
+        let snapshot = self.parts.discovery.current();
+        let shards = snapshot.shards().iter().map(|shard| {
+            (shard.name.as_str(), self.parts.table.conferences(&shard.name))
+        });
+        out.gauges("shard_conferences", "Conferences on a shard over the whole mesh", "shard", shards)?;
+        for (name, help, value) in [
+            ("table_claims", "Claims of this node's requests", stats.claims),
+            ("table_claims_asked", "Claims sent to another home", stats.claims_asked),
+            ("table_claims_timed_out", "Homes that missed their budget", stats.claims_timed_out),
+            ("table_decided_home", "Decisions as home", stats.decided_home),
+            ("table_decided_alone", "Decisions without any home", stats.decided_alone),
+            ("table_moved", "Conferences moved by this home", stats.moved),
+            ("table_ended", "Conferences ended by this home", stats.ended),
+            ("table_unstored_full", "New keys refused, table full", stats.unstored_full),
+            ("table_unstored_overload", "New keys refused, too many claims", stats.unstored_overload),
+            ("table_conflicts", "Entries that lost to this node's", stats.conflicts),
+            ("table_entries_refused", "Absurd entries refused", stats.refused_entries),
+            ("table_updates_sent", "Decisions and renewals sent", stats.updates_sent),
+            ("table_updates_received", "Decisions and renewals received", stats.updates_received),
+            ("table_resyncs_full", "Peers taught the whole table", stats.resyncs_full),
+            ("table_resyncs_resumed", "Peers continued from the log", stats.resyncs_resumed),
+            ("table_stamps_far_ahead", "Stamps beyond what the clock follows", stats.stamps_far_ahead),
+            ("table_dropped_full", "Peers' entries dropped, table full", stats.dropped_full),
+            ("table_touches_dropped", "Uses dropped, driver busy", self.parts.table.touches_dropped()),
+        ] {
+            out.counter(name, help, value)?;
+        }
+        Ok(())
+    }
+
+    fn peers(&self, out: &mut Writer<'_>) -> Written {
+        let each = |of: fn(&shardgate_peering::core::PeerView) -> u64| {
+            self.mesh.peers.iter().map(move |peer| (peer.id.as_str(), of(&peer.view)))
+        };
+        let reconciled = each(|view| u64::from(view.link == LinkState::Reconciled));
+        out.gauges("peer_reconciled", "1 when the peer has taught us and updates flow", "peer", reconciled)?;
+        out.gauges("peer_ready", "1 when the peer says that it is ready", "peer", each(|view| u64::from(view.ready)))?;
+        out.gauges("peer_behind", "Own updates the peer has not acknowledged", "peer", each(|view| view.behind))?;
+        out.gauges("peer_rtt_milliseconds", "Smoothed round trip", "peer", each(|view| view.rtt_ms))?;
+        let ends = self.links.ends.iter().map(|(reason, number)| (*reason, *number));
+        out.counters("peer_connection_ends", "Ended and refused connections", "reason", ends)?;
+        out.counter("peer_connections", "Connections to peers that came up", self.links.connected)?;
+        out.counter("peer_dials_failed", "Dials in vain", self.links.dials_failed)?;
+        out.counter("peer_sent_bytes", "Frames written to peers", self.links.bytes_sent)?;
+        out.counter("peer_received_bytes", "Frames read from peers", self.links.bytes_received)
+    }
+}

@@ -1,0 +1,71 @@
+//! Idle connections to shards, those of one worker: last in, first out, so that the spare ones grow old and go.
+
+use super::Upstream;
+use crate::clock::{Millis, to_millis};
+use foldhash::fast::RandomState;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How many connections are kept, and how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Idle connections to one shard, in each worker.
+    pub idle_per_shard: usize,
+    /// How long one may lie idle. Below the keep-alive timeout of the shards (nginx 75 s), or it is them who close first.
+    pub idle_timeout: Duration,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self { idle_per_shard: 256, idle_timeout: Duration::from_secs(30) }
+    }
+}
+
+struct Idle {
+    upstream: Box<Upstream>,
+    since: Millis,
+}
+
+/// The idle connections of a worker.
+pub(crate) struct Pool {
+    limits: PoolLimits,
+    idle: RefCell<HashMap<SocketAddr, Vec<Idle>, RandomState>>,
+}
+
+impl Pool {
+    pub(crate) fn new(limits: PoolLimits) -> Self {
+        Self { limits, idle: RefCell::default() }
+    }
+
+    /// A connection that served before and is still open.
+    pub(crate) fn take(&self, address: SocketAddr) -> Option<Box<Upstream>> {
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.get_mut(&address)?;
+        loop {
+            let mut candidate = connections.pop()?;
+            if candidate.upstream.is_reusable() {
+                return Some(candidate.upstream);
+            }
+        }
+    }
+
+    /// Keeps a connection whose answer is complete, unless there are enough.
+    pub(crate) fn put(&self, address: SocketAddr, upstream: Box<Upstream>, now: Millis) {
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.entry(address).or_default();
+        if connections.len() < self.limits.idle_per_shard {
+            connections.push(Idle { upstream, since: now });
+        }
+    }
+
+    /// Lets go of what is old or closed.
+    pub(crate) fn sweep(&self, now: Millis) {
+        let timeout = to_millis(self.limits.idle_timeout);
+        self.idle.borrow_mut().retain(|_, connections| {
+            connections.retain_mut(|idle| now.saturating_sub(idle.since) < timeout && idle.upstream.is_reusable());
+            !connections.is_empty()
+        });
+    }
+}

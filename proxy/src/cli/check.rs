@@ -1,0 +1,30 @@
+//! `shardgate check`: what would run, or everything that is wrong with it.
+
+use std::process::ExitCode;
+
+use super::{CheckArgs, refuse};
+use crate::config::{load, process_environment};
+
+#[expect(clippy::print_stdout, reason = "its output is what was asked for")]
+pub(super) fn run(args: &CheckArgs) -> ExitCode {
+    let config = match load(&args.config, process_environment(), &args.overrides.sets) {
+        Ok(config) => config,
+        Err(errors) => {
+            return refuse(&errors, Some("ops/config/shardgate.example.toml documents every field"));
+        }
+    };
+    print!("{config}");
+    println!();
+    match shardgate_discovery::read_file(&config.discovery.file) {
+        Ok(snapshot) => {
+            let live = snapshot.live_release().map_or("none", |release| release.as_str());
+            let (shards, peers, pins) = (snapshot.shards().len(), snapshot.peers().len(), snapshot.pins().count());
+            println!("# discovery: {shards} shards, {peers} peers, live release {live}, {pins} pins");
+            for warning in snapshot.warnings() {
+                println!("# warning: {warning}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&error, Some("ops/config/discovery.example.toml documents every field")),
+    }
+}

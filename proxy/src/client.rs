@@ -1,0 +1,302 @@
+//! One client connection as its parts see it: what it waits for and since when, and its socket as hyper reads and writes it.
+
+use crate::clock::{Millis, to_millis};
+use crate::counters::TimeoutKind;
+use crate::forward::Limits;
+use crate::frontend::Frontend;
+use crate::tunnel::Opening;
+use crate::worker::Worker;
+use http::{HeaderValue, StatusCode};
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Whom a connection waits for; each has its timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// The client, for a request.
+    Request,
+    /// The client, for the rest of a head.
+    Head,
+    /// The client, for more of a body.
+    Body,
+    /// The shard.
+    Shard,
+    /// Us: whatever is awaited has its own bound.
+    Ours,
+}
+
+/// How far the answer to the current request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// No request, or its answer is written: what hyper writes now is its own refusal of the next head.
+    None,
+    /// On its way.
+    Going,
+    /// Complete, but perhaps not written yet.
+    Ended,
+}
+
+/// The state of a client connection. Timeouts are found by the worker's sweep, which looks at all clients a few times a
+/// second; so a request sets no timer.
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    pub(crate) forwarded_for: HeaderValue,
+    pub(crate) frontend: Rc<Frontend>,
+    /// Set by the request whose answer is 101; the connection's task finds it when hyper is through.
+    pub(crate) opening: RefCell<Option<Box<Opening>>>,
+    waiting: Cell<Waiting>,
+    since: Cell<Millis>,
+    head_began: Cell<Option<Millis>>,
+    blocked_since: Cell<Option<Millis>>,
+    expired: Cell<Option<TimeoutKind>>,
+    answer: Cell<Answer>,
+    refused: Cell<Option<StatusCode>>,
+    body: Cell<BodyState>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// How the current request's body is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyState {
+    /// Nobody waits for it.
+    Flowing,
+    /// More of it is awaited from the client.
+    Awaited,
+    /// It is no valid HTTP, or ended before its end.
+    Broken,
+    /// Given up before its end: there may be more of it in the socket.
+    Abandoned,
+}
+
+impl Client {
+    pub(crate) fn new(peer: SocketAddr, frontend: Rc<Frontend>, now: Millis) -> Self {
+        // An address is plain ASCII.
+        let forwarded_for = HeaderValue::from_str(&peer.ip().to_canonical().to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self {
+            peer,
+            forwarded_for,
+            frontend,
+            opening: RefCell::new(None),
+            waiting: Cell::new(Waiting::Request),
+            since: Cell::new(now),
+            head_began: Cell::new(None),
+            blocked_since: Cell::new(None),
+            expired: Cell::new(None),
+            answer: Cell::new(Answer::None),
+            refused: Cell::new(None),
+            body: Cell::new(BodyState::Flowing),
+            waker: RefCell::new(None),
+        }
+    }
+
+    /// Notes the connection's task; it is the same for as long as the connection lives.
+    pub(crate) fn remember(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if known.is_none() {
+            *known = Some(waker.clone());
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// A request's head is complete. Answers when it began.
+    pub(crate) fn begin_answer(&self, now: Millis) -> Millis {
+        self.answer.set(Answer::Going);
+        self.body.set(BodyState::Flowing);
+        self.waiting.set(Waiting::Ours);
+        self.head_began.take().unwrap_or(now)
+    }
+
+    /// The answer is complete, or given up.
+    pub(crate) fn end_answer(&self, now: Millis) {
+        self.answer.set(Answer::Ended);
+        self.waiting.set(Waiting::Request);
+        self.since.set(now);
+    }
+
+    /// Notes whom the connection waits for; the time counts from when that began.
+    pub(crate) fn wait(&self, waiting: Waiting, now: Millis) {
+        if self.waiting.get() != waiting {
+            self.waiting.set(waiting);
+            self.since.set(now);
+        }
+    }
+
+    /// What is awaited next is new: its time begins anew.
+    pub(crate) fn progress(&self) {
+        self.waiting.set(Waiting::Ours);
+    }
+
+    pub(crate) fn is_between_requests(&self) -> bool {
+        self.waiting.get() == Waiting::Request && self.answer.get() != Answer::Going
+    }
+
+    pub(crate) fn expired(&self) -> Option<TimeoutKind> {
+        self.expired.get()
+    }
+
+    /// The status with which hyper wanted to refuse a head.
+    pub(crate) fn refused(&self) -> Option<StatusCode> {
+        self.refused.get()
+    }
+
+    pub(crate) fn body(&self) -> BodyState {
+        self.body.get()
+    }
+
+    pub(crate) fn set_body(&self, state: BodyState) {
+        if self.body.get() != BodyState::Broken {
+            self.body.set(state);
+        }
+    }
+
+    /// Looks at the time. A connection expires once; then it is woken, and whoever waits answers.
+    pub(crate) fn expire(&self, now: Millis, limits: &Limits) -> Option<TimeoutKind> {
+        if self.expired.get().is_some() {
+            return None;
+        }
+        let over = |since: Millis, limit| now.saturating_sub(since) >= to_millis(limit);
+        let since = self.since.get();
+        let kind = match self.waiting.get() {
+            _ if self.blocked_since.get().is_some_and(|since| over(since, limits.client_timeout)) => TimeoutKind::Client,
+            Waiting::Request if over(since, limits.keep_alive_timeout) => TimeoutKind::KeepAlive,
+            Waiting::Head if over(since, limits.head_timeout) => TimeoutKind::Head,
+            Waiting::Body if over(since, limits.client_timeout) => TimeoutKind::Body,
+            Waiting::Shard if over(since, limits.server_timeout) => TimeoutKind::Server,
+            Waiting::Request | Waiting::Head | Waiting::Body | Waiting::Shard | Waiting::Ours => return None,
+        };
+        self.expired.set(Some(kind));
+        self.wake();
+        Some(kind)
+    }
+
+    /// The worker ends: whatever is going on, the connection is closed.
+    pub(crate) fn let_go(&self) {
+        self.expired.set(Some(TimeoutKind::Client));
+        self.wake();
+    }
+
+    fn read(&self, worker: &Worker) {
+        if self.is_between_requests() {
+            self.waiting.set(Waiting::Head);
+            self.since.set(worker.clock.coarse());
+            self.head_began.set(Some(worker.clock.exact()));
+        }
+    }
+
+    fn written(&self, worker: &Worker, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Ready(Ok(bytes)) => {
+                self.blocked_since.set(None);
+                worker.counters.client_bytes_out.add(*bytes as u64);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                if self.blocked_since.get().is_none() {
+                    self.blocked_since.set(Some(worker.clock.coarse()));
+                }
+            }
+        }
+    }
+}
+
+/// A client's socket as hyper has it.
+///
+/// What hyper writes while there is no answer to write is its own refusal of a head. It is swallowed, and its status kept: how
+/// an error looks is for `rescue` alone to say.
+pub(crate) struct ClientStream {
+    stream: TcpStream,
+    client: Rc<Client>,
+    worker: Rc<Worker>,
+}
+
+impl ClientStream {
+    pub(crate) fn new(stream: TcpStream, client: Rc<Client>, worker: Rc<Worker>) -> Self {
+        Self { stream, client, worker }
+    }
+
+    pub(crate) fn into_inner(self) -> TcpStream {
+        self.stream
+    }
+
+    fn swallow(&self, bytes: &[u8]) {
+        if self.client.refused.get().is_none() {
+            // "HTTP/1.1 431 ..."
+            let status = bytes.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok());
+            self.client.refused.set(Some(status.unwrap_or(StatusCode::BAD_REQUEST)));
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.client.expired() == Some(TimeoutKind::Head) {
+            // To hyper the client has left; the page is written when hyper is through.
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let bytes = buf.filled().len() - before;
+        if bytes > 0 {
+            self.client.read(&self.worker);
+            self.worker.counters.client_bytes_in.add(bytes as u64);
+        }
+        result
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.client.answer.get() == Answer::None {
+            self.swallow(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.client.written(&self.worker, &result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.client.answer.get() == Answer::None {
+            self.swallow(bufs.first().map_or(&[], |buf| buf));
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.client.written(&self.worker, &result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when all it had is written. TCP itself has nothing to flush.
+        if self.client.answer.get() == Answer::Ended {
+            self.client.answer.set(Answer::None);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.client.refused().is_some() || self.client.expired() == Some(TimeoutKind::Head) {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

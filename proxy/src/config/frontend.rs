@@ -1,0 +1,147 @@
+//! `[frontend]`: the side of the clients.
+
+use super::section::Section;
+use super::tree::Item;
+use super::value;
+use super::write;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_secs(86_400);
+const SHORTEST: Duration = Duration::from_millis(10);
+const WORKERS_MAX: usize = 256;
+
+/// How many workers (one runtime, one listener per address and one pool each) serve clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// One per core that this process may use.
+    Auto,
+    /// As many.
+    Count(NonZeroUsize),
+}
+
+impl Workers {
+    /// The number; for `Auto`, of the cores now.
+    #[must_use]
+    pub fn count(self) -> NonZeroUsize {
+        match self {
+            Self::Auto => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            Self::Count(count) => count,
+        }
+    }
+}
+
+impl fmt::Display for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("\"auto\""),
+            Self::Count(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+/// How clients are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontendConfig {
+    /// Addresses for HTTP. Default `0.0.0.0:80`, as the HAProxy that is replaced.
+    pub listen: Vec<SocketAddr>,
+    /// Workers. Default `auto`: the hot path takes no lock across cores, so more than cores gain nothing.
+    pub workers: Workers,
+    /// Connections that the kernel holds for one listener until they are accepted. Default 1024: a burst of reconnects.
+    pub backlog: u32,
+    /// Connections open at once, over all workers; beyond it new ones wait in the backlog. Default 100000: with every tunnel
+    /// two sockets, that fits a file limit of 262144.
+    pub max_connections: usize,
+    /// From a connection's first byte to the end of the request's head, else 408. Default 10 s: slow phones, not slowloris.
+    pub header_timeout: Duration,
+    /// Between two pieces of a request's or a response's body at the client. Default 3 min, HAProxy's `timeout client` at Jitsi.
+    pub client_timeout: Duration,
+    /// Between two requests on one connection. Default 60 s: longer than the client's `_unlock` look after connecting.
+    pub keepalive_timeout: Duration,
+    /// How long a half-closed tunnel waits for its other half. Default 50 s, HAProxy's `timeout client-fin` at Jitsi.
+    pub client_fin: Duration,
+    /// Bytes of a request's head, else 400. Default 16 KiB, HAProxy's buffer.
+    pub max_header_size: usize,
+    /// Headers of a request, else 400. Default 100, HAProxy's `tune.http.maxhdr` less one.
+    pub max_headers: usize,
+}
+
+impl Default for FrontendConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 80)],
+            workers: Workers::Auto,
+            backlog: 1024,
+            max_connections: 100_000,
+            header_timeout: Duration::from_secs(10),
+            client_timeout: Duration::from_secs(180),
+            keepalive_timeout: Duration::from_secs(60),
+            client_fin: Duration::from_secs(50),
+            max_header_size: 16 << 10,
+            max_headers: 100,
+        }
+    }
+}
+
+impl FrontendConfig {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let default = Self::default();
+        let timeout = || value::duration(SHORTEST..=DAY);
+        let listen = section.list("listen", "addresses", value::listen_address).unwrap_or(default.listen);
+        if listen.is_empty() {
+            section.refuse("listen", &"[]", "at least one address".to_owned());
+        }
+        for (index, address) in listen.iter().enumerate() {
+            section.bind("listen", Some(index), *address);
+        }
+        let config = Self {
+            listen,
+            workers: section.get("workers", workers).unwrap_or(default.workers),
+            backlog: section.get("backlog", value::integer(1..=65_535)).unwrap_or(default.backlog),
+            max_connections: section
+                .get("max_connections", value::integer(1..=2_000_000))
+                .unwrap_or(default.max_connections),
+            header_timeout: section.get("header_timeout", timeout()).unwrap_or(default.header_timeout),
+            client_timeout: section.get("client_timeout", timeout()).unwrap_or(default.client_timeout),
+            keepalive_timeout: section
+                .get("keepalive_timeout", timeout())
+                .unwrap_or(default.keepalive_timeout),
+            client_fin: section.get("client_fin", timeout()).unwrap_or(default.client_fin),
+            // hyper's buffer has to hold at least 8 KiB.
+            max_header_size: section
+                .get("max_header_size", value::size(8 << 10..=1 << 20))
+                .unwrap_or(default.max_header_size),
+            max_headers: section
+                .get("max_headers", value::integer(16..=1_000))
+                .unwrap_or(default.max_headers),
+        };
+        section.finish();
+        config
+    }
+}
+
+fn workers(item: &Item) -> Result<Workers, String> {
+    if item.text() == Some("auto") {
+        return Ok(Workers::Auto);
+    }
+    let count = value::integer(1..=WORKERS_MAX)(item).ok().and_then(NonZeroUsize::new);
+    count.map(Workers::Count).ok_or_else(|| format!("\"auto\" or an integer from 1 to {WORKERS_MAX}"))
+}
+
+impl fmt::Display for FrontendConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "[frontend]")?;
+        writeln!(f, "listen = {}", write::list(&self.listen))?;
+        writeln!(f, "workers = {}", self.workers)?;
+        writeln!(f, "backlog = {}", self.backlog)?;
+        writeln!(f, "max_connections = {}", self.max_connections)?;
+        writeln!(f, "header_timeout = {}", write::duration(self.header_timeout))?;
+        writeln!(f, "client_timeout = {}", write::duration(self.client_timeout))?;
+        writeln!(f, "keepalive_timeout = {}", write::duration(self.keepalive_timeout))?;
+        writeln!(f, "client_fin = {}", write::duration(self.client_fin))?;
+        writeln!(f, "max_header_size = {}", write::size(self.max_header_size))?;
+        writeln!(f, "max_headers = {}", self.max_headers)
+    }
+}

@@ -1,0 +1,155 @@
+use super::*;
+use crate::access_log::AccessLogTarget;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+mod broken;
+mod example;
+
+/// The least that is valid.
+const MINIMAL: &str = "[node]\nid = \"a1\"\nregion = \"r1\"\n[discovery]\nfile = \"d.toml\"\n";
+
+/// A folder with a configuration and what it may name.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn with(text: impl AsRef<[u8]>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["ca.pem", "cert.pem", "key.pem"] {
+            fs::write(folder.path().join(name), "pem").unwrap();
+        }
+        fs::create_dir(folder.path().join("pages")).unwrap();
+        fs::write(folder.path().join("pages/503.html"), "<h1>sorry</h1>").unwrap();
+        fs::write(folder.path().join("pages/404.html"), "not ours").unwrap();
+        fs::write(folder.path().join("large.html"), vec![b'x'; (256 << 10) + 1]).unwrap();
+        fs::write(folder.path().join("c.toml"), text).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn load(&self, env: &[(&str, &str)], sets: &[&str]) -> Result<Config, String> {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        load(&self.path("c.toml"), env, &sets)
+            .map_err(|errors| errors.to_string().replace(&format!("{}/", self.0.path().display()), ""))
+    }
+}
+
+fn minimal() -> Folder {
+    Folder::with(MINIMAL)
+}
+
+#[test]
+fn the_least_is_the_defaults() {
+    let folder = minimal();
+    let node = NodeConfig::new(
+        shardgate_peering_core::PeerId::parse("a1").unwrap(),
+        shardgate_discovery::RegionName::parse("r1").unwrap(),
+    );
+    let expected = Config::new(node, DiscoveryConfig::new(folder.path("d.toml")));
+    assert_eq!(folder.load(&[], &[]).unwrap(), expected);
+    assert_eq!(expected.node.host_name, "a1");
+    assert_eq!(expected.discovery.watch().every, Duration::from_millis(500));
+}
+
+#[test]
+fn what_is_printed_is_read_back_equal() {
+    let folder = minimal();
+    let sets = [
+        "mesh.ca=ca.pem",
+        "pages.dir=pages",
+        "log.access=/var/log/shardgate/access.log",
+        "frontend.workers=3",
+        "frontend.listen=127.0.0.1:8000,[::1]:8000",
+        "backend.redispatch=off",
+        "routing.service_hosts=[]",
+        "shutdown.drain=0s",
+    ];
+    let text = format!("{MINIMAL}[mesh]\nca = \"ca.pem\"\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
+    let full = Folder::with(text);
+    let pages = format!("pages.dir={}", full.path("pages").display());
+    let ca = format!("mesh.ca={}", full.path("ca.pem").display());
+    let sets: Vec<&str> = sets.iter().skip(2).copied().chain([pages.as_str(), ca.as_str()]).collect();
+    for config in [
+        folder.load(&[], &[]).unwrap(),
+        full.load(&[], &sets).unwrap(),
+        full.load(&[], &["admin=[]"]).unwrap(),
+    ] {
+        let printed = config.to_string();
+        let again =
+            Folder::with(&printed).load(&[], &[]).unwrap_or_else(|errors| panic!("{errors}\n{printed}"));
+        assert_eq!(again, config, "{printed}");
+    }
+}
+
+#[test]
+fn file_then_environment_then_set() {
+    let folder = Folder::with(format!("{MINIMAL}[backend]\nretries = 1\n"));
+    let retries = |env: &[(&str, &str)], sets: &[&str]| folder.load(env, sets).unwrap().backend.retries;
+    assert_eq!(retries(&[], &[]), 1);
+    assert_eq!(retries(&[("SHARDGATE_BACKEND__RETRIES", "2")], &[]), 2);
+    assert_eq!(retries(&[("SHARDGATE_BACKEND__RETRIES", "2")], &["backend.retries=4"]), 4);
+    assert_eq!(retries(&[], &["backend.retries=4", "backend.retries=5"]), 5);
+    assert_eq!(retries(&[("SHARDGATEX", "2"), ("HOME", "/root")], &[]), 1);
+}
+
+#[test]
+fn overrides_need_no_quotes() {
+    let folder = minimal();
+    let config = folder
+        .load(
+            &[("SHARDGATE_NODE__ID", "7"), ("SHARDGATE_FRONTEND__LISTEN", "127.0.0.1:81, 127.0.0.2:81")],
+            &[
+                "node.region=\"quoted\"",
+                "frontend.workers=auto",
+                "backend.connect_timeout = 250ms",
+                "node.host_name=1.5",
+            ],
+        )
+        .unwrap();
+    assert_eq!((config.node.id.as_str(), config.node.region.as_str()), ("7", "quoted"));
+    assert_eq!(config.node.host_name, "1.5");
+    assert_eq!(config.frontend.listen.len(), 2);
+    assert_eq!(config.backend.connect_timeout, Duration::from_millis(250));
+    let admin = "admin=[{listen='127.0.0.1:9000', serve=['metrics']}]";
+    assert_eq!(folder.load(&[], &[admin]).unwrap().admin.len(), 1);
+}
+
+#[test]
+fn paths_start_at_the_file() {
+    let folder =
+        Folder::with(format!("{MINIMAL}[log]\naccess = \"access.log\"\n[pages]\n502 = \"pages/503.html\"\n"));
+    let config = folder.load(&[], &[]).unwrap();
+    assert_eq!(config.log.access, AccessLogTarget::File(folder.path("access.log")));
+    assert_eq!(config.discovery.file, folder.path("d.toml"));
+    assert_eq!(config.pages.get(502).unwrap().body, "<h1>sorry</h1>");
+    assert!(config.pages.get(503).is_none());
+    let elsewhere = folder.load(&[], &["discovery.file=d.toml"]).unwrap();
+    assert_eq!(elsewhere.discovery.file, PathBuf::from("d.toml"));
+}
+
+#[test]
+fn a_folder_of_pages_gives_those_it_has() {
+    let folder = Folder::with(format!("{MINIMAL}[pages]\ndir = \"pages\"\n400 = \"ca.pem\"\n"));
+    let pages = folder.load(&[], &[]).unwrap().pages;
+    let found: Vec<u16> = (100..600).filter(|status| pages.get(*status).is_some()).collect();
+    assert_eq!(found, [400, 503]);
+}
+
+#[test]
+fn a_mesh_can_come_from_the_environment_alone() {
+    let folder = minimal();
+    let file = |name| folder.path(name).display().to_string();
+    let (ca, cert, key) = (file("ca.pem"), file("cert.pem"), file("key.pem"));
+    let env = [
+        ("SHARDGATE_MESH__CA", ca.as_str()),
+        ("SHARDGATE_MESH__CERT", cert.as_str()),
+        ("SHARDGATE_MESH__KEY", key.as_str()),
+    ];
+    let mesh = folder.load(&env, &[]).unwrap().mesh.unwrap();
+    assert_eq!(mesh, MeshConfig::new(ca.clone().into(), cert.clone().into(), key.clone().into()));
+}

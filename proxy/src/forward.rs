@@ -1,0 +1,338 @@
+//! One request on its way: decided, claimed, sent, and its answer brought back. Whatever fails ends as one [`Failure`] here.
+
+use crate::backend::{ConnectError, ConnectLimits, PoolLimits, Upstream, connect};
+use crate::body::{AnswerBody, RequestBody, waiting};
+use crate::client::{BodyState, Client};
+use crate::counters::TimeoutKind;
+use crate::headers::{Upgrade, upgrade_of};
+use crate::record::Record;
+use crate::rescue::{self, Failure};
+use crate::route::Why;
+use crate::routing_key::RoutingKey;
+use crate::sessions::Hold;
+use crate::tunnel::Opening;
+use crate::worker::Worker;
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use shardgate_discovery::Shard;
+use shardgate_peering_core::ShardName;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+mod resolve;
+use resolve::{Resolved, resolve};
+
+/// How long things may take and how large they may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Making connections to shards.
+    pub connect: ConnectLimits,
+    /// Keeping them.
+    pub pool: PoolLimits,
+    /// A request's head, from its first byte on.
+    pub head_timeout: Duration,
+    /// The pause between two requests of a connection, and before the first.
+    pub keep_alive_timeout: Duration,
+    /// A client's pause while it sends a body or reads an answer.
+    pub client_timeout: Duration,
+    /// A shard's pause before its answer, and within it.
+    pub server_timeout: Duration,
+    /// A tunnel's pause.
+    pub tunnel_timeout: Duration,
+    /// A tunnel's pause once one side has closed.
+    pub client_fin_timeout: Duration,
+    /// The largest head of a request, in bytes; also of an answer.
+    pub head_bytes_max: usize,
+    /// What is read and written at once at most, per connection and direction; at least 8 KiB.
+    pub buffer_bytes_max: usize,
+    /// Client connections of the whole process, tunnels included; at the bound nothing is accepted.
+    pub connections_max: usize,
+}
+
+impl Default for Limits {
+    /// Jitsi's timeouts. A head may be as large as HAProxy's buffer.
+    fn default() -> Self {
+        Self {
+            connect: ConnectLimits::default(),
+            pool: PoolLimits::default(),
+            head_timeout: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(180),
+            client_timeout: Duration::from_secs(180),
+            server_timeout: Duration::from_secs(180),
+            tunnel_timeout: Duration::from_secs(3600),
+            client_fin_timeout: Duration::from_secs(50),
+            head_bytes_max: 16 * 1024,
+            buffer_bytes_max: 64 * 1024,
+            connections_max: 2_000_000,
+        }
+    }
+}
+
+/// Answers one request. It cannot fail: failures are answers, too.
+pub(crate) async fn answer(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let (head, body) = request.into_parts();
+    let mut record = Record::begin(&worker, &client, head.method.clone(), head.uri.clone());
+    let reached = forward(&worker, &client, &mut record, head, body).await;
+    let mut response = match reached {
+        Ok(Reached::Answer { response, upstream, address }) => {
+            response.map(|incoming| AnswerBody::shard(incoming, upstream, address, record))
+        }
+        Ok(Reached::Switched { response }) => response.map(|()| AnswerBody::page(Bytes::new(), record)),
+        Err(failure) => {
+            record.failed(&failure);
+            rescue::respond(&failure, &worker.settings.pages).map(|page| AnswerBody::page(page, record))
+        }
+    };
+    if worker.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// What came back.
+enum Reached {
+    /// A shard's answer, whose body is still to come over `upstream`.
+    Answer { response: Response<Incoming>, upstream: Box<Upstream>, address: SocketAddr },
+    /// A shard's consent to an upgrade; the opening is left with the client.
+    Switched { response: Response<()> },
+}
+
+async fn forward(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    record: &mut Record,
+    mut head: Parts,
+    body: Incoming,
+) -> Result<Reached, Failure> {
+    if head.method == Method::CONNECT {
+        return Err(Failure::Connect);
+    }
+    if head.uri.scheme().is_none() && head.uri.authority().is_some() {
+        return Err(Failure::Target(head.uri.to_string()));
+    }
+    let topology = worker.topology();
+    let target = record.target.clone();
+    let target = target.path_and_query().map_or("", |target| target.as_str());
+    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    let key = RoutingKey::parse(target, host, &worker.settings.routing)?;
+    let upgrade = upgrade_of(&head.method, head.version, &head.headers);
+    let proto = &client.frontend.forwarded_proto;
+    worker.settings.marks.to_shard(&mut head.headers, upgrade, &client.forwarded_for, proto);
+    head.version = Version::HTTP_11;
+    // hyper's own upgrade is not used.
+    head.extensions = http::Extensions::new();
+    let body = RequestBody::new(body, Rc::clone(client));
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // hyper frames a body of unknown length so for most methods by itself, but drops that of a GET.
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let mut request = Request::from_parts(head, body);
+    let mut resolved = resolve(worker, &key, &topology, None, record).await?;
+    let mut first: Option<(ShardName, ConnectError)> = None;
+    loop {
+        record.shard = Some(Arc::clone(&resolved.shard));
+        record.why = Some(resolved.why);
+        let (unsent, cause) = match send(worker, client, record, &resolved.shard, request).await {
+            Ok(response) => return finish(worker, client, record, resolved, upgrade, response).await,
+            Err(SendError::Failed(failure)) => return Err(failure),
+            Err(SendError::Unreached { request, cause }) => (request, cause),
+        };
+        if first.is_some() {
+            return Err(cause.into());
+        }
+        // Once, to another shard. If there is none, the first failure is what happened.
+        let failed = resolved.shard.name.clone();
+        resolved = match resolve(worker, &key, &topology, Some(&failed), record).await {
+            Ok(Resolved { shard, hold, .. }) => Resolved { shard, why: Why::Redispatch, hold },
+            Err(_) => return Err(cause.into()),
+        };
+        worker.counters.redispatches.up();
+        tracing::debug!(%failed, shard = %resolved.shard.name, %cause, "redispatched");
+        first = Some((failed, cause));
+        request = unsent;
+    }
+}
+
+async fn finish(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    record: &mut Record,
+    resolved: Resolved,
+    upgrade: Upgrade,
+    (mut response, mut upstream): (Response<Incoming>, Box<Upstream>),
+) -> Result<Reached, Failure> {
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switched && upgrade == Upgrade::None {
+        return Err(Failure::Broken);
+    }
+    let kept = if switched { Upgrade::WebSocket } else { Upgrade::None };
+    worker.settings.marks.to_client(response.headers_mut(), kept);
+    record.answered(response.status());
+    if !switched {
+        return Ok(Reached::Answer { response, upstream, address: resolved.shard.address });
+    }
+    poll_fn(|cx| upstream.poll_drive(cx)).await;
+    let (stream, leftover) = upstream.into_stream();
+    let hold = match resolved.hold {
+        Some(key) => Some(Hold::take(worker, key, resolved.shard.name.clone()).await),
+        None => None,
+    };
+    let opening = Opening::new(stream, &leftover, resolved.shard, hold, record.target.path_and_query());
+    *client.opening.borrow_mut() = Some(Box::new(opening));
+    Ok(Reached::Switched { response: response.map(drop) })
+}
+
+/// Why a shard gave no answer.
+enum SendError {
+    /// The request was not sent at all: it can go elsewhere.
+    Unreached { request: Request<RequestBody>, cause: ConnectError },
+    /// It was, or may have been.
+    Failed(Failure),
+}
+
+/// Sends a request to a shard: over a connection of the pool, else over a new one, which is tried several times.
+async fn send(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    record: &mut Record,
+    shard: &Shard,
+    mut request: Request<RequestBody>,
+) -> Result<(Response<Incoming>, Box<Upstream>), SendError> {
+    if let Some(upstream) = worker.pool.take(shard.address) {
+        worker.counters.shard_reuses.up();
+        record.timers.connect = Some(0);
+        let again = repeatable(&request, client);
+        match exchange(worker, client, record, upstream, request).await {
+            Ok(answer) => return Ok(answer),
+            Err(ExchangeError::Unsent(unsent)) => request = unsent,
+            // The shard closed a kept-alive connection just when the request was under way (RFC 9112, 9.3.1).
+            Err(ExchangeError::Failed(Failure::Broken)) if again.is_some() => {
+                let Some(again) = again else { return Err(SendError::Failed(Failure::Broken)) };
+                request = again;
+            }
+            Err(ExchangeError::Failed(failure)) => return Err(SendError::Failed(failure)),
+        }
+        record.retries += 1;
+        worker.counters.retries.up();
+    }
+    let limits = &worker.settings.limits.connect;
+    // Somebody has just been through all attempts: once is enough to see whether it is back.
+    let attempts = if worker.is_suspect(&shard.name) { 1 } else { 1 + limits.retries };
+    let mut pause = limits.backoff;
+    let mut attempt = 1;
+    let cause = loop {
+        let cause = match open(worker, client, record, shard).await {
+            Ok(upstream) => match exchange(worker, client, record, upstream, request).await {
+                Ok(answer) => return Ok(answer),
+                Err(ExchangeError::Failed(failure)) => return Err(SendError::Failed(failure)),
+                Err(ExchangeError::Unsent(unsent)) => {
+                    request = unsent;
+                    ConnectError::closed_at_once(shard.address)
+                }
+            },
+            Err(cause) => cause,
+        };
+        worker.counters.connect_failures[cause.reason() as usize].up();
+        if attempt == attempts || !cause.is_worth_retrying() {
+            break cause;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 3;
+        attempt += 1;
+        record.retries += 1;
+        worker.counters.retries.up();
+    };
+    worker.suspect(&shard.name);
+    Err(SendError::Unreached { request, cause })
+}
+
+async fn open(worker: &Worker, client: &Client, record: &mut Record, shard: &Shard) -> Result<Box<Upstream>, ConnectError> {
+    client.progress();
+    let began = record.elapsed();
+    let upstream = connect(shard.address, &worker.settings.limits.connect, &worker.shard_http).await?;
+    record.timers.connect = Some(record.elapsed() - began);
+    worker.counters.shard_connects.up();
+    worker.trust(&shard.name);
+    Ok(upstream)
+}
+
+/// A copy of a request that may be sent twice: its method is safe, and there is no body.
+fn repeatable(request: &Request<RequestBody>, client: &Rc<Client>) -> Option<Request<RequestBody>> {
+    if !request.method().is_safe() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut again = Request::new(RequestBody::none(Rc::clone(client)));
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
+/// Why a connection brought no answer.
+enum ExchangeError {
+    /// It closed before the request was begun.
+    Unsent(Request<RequestBody>),
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// Sends a request over a connection and waits for the head of the answer.
+async fn exchange(
+    worker: &Worker,
+    client: &Client,
+    record: &mut Record,
+    mut upstream: Box<Upstream>,
+    request: Request<RequestBody>,
+) -> Result<(Response<Incoming>, Box<Upstream>), ExchangeError> {
+    let began = record.elapsed();
+    client.progress();
+    let result = {
+        let mut answer = pin!(upstream.send(request));
+        poll_fn(|cx| {
+            let _over: Poll<()> = upstream.poll_drive(cx);
+            // Only driving the connection can make the answer ready, so nobody needs to be woken by it.
+            if let Poll::Ready(result) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return Poll::Ready(Ok(result));
+            }
+            match client.expired() {
+                Some(TimeoutKind::Server) => Poll::Ready(Err(Failure::ShardTimeout)),
+                Some(_) => Poll::Ready(Err(Failure::BodyTimeout)),
+                None => {
+                    client.wait(waiting(client), worker.clock.coarse());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    };
+    match result {
+        Ok(Ok(response)) => {
+            client.progress();
+            record.timers.answer = Some(record.elapsed() - began);
+            Ok((response, upstream))
+        }
+        Ok(Err(mut error)) => match error.take_message() {
+            Some(unsent) => Err(ExchangeError::Unsent(unsent)),
+            None if client.body() == BodyState::Broken => Err(ExchangeError::Failed(Failure::Body)),
+            None => {
+                tracing::debug!(error = %error.into_error(), "shard did not answer");
+                Err(ExchangeError::Failed(Failure::Broken))
+            }
+        },
+        Err(failure) => Err(ExchangeError::Failed(failure)),
+    }
+}

@@ -1,0 +1,83 @@
+//! From a key to a shard: the stick table is read, the decision made, and the key's home asked where the decision needs it.
+
+use crate::counters::ClaimOutcome;
+use crate::record::Record;
+use crate::rescue::Failure;
+use crate::route::{Decision, NeedsClaim, NoRoute, Outlook, Topology, Why, by_hash, decide};
+use crate::routing_key::{RoutingKey, Store};
+use crate::worker::Worker;
+use shardgate_discovery::{Shard, ShardState};
+use shardgate_peering::{ClaimReason, Claimed};
+use shardgate_peering_core::{ShardName, StickKey};
+use std::sync::Arc;
+
+/// Where a request goes.
+pub(super) struct Resolved {
+    pub(super) shard: Arc<Shard>,
+    pub(super) why: Why,
+    /// The key whose entry names the shard: a tunnel of this request holds it.
+    pub(super) hold: Option<StickKey>,
+}
+
+/// How often a home may be asked for one decision: for the join, and for a move when the answer cannot be used here.
+const CLAIMS_MAX: usize = 2;
+
+/// Resolves a key; `excluded` is a shard that was tried in vain.
+pub(super) async fn resolve(
+    worker: &Worker,
+    key: &RoutingKey<'_>,
+    topology: &Topology,
+    excluded: Option<&ShardName>,
+    record: &mut Record,
+) -> Result<Resolved, Failure> {
+    let mut entry = match key.store() {
+        Store::Nothing => None,
+        Store::MatchOnly | Store::MatchOrStore => worker.lookup(key.token()),
+    };
+    for _ in 0..CLAIMS_MAX {
+        let decision = with_outlook(worker, excluded, |outlook| decide(key, topology, entry.as_ref(), outlook))?;
+        let Decision { shard, why, claim } = decision;
+        let reason = match claim {
+            NeedsClaim::No if why == Why::Entry => {
+                worker.table.touch(key.token());
+                return Ok(Resolved { shard, why, hold: StickKey::parse(key.token()).ok() });
+            }
+            NeedsClaim::No => return Ok(Resolved { shard, why, hold: None }),
+            NeedsClaim::Join => ClaimReason::Join,
+            NeedsClaim::Down { failed } => ClaimReason::Down { failed },
+        };
+        // The parser keeps tokens within the key's bounds.
+        let Ok(stick_key) = StickKey::parse(key.token()) else { return Ok(Resolved { shard, why, hold: None }) };
+        let began = record.elapsed();
+        let claimed = worker.claim(stick_key.clone(), shard.name.clone(), reason).await;
+        record.timers.claim = Some(record.timers.claim.unwrap_or(0) + record.elapsed() - began);
+        let (outcome, answer) = match claimed {
+            Claimed::Unstored { .. } => (ClaimOutcome::Unstored, None),
+            Claimed::Stick { shard: answer } if answer == shard.name => (ClaimOutcome::Proposed, Some(answer)),
+            Claimed::Stick { shard: answer } => (ClaimOutcome::Other, Some(answer)),
+        };
+        worker.counters.claims[outcome as usize].up();
+        let Some(answer) = answer else {
+            let decision = with_outlook(worker, excluded, |outlook| by_hash(key, topology, outlook))?;
+            return Ok(Resolved { shard: decision.shard, why: decision.why, hold: None });
+        };
+        if answer == shard.name {
+            return Ok(Resolved { shard, why, hold: Some(stick_key) });
+        }
+        let known = topology.snapshot().shard(answer.as_str()).filter(|shard| shard.state != ShardState::Maint);
+        if let Some(shard) = known.filter(|shard| excluded != Some(&shard.name)) {
+            return Ok(Resolved { shard: Arc::clone(shard), why: Why::Claimed, hold: Some(stick_key) });
+        }
+        entry = Some(answer);
+    }
+    Err(NoRoute::Nothing.into())
+}
+
+fn with_outlook<T>(worker: &Worker, excluded: Option<&ShardName>, ask: impl FnOnce(&Outlook<'_>) -> T) -> T {
+    ask(&Outlook {
+        excluded,
+        suspect: &|name| worker.is_suspect(name),
+        conferences: &|name| worker.table.conferences(name),
+        nonce: worker.nonce(),
+    })
+}

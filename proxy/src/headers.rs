@@ -1,0 +1,209 @@
+//! Headers on their way through: what belongs to one connection ends here, what tells of the proxy is added.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_PROXY_REGION: HeaderName = HeaderName::from_static("x-proxy-region");
+const X_PROXY_HOST: HeaderName = HeaderName::from_static("x-proxy-host");
+const KEEP_ALIVE: &str = "keep-alive";
+const PROXY_CONNECTION: &str = "proxy-connection";
+
+/// Whether a request asks to become a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upgrade {
+    /// No, or to something else, which is not passed on.
+    None,
+    /// Yes.
+    WebSocket,
+}
+
+/// Whether a request asks to become a WebSocket (RFC 6455, 4.1).
+pub(crate) fn upgrade_of(method: &Method, version: Version, headers: &HeaderMap) -> Upgrade {
+    if *method == Method::GET
+        && version == Version::HTTP_11
+        && names_token(headers, &UPGRADE, "websocket")
+        && names_token(headers, &CONNECTION, "upgrade")
+    {
+        Upgrade::WebSocket
+    } else {
+        Upgrade::None
+    }
+}
+
+/// What this node writes into every request and answer, prepared once.
+#[derive(Debug, Clone)]
+pub(crate) struct Marks {
+    region: HeaderValue,
+    host: HeaderValue,
+}
+
+impl Marks {
+    /// `None` when a name holds characters that no header can hold.
+    pub(crate) fn new(region: &str, host: &str) -> Option<Self> {
+        Some(Self { region: HeaderValue::from_str(region).ok()?, host: HeaderValue::from_str(host).ok()? })
+    }
+
+    /// Prepares a request for its shard (R27): added to what the client sent, `X-Forwarded-For` as a line of its own.
+    pub(crate) fn to_shard(
+        &self,
+        headers: &mut HeaderMap,
+        upgrade: Upgrade,
+        forwarded_for: &HeaderValue,
+        forwarded_proto: &HeaderValue,
+    ) {
+        strip(headers, upgrade);
+        headers.append(X_FORWARDED_FOR, forwarded_for.clone());
+        headers.append(X_FORWARDED_PROTO, forwarded_proto.clone());
+        headers.append(X_PROXY_REGION, self.region.clone());
+    }
+
+    /// Prepares a shard's answer for the client.
+    pub(crate) fn to_client(&self, headers: &mut HeaderMap, upgrade: Upgrade) {
+        strip(headers, upgrade);
+        headers.append(X_PROXY_REGION, self.region.clone());
+        headers.append(X_PROXY_HOST, self.host.clone());
+    }
+}
+
+/// Removes the hop-by-hop headers (RFC 9110, 7.6.1). `Trailer` stays: trailers are passed on. `Transfer-Encoding` is hyper's
+/// to set again. One look at all names comes first, because mostly there is nothing to remove.
+fn strip(headers: &mut HeaderMap, upgrade: Upgrade) {
+    let (mut connection, mut te, mut rest) = (false, false, false);
+    for name in headers.keys() {
+        if *name == CONNECTION {
+            connection = true;
+        } else if *name == TE {
+            te = true;
+        } else {
+            rest |= *name == TRANSFER_ENCODING
+                || *name == UPGRADE
+                || name.as_str() == KEEP_ALIVE
+                || name.as_str() == PROXY_CONNECTION;
+        }
+    }
+    if connection {
+        remove_named(headers);
+        if upgrade == Upgrade::WebSocket {
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        } else {
+            headers.remove(CONNECTION);
+        }
+    }
+    if te && names_token(headers, &TE, "trailers") {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    } else if te {
+        headers.remove(TE);
+    }
+    if rest {
+        headers.remove(TRANSFER_ENCODING);
+        headers.remove(KEEP_ALIVE);
+        headers.remove(PROXY_CONNECTION);
+        if upgrade == Upgrade::None {
+            headers.remove(UPGRADE);
+        }
+    }
+}
+
+/// Removes what `Connection` names. What frames or addresses the message stays, whoever names it.
+fn remove_named(headers: &mut HeaderMap) {
+    let mut named = Vec::new();
+    for value in headers.get_all(CONNECTION) {
+        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            let known = ["close", KEEP_ALIVE, "upgrade", "te"];
+            if known.iter().any(|known| token.eq_ignore_ascii_case(known.as_bytes())) {
+                continue;
+            }
+            if let Ok(name) = HeaderName::from_bytes(token)
+                && name != HOST
+                && name != CONTENT_LENGTH
+            {
+                named.push(name);
+            }
+        }
+    }
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Whether the lists in all `name` headers hold `token`, in any case.
+fn names_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn lines(headers: &HeaderMap) -> Vec<String> {
+        let mut lines: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn hop_by_hop_headers_end_here() {
+        let mut headers = headers(&[
+            ("Host", "h"),
+            ("Connection", "keep-alive, X-Private, host"),
+            ("Connection", "close"),
+            ("X-Private", "1"),
+            ("Keep-Alive", "timeout=5"),
+            ("Proxy-Connection", "keep-alive"),
+            ("TE", "gzip, trailers"),
+            ("Trailer", "X-Sum"),
+            ("Transfer-Encoding", "chunked"),
+            ("Upgrade", "h2c"),
+            ("X-Forwarded-For", "10.0.0.1"),
+        ]);
+        let marks = Marks::new("here", "node").unwrap();
+        let address = HeaderValue::from_static("127.0.0.9");
+        marks.to_shard(&mut headers, Upgrade::None, &address, &HeaderValue::from_static("https"));
+        assert_eq!(
+            lines(&headers),
+            [
+                "host: h",
+                "te: trailers",
+                "trailer: X-Sum",
+                "x-forwarded-for: 10.0.0.1",
+                "x-forwarded-for: 127.0.0.9",
+                "x-forwarded-proto: https",
+                "x-proxy-region: here",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_websocket_upgrade_passes() {
+        let mut headers = headers(&[("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket"), ("TE", "gzip")]);
+        assert_eq!(upgrade_of(&Method::GET, Version::HTTP_11, &headers), Upgrade::WebSocket);
+        assert_eq!(upgrade_of(&Method::POST, Version::HTTP_11, &headers), Upgrade::None);
+        assert_eq!(upgrade_of(&Method::GET, Version::HTTP_10, &headers), Upgrade::None);
+        Marks::new("here", "node").unwrap().to_client(&mut headers, Upgrade::WebSocket);
+        assert_eq!(
+            lines(&headers),
+            ["connection: Upgrade", "upgrade: websocket", "x-proxy-host: node", "x-proxy-region: here"]
+        );
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_headers() {
+        let only_upgrade = headers(&[("Upgrade", "websocket")]);
+        assert_eq!(upgrade_of(&Method::GET, Version::HTTP_11, &only_upgrade), Upgrade::None);
+        let h2c = headers(&[("Connection", "Upgrade"), ("Upgrade", "h2c")]);
+        assert_eq!(upgrade_of(&Method::GET, Version::HTTP_11, &h2c), Upgrade::None);
+    }
+}

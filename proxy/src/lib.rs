@@ -1,0 +1,32 @@
+//! shardgate's daemon as a library: the data plane, and what stands around it.
+//!
+//! One request: `frontend` accepts its connection, hyper reads the head, `routing_key` parses it, `route` decides (pure), the
+//! stick table is asked where the decision needs it, `forward` sends it over a connection of `backend`'s pool, and the answer
+//! streams back. A WebSocket goes on as a `tunnel`. All of it happens in one task on one `worker`'s thread.
+
+pub mod access_log;
+pub mod admin;
+mod backend;
+mod body;
+pub mod cli;
+mod client;
+mod clock;
+pub mod config;
+pub mod counters;
+pub mod dev;
+mod forward;
+mod frontend;
+mod headers;
+pub mod node;
+pub mod placement;
+mod record;
+mod rescue;
+pub mod route;
+pub mod routing_key;
+pub mod sessions;
+mod tunnel;
+pub mod worker;
+
+pub use backend::{ConnectLimits, PoolLimits};
+pub use forward::Limits;
+pub use rescue::{PageError, Pages};

@@ -1,0 +1,181 @@
+//! One node: discovery, mesh, workers and admin, started in that order and stopped in the other.
+//!
+//! The runtime that starts a node carries its control work (peering, discovery, admin); requests run on the workers' own threads.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardgate_discovery::{DiscoveryHandle, FileError, FileWatch, Snapshot, watch_file};
+use shardgate_peering::{Mesh, MeshError, PeerAddress, TableHandle};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::info;
+
+use crate::admin::{Admin, AdminError, AdminParts, Phase};
+use crate::config::Config;
+use crate::sessions::Sessions;
+use crate::worker::{Running, StartError, Workers};
+
+mod settings;
+
+/// Whether conferences stick; anything but the default proves that a test of stickiness can fail.
+#[cfg(feature = "test-hooks")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stickiness {
+    /// As in production.
+    #[default]
+    On,
+    /// Every request goes by the plain hash.
+    Off,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The discovery file.
+    #[error("discovery.file: {0}")]
+    Discovery(#[from] FileError),
+    /// The mesh.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// The environment's name cannot stand in a certificate.
+    #[error("node.environment: {0}")]
+    Environment(shardgate_peering::core::IdError),
+    /// A page for a status that is never answered.
+    #[error("pages: {0}")]
+    Page(#[from] crate::rescue::PageError),
+    /// The workers.
+    #[error(transparent)]
+    Workers(#[from] StartError),
+    /// The admin's listeners.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
+/// A running node.
+#[derive(Debug)]
+#[must_use = "a node runs until shutdown"]
+pub struct RunningNode {
+    mesh: Mesh,
+    table: TableHandle,
+    workers: Running,
+    admin: Admin,
+    discovery: DiscoveryHandle,
+    watch: FileWatch,
+    peers: JoinHandle<()>,
+    phase: watch::Sender<Phase>,
+    drain: Duration,
+}
+
+impl RunningNode {
+    /// Starts everything; serves when it returns. Must be called within a tokio runtime, which carries the control work.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing runs then.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        let (discovery, watch) = watch_file(config.discovery.file.clone(), config.discovery.watch())?;
+        let (peers, follower) = follow_peers(discovery.subscribe());
+        let table = settings::table(&config);
+        let mesh = match settings::mesh(&config)? {
+            Some(mesh) => Mesh::start(table, mesh, peers)?,
+            None => Mesh::alone(table)?,
+        };
+        let handle = mesh.handle();
+        let workers = Workers::start(settings::workers(&config)?, &handle, &discovery.subscribe())?;
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let parts = AdminParts {
+            node: config.node.clone(),
+            table: handle.clone(),
+            links: mesh.counters(),
+            sessions: workers.sessions().clone(),
+            counters: workers.counters().clone(),
+            discovery: discovery.clone(),
+            phase: phases,
+        };
+        let admin = Admin::start(&config.admin, parts).await?;
+        let drain = config.shutdown.drain;
+        for address in workers.addresses() {
+            info!(%address, "frontend listens");
+        }
+        Ok(Self { mesh, table: handle, workers, admin, discovery, watch, peers: follower, phase, drain })
+    }
+
+    /// Where clients come in, in the order of the configuration.
+    #[must_use]
+    pub fn frontend_addresses(&self) -> &[SocketAddr] {
+        self.workers.addresses()
+    }
+
+    /// The admin's listeners, in the order of the configuration.
+    #[must_use]
+    pub fn admin_addresses(&self) -> &[SocketAddr] {
+        self.admin.addresses()
+    }
+
+    /// The peers' address (UDP), `None` without a mesh.
+    #[must_use]
+    pub const fn mesh_address(&self) -> Option<SocketAddr> {
+        self.mesh.address()
+    }
+
+    /// The stick table.
+    #[must_use]
+    pub const fn table(&self) -> &TableHandle {
+        &self.table
+    }
+
+    /// The tunnels.
+    #[must_use]
+    pub const fn sessions(&self) -> &Sessions {
+        self.workers.sessions()
+    }
+
+    /// What discovery says now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.discovery.current()
+    }
+
+    /// Turns stickiness off for the rest of the process' life.
+    #[cfg(feature = "test-hooks")]
+    pub fn set_stickiness(&self, stickiness: Stickiness) {
+        match stickiness {
+            Stickiness::On => {}
+            Stickiness::Off => self.table.forget_everything(),
+        }
+    }
+
+    /// Stops: not ready at once, then nothing new is accepted, what runs gets `[shutdown] drain`, then the peers are told.
+    pub async fn shutdown(self) {
+        self.phase.send_replace(Phase::Draining);
+        self.workers.shutdown(self.drain).await;
+        self.mesh.shutdown().await;
+        self.peers.abort();
+        self.watch.stop().await;
+        self.admin.shutdown().await;
+    }
+}
+
+/// Turns snapshots into what the mesh dials.
+fn follow_peers(
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+) -> (watch::Receiver<Vec<PeerAddress>>, JoinHandle<()>) {
+    let addresses = |snapshot: &Snapshot| -> Vec<PeerAddress> {
+        snapshot.peers().iter().map(|peer| PeerAddress { id: peer.id.clone(), address: peer.address }).collect()
+    };
+    let (peers, listed) = watch::channel(addresses(&snapshots.borrow_and_update()));
+    let task = tokio::spawn(async move {
+        while snapshots.changed().await.is_ok() {
+            let next = addresses(&snapshots.borrow_and_update());
+            peers.send_if_modified(|listed| {
+                let changed = *listed != next;
+                if changed {
+                    *listed = next;
+                }
+                changed
+            });
+        }
+    });
+    (listed, task)
+}

@@ -1,0 +1,86 @@
+//! From the checked configuration to what each part is told.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use shardgate_peering::{Environment, IdentityFiles, MeshConfig, core};
+
+use super::NodeError;
+use crate::config::Config;
+use crate::worker::{ForwardedProto, FrontendConfig, WorkersConfig};
+use crate::{ConnectLimits, Limits, Pages, PoolLimits};
+
+pub(super) fn table(config: &Config) -> core::Config {
+    let table = core::Config {
+        ttl_ms: millis(config.stick_table.expire),
+        entries_max: config.stick_table.size,
+        ..core::Config::new(config.node.id.clone(), incarnation())
+    };
+    match &config.mesh {
+        Some(mesh) => core::Config {
+            heartbeat_ms: millis(mesh.heartbeat),
+            claim_budget_min_ms: millis(mesh.claim_budget_min),
+            claim_budget_max_ms: millis(mesh.claim_budget_max),
+            ..table
+        },
+        None => table,
+    }
+}
+
+pub(super) fn mesh(config: &Config) -> Result<Option<MeshConfig>, NodeError> {
+    let Some(mesh) = &config.mesh else { return Ok(None) };
+    Ok(Some(MeshConfig {
+        listen: mesh.listen,
+        identity: IdentityFiles { ca: mesh.ca.clone(), cert: mesh.cert.clone(), key: mesh.key.clone() },
+        environment: Environment::parse(config.node.environment.as_str()).map_err(NodeError::Environment)?,
+        idle_timeout: mesh.idle_timeout,
+    }))
+}
+
+pub(super) fn workers(config: &Config) -> Result<WorkersConfig, NodeError> {
+    let frontend = |(index, address): (usize, &std::net::SocketAddr)| FrontendConfig {
+        name: format!("http-{}", index + 1),
+        address: *address,
+        forwarded_proto: ForwardedProto::Https,
+    };
+    let mut pages = Pages::default();
+    for (status, page) in config.pages.iter() {
+        pages.replace(status, page.body.clone())?;
+    }
+    Ok(WorkersConfig {
+        threads: config.frontend.workers.count(),
+        frontends: config.frontend.listen.iter().enumerate().map(frontend).collect(),
+        region: config.node.region.clone(),
+        host: config.node.host_name.clone(),
+        limits: limits(config),
+        routing: config.routing.clone(),
+        pages,
+        access_log: config.log.access.clone(),
+    })
+}
+
+fn limits(config: &Config) -> Limits {
+    let (frontend, backend) = (&config.frontend, &config.backend);
+    Limits {
+        connect: ConnectLimits { timeout: backend.connect_timeout, retries: backend.retries, ..ConnectLimits::default() },
+        pool: PoolLimits { idle_per_shard: backend.max_idle_per_shard, idle_timeout: backend.idle_timeout },
+        head_timeout: frontend.header_timeout,
+        keep_alive_timeout: frontend.keepalive_timeout,
+        client_timeout: frontend.client_timeout,
+        server_timeout: backend.server_timeout,
+        tunnel_timeout: backend.tunnel_timeout,
+        client_fin_timeout: frontend.client_fin,
+        head_bytes_max: frontend.max_header_size,
+        connections_max: frontend.max_connections,
+        ..Limits::default()
+    }
+}
+
+/// Different for every start: the nanoseconds of the wall clock, never 0.
+fn incarnation() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).max(1)
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,102 @@
+//! What is known of one request, until it is logged and counted: exactly once, when its record is dropped, whatever happened.
+
+use crate::access_log::{End, From, Line, Request, Size, Timers};
+use crate::client::Client;
+use crate::clock::Millis;
+use crate::rescue::{COMPLETE, Failure, Termination};
+use crate::route::Why;
+use crate::worker::Worker;
+use http::{Method, StatusCode, Uri};
+use shardgate_discovery::Shard;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// One request from its head to the end of its answer.
+pub(crate) struct Record {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) client: Rc<Client>,
+    pub(crate) method: Method,
+    pub(crate) target: Uri,
+    pub(crate) shard: Option<Arc<Shard>>,
+    pub(crate) why: Option<Why>,
+    pub(crate) termination: Termination,
+    pub(crate) retries: u32,
+    pub(crate) bytes: u64,
+    pub(crate) timers: Timers,
+    status: Option<StatusCode>,
+    began: Millis,
+}
+
+impl Record {
+    /// The head is complete.
+    pub(crate) fn begin(worker: &Rc<Worker>, client: &Rc<Client>, method: Method, target: Uri) -> Box<Self> {
+        let now = worker.clock.exact();
+        let began = client.begin_answer(now);
+        worker.counters.requests.up();
+        Box::new(Self {
+            worker: Rc::clone(worker),
+            client: Rc::clone(client),
+            method,
+            target,
+            shard: None,
+            why: None,
+            // Until the answer's head is there: whoever drops the record before is the client.
+            termination: *b"CH",
+            retries: 0,
+            bytes: 0,
+            timers: Timers { head: now - began, ..Timers::default() },
+            status: None,
+            began,
+        })
+    }
+
+    /// A shard's answer has come.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.termination = COMPLETE;
+    }
+
+    /// The answer is ours.
+    pub(crate) fn failed(&mut self, failure: &Failure) {
+        self.status = Some(failure.status());
+        self.termination = failure.termination();
+        self.worker.counters.rescues.up();
+    }
+
+    pub(crate) fn elapsed(&self) -> Millis {
+        self.worker.clock.exact() - self.began
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let now = self.worker.clock.exact();
+        self.timers.all = now.saturating_sub(self.began);
+        self.client.end_answer(self.worker.clock.coarse());
+        let counters = &self.worker.counters;
+        let status = self.status.map_or(0, |status| status.as_u16());
+        counters.responses[usize::from(status / 100).min(5)].up();
+        match self.termination {
+            [b'C', b'H' | b'D'] => counters.client_aborts.up(),
+            [b'S', b'D'] => counters.shard_aborts.up(),
+            _ => {}
+        }
+        if let Some(why) = self.why {
+            counters.decisions[why as usize].up();
+        }
+        self.worker.log(&Line {
+            from: From {
+                client: self.client.peer,
+                frontend: &self.client.frontend.name,
+                at: self.worker.clock.wall(self.began),
+            },
+            shard: self.shard.as_deref(),
+            timers: self.timers,
+            end: End { status, termination: self.termination },
+            size: Size::Body(self.bytes),
+            why: self.why.map_or("-", Why::as_str),
+            retries: self.retries,
+            request: Request::Http(&self.method, &self.target),
+        });
+    }
+}

@@ -1,0 +1,149 @@
+//! The only place where an error becomes a response.
+
+use crate::backend::ConnectError;
+use crate::route::NoRoute;
+use crate::routing_key::KeyRefused;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+
+mod pages;
+pub use pages::{PageError, Pages};
+
+/// Why a request is answered by this node and not by a shard.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// HTTP's parser refused the head with this status (400, 414 or 431).
+    #[error("request head is not valid HTTP/1.1")]
+    Head(StatusCode),
+    /// The head was begun but did not come in time.
+    #[error("request head did not come in time")]
+    HeadTimeout,
+    /// The target cannot be routed.
+    #[error(transparent)]
+    Key(#[from] KeyRefused),
+    /// The target is neither a path nor a URL.
+    #[error("request target {0:?} is neither a path nor a URL")]
+    Target(String),
+    /// CONNECT asks for a tunnel to anywhere.
+    #[error("method CONNECT is not served")]
+    Connect,
+    /// The body is not what its head announced.
+    #[error("request body is not valid HTTP/1.1")]
+    Body,
+    /// The body stalled.
+    #[error("request body did not come in time")]
+    BodyTimeout,
+    /// No shard to go to.
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    /// The shard cannot be connected to, and the second one neither.
+    #[error(transparent)]
+    Unreachable(#[from] ConnectError),
+    /// The shard did not answer in time.
+    #[error("shard did not answer in time")]
+    ShardTimeout,
+    /// The shard's answer is no HTTP, or it closed the connection instead.
+    #[error("shard broke off or sent no valid HTTP/1.1 answer")]
+    Broken,
+}
+
+/// How a request ended, as HAProxy's log has it: who ended it (`C`lient, `S`erver, `P`roxy; small letters for timeouts; `-` for
+/// nobody), and in which phase (`R`equest, `C`onnect, `H`eaders, `D`ata).
+pub(crate) type Termination = [u8; 2];
+
+/// It ended as it should.
+pub(crate) const COMPLETE: Termination = *b"--";
+
+impl Failure {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Head(status) => *status,
+            Self::Key(_) | Self::Target(_) | Self::Connect | Self::Body => StatusCode::BAD_REQUEST,
+            Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::NoRoute(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unreachable(ConnectError::Timeout { .. }) | Self::ShardTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unreachable(ConnectError::Local { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unreachable(ConnectError::Refused { .. } | ConnectError::Unreachable { .. }) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Broken => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    pub(crate) fn termination(&self) -> Termination {
+        *match self {
+            Self::Head(_) | Self::Key(_) | Self::Target(_) | Self::Connect => b"PR",
+            Self::HeadTimeout => b"cR",
+            Self::Body => b"CD",
+            Self::BodyTimeout => b"cD",
+            Self::NoRoute(_) => b"SC",
+            Self::Unreachable(ConnectError::Timeout { .. }) => b"sC",
+            Self::Unreachable(ConnectError::Local { .. }) => b"RC",
+            Self::Unreachable(ConnectError::Refused { .. } | ConnectError::Unreachable { .. }) => b"SC",
+            Self::ShardTimeout => b"sH",
+            Self::Broken => b"SH",
+        }
+    }
+
+    /// Whether the client's connection cannot go on: its position in the request is lost or the client is not trusted to keep it.
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::Head(_) | Self::HeadTimeout | Self::Connect | Self::Body | Self::BodyTimeout)
+    }
+}
+
+/// The answer to a failure.
+pub(crate) fn respond(failure: &Failure, pages: &Pages) -> Response<Bytes> {
+    let status = failure.status();
+    let mut response = Response::new(pages.body(status));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if failure.ends_connection() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// The same as bytes, for a connection that hyper has given up.
+pub(crate) fn respond_raw(failure: &Failure, pages: &Pages) -> Vec<u8> {
+    let status = failure.status();
+    let body = pages.body(status);
+    let mut raw = format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
+        status.as_u16(),
+        status.canonical_reason().unwrap_or("Error"),
+        body.len()
+    )
+    .into_bytes();
+    raw.extend_from_slice(&body);
+    raw
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_has_one_answer() {
+        let pages = Pages::default();
+        for (failure, status, termination) in [
+            (Failure::Head(StatusCode::URI_TOO_LONG), 414, "PR"),
+            (Failure::Key(KeyRefused::TokenTooLong { len: 2000 }), 400, "PR"),
+            (Failure::BodyTimeout, 408, "cD"),
+            (Failure::NoRoute(NoRoute::Nothing), 503, "SC"),
+            (Failure::ShardTimeout, 504, "sH"),
+            (Failure::Broken, 502, "SH"),
+        ] {
+            let response = respond(&failure, &pages);
+            assert_eq!(response.status().as_u16(), status, "{failure}");
+            assert_eq!(failure.termination(), termination.as_bytes(), "{failure}");
+            let body = String::from_utf8(response.body().to_vec()).unwrap();
+            assert!(body.contains("<h1>"), "{body}");
+            let raw = String::from_utf8(respond_raw(&failure, &pages)).unwrap();
+            assert!(raw.starts_with(&format!("HTTP/1.1 {status} ")) && raw.ends_with(&body), "{raw}");
+        }
+    }
+}

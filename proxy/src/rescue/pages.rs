@@ -1,0 +1,70 @@
+//! The bodies of our own answers: small ones built in, each replaceable by a file's content.
+
+use bytes::Bytes;
+use http::StatusCode;
+
+/// Why a page cannot be replaced.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("status {status} has no page, expected one of 400, 403, 408, 429, 500, 502, 503, 504")]
+pub struct PageError {
+    /// The status that was named.
+    pub status: u16,
+}
+
+/// A page for each status that this node answers with by itself.
+#[derive(Debug, Clone)]
+pub struct Pages([(StatusCode, Bytes); 8]);
+
+impl Default for Pages {
+    fn default() -> Self {
+        let page = |status: StatusCode, text: &str| {
+            let reason = status.canonical_reason().unwrap_or("Error");
+            let code = status.as_u16();
+            let body = format!("<html><body><h1>{code} {reason}</h1>\n{text}\n</body></html>\n");
+            (status, Bytes::from(body))
+        };
+        Self([
+            page(StatusCode::BAD_REQUEST, "Your browser sent an invalid request."),
+            page(StatusCode::FORBIDDEN, "Request forbidden by administrative rules."),
+            page(StatusCode::REQUEST_TIMEOUT, "Your browser didn't send a complete request in time."),
+            page(StatusCode::TOO_MANY_REQUESTS, "You have sent too many requests in a given amount of time."),
+            page(StatusCode::INTERNAL_SERVER_ERROR, "An internal error occurred."),
+            page(StatusCode::BAD_GATEWAY, "The server returned an invalid or incomplete response."),
+            page(StatusCode::SERVICE_UNAVAILABLE, "No server is available to handle this request."),
+            page(StatusCode::GATEWAY_TIMEOUT, "The server didn't respond in time."),
+        ])
+    }
+}
+
+impl Pages {
+    /// Replaces the page of `status` by the content of a file.
+    ///
+    /// # Errors
+    /// [`PageError`] when this node never answers with that status.
+    pub fn replace(&mut self, status: u16, body: Bytes) -> Result<(), PageError> {
+        let page = self.0.iter_mut().find(|(code, _)| code.as_u16() == status).ok_or(PageError { status })?;
+        page.1 = body;
+        Ok(())
+    }
+
+    /// The page of `status`; the parser's finer ones (414, 431) share that of 400.
+    pub(crate) fn body(&self, status: StatusCode) -> Bytes {
+        let page = self.0.iter().find(|(code, _)| *code == status).unwrap_or(&self.0[0]);
+        page.1.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_can_be_replaced() {
+        let mut pages = Pages::default();
+        pages.replace(503, Bytes::from_static(b"away")).unwrap();
+        assert_eq!(pages.body(StatusCode::SERVICE_UNAVAILABLE), "away");
+        assert_eq!(pages.body(StatusCode::URI_TOO_LONG), pages.body(StatusCode::BAD_REQUEST));
+        let error = pages.replace(404, Bytes::new()).unwrap_err();
+        assert_eq!(error.to_string(), "status 404 has no page, expected one of 400, 403, 408, 429, 500, 502, 503, 504");
+    }
+}

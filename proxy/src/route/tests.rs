@@ -1,0 +1,168 @@
+use super::*;
+use crate::routing_key::Routing;
+use shardgate_discovery::{SnapshotBuilder, TenantName};
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// A shard that is ready, at an address that nobody listens on.
+pub(crate) fn shard(name: &str, region: &str, release: &str) -> Shard {
+    let id = u32::try_from(hash64(name.as_bytes(), 0) % 1_000_000_000).unwrap();
+    Shard {
+        name: ShardName::parse(name).unwrap(),
+        id,
+        region: RegionName::parse(region).unwrap(),
+        release: ReleaseName::parse(release).unwrap(),
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)),
+        state: ShardState::Ready,
+        weight: 256,
+    }
+}
+
+fn topology(states: &[(&str, ShardState)]) -> Topology {
+    let mut builder = SnapshotBuilder::new()
+        .live_release(ReleaseName::parse("live").unwrap())
+        .pin(TenantName::parse("acme").unwrap(), ReleaseName::parse("old").unwrap());
+    for (name, region, release) in [
+        ("l1", "here", "live"),
+        ("l2", "here", "live"),
+        ("l3", "there", "live"),
+        ("o1", "here", "old"),
+        ("o2", "there", "old"),
+        ("n1", "there", "new"),
+    ] {
+        let mut shard = shard(name, region, release);
+        if let Some((_, state)) = states.iter().find(|(other, _)| *other == name) {
+            shard.state = *state;
+        }
+        builder = builder.shard(shard);
+    }
+    Topology::new(Arc::new(builder.build().unwrap()), &RegionName::parse("here").unwrap())
+}
+
+fn ask(topology: &Topology, target: &str, entry: Option<&str>, excluded: Option<&str>) -> Result<Decision, NoRoute> {
+    ask_suspecting(topology, target, entry, excluded, &[])
+}
+
+fn ask_suspecting(
+    topology: &Topology,
+    target: &str,
+    entry: Option<&str>,
+    excluded: Option<&str>,
+    suspects: &[&str],
+) -> Result<Decision, NoRoute> {
+    let key = RoutingKey::parse(target, None, &Routing::default()).unwrap();
+    let name = |name: &str| ShardName::parse(name).unwrap();
+    let excluded = excluded.map(name);
+    let outlook = Outlook {
+        excluded: excluded.as_ref(),
+        suspect: &|name| suspects.contains(&name.as_str()),
+        conferences: &|_| 0,
+        nonce: 7,
+    };
+    decide(&key, topology, entry.map(name).as_ref(), &outlook)
+}
+
+fn said(result: Result<Decision, NoRoute>) -> String {
+    match result {
+        Ok(Decision { shard, why, claim }) => {
+            let claim = match claim {
+                NeedsClaim::No => String::new(),
+                NeedsClaim::Join => " join".to_owned(),
+                NeedsClaim::Down { failed } => format!(" down {failed}"),
+            };
+            format!("{} {}{claim}", shard.name, why.as_str())
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn levels_in_order() {
+    use ShardState::{Drain, Maint};
+    let service = "/xmpp-websocket?room=foo";
+    for (states, allowed, why) in [
+        (&[][..], &["l1", "l2"][..], "live join"),
+        (&[("l1", Drain)], &["l2"], "live join"),
+        (&[("l1", Drain), ("l2", Maint)], &["l3"], "live join"),
+        (&[("l1", Drain), ("l2", Drain), ("l3", Drain)], &["o1"], "fallback join"),
+        (&[("l1", Drain), ("l2", Drain), ("l3", Drain), ("o1", Maint)], &["o2", "n1"], "fallback join"),
+    ] {
+        let said = said(ask(&topology(states), service, None, None));
+        assert!(allowed.iter().any(|name| said == format!("{name} {why}")), "{states:?}: {said}");
+    }
+    let all: Vec<_> = ["l1", "l2", "l3", "o1", "o2", "n1"].map(|name| (name, Drain)).into();
+    assert_eq!(said(ask(&topology(&all), service, None, None)), "no shard takes new conferences");
+    assert_eq!(said(ask(&topology(&all), service, Some("n1"), None)), "n1 entry");
+}
+
+#[test]
+fn pins_and_overrides() {
+    use ShardState::{Drain, Maint};
+    let all = topology(&[]);
+    assert_eq!(said(ask(&all, "/acme/foo", None, None)), "o1 pin");
+    assert_eq!(said(ask(&all, "/acme/foo?release=new", None, None)), "n1 override join");
+    assert_eq!(said(ask(&topology(&[("o1", Drain)]), "/acme/foo", None, None)), "o2 pin");
+    for target in ["/acme/foo?release=nothing", "/foo?release=nothing", "/acme/foo?release=&release=x"] {
+        let said = said(ask(&all, target, None, None));
+        assert!(said == "l1 live join" || said == "l2 live join", "{target}: {said}");
+    }
+    let lost = topology(&[("o1", Drain), ("o2", Maint)]);
+    let said = said(ask(&lost, "/acme/foo", None, None));
+    assert!(said == "l1 live" || said == "l2 live", "{said}");
+}
+
+#[test]
+fn entries_win_while_their_shard_can_be_used() {
+    use ShardState::{Drain, Maint};
+    let service = "/http-bind?room=foo";
+    assert_eq!(said(ask(&topology(&[]), service, Some("n1"), None)), "n1 entry");
+    assert_eq!(said(ask(&topology(&[("n1", Drain)]), "/foo", Some("n1"), None)), "n1 entry");
+    for (states, entry, excluded) in
+        [(&[("n1", Maint)][..], "n1", None), (&[][..], "gone", None), (&[][..], "n1", Some("n1"))]
+    {
+        let join = said(ask(&topology(states), service, Some(entry), excluded));
+        assert!(join.starts_with('l') && join.ends_with(&format!(" live down {entry}")), "{join}");
+        let page = said(ask(&topology(states), "/foo", Some(entry), excluded));
+        assert!(page.starts_with('l') && page.ends_with(" live"), "{page}");
+    }
+    // No room: whatever the table says, it does not count.
+    assert!(said(ask(&topology(&[]), "/http-bind?room=", Some("n1"), None)).starts_with('l'));
+}
+
+#[test]
+fn named_shards() {
+    let all = topology(&[("o1", ShardState::Maint), ("o2", ShardState::Drain)]);
+    assert_eq!(said(ask(&all, "/n1/about", None, None)), "n1 named");
+    assert_eq!(said(ask(&all, "/http-bind?room=foo_N1", Some("l1"), None)), "n1 named");
+    assert_eq!(said(ask(&all, "/o2/foo_n1", None, None)), "n1 named");
+    assert_eq!(said(ask(&all, "/foo?release=o2", None, None)), "o2 named");
+    assert_eq!(said(ask(&all, "/o1/about", None, None)), "shard o1 is named by the request, but takes no traffic");
+    assert_eq!(
+        said(ask(&all, "/n1/about", None, Some("n1"))),
+        "shard n1 is named by the request, but takes no traffic"
+    );
+}
+
+#[test]
+fn suspects_come_last() {
+    let all = topology(&[]);
+    for room in 0..20 {
+        let target = format!("/http-bind?room=r{room}");
+        assert_eq!(said(ask_suspecting(&all, &target, None, None, &["l1"])), "l2 live join");
+        assert_eq!(said(ask_suspecting(&all, &target, None, None, &["l1", "l2"])), "l3 live join");
+        let everything = ["l1", "l2", "l3", "o1", "o2", "n1"];
+        assert!(said(ask_suspecting(&all, &target, None, None, &everything)).starts_with('l'));
+        assert_eq!(said(ask_suspecting(&all, &target, Some("l1"), None, &["l1"])), "l1 entry");
+    }
+}
+
+#[test]
+fn no_token_spreads() {
+    let all = topology(&[]);
+    let key = RoutingKey::parse("/", None, &Routing::default()).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for nonce in 0..50 {
+        let outlook = Outlook { excluded: None, suspect: &|_| false, conferences: &|_| 0, nonce };
+        seen.insert(decide(&key, &all, None, &outlook).unwrap().shard.name.to_string());
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["l1", "l2"]);
+}

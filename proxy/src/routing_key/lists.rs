@@ -1,0 +1,97 @@
+//! The names that make a path no room, no group, or signaling: data, with Jitsi's lists as the default.
+
+/// Which paths are rooms, tenants and services. Names are compared case-sensitively and raw, as HAProxy does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing {
+    /// First path segments that are no tenant; a `.` stands for any character (R08).
+    pub not_group: Vec<String>,
+    /// Paths that begin so are health checks: neither tenant nor room, but signaling (R08, R11, R15).
+    pub health: Vec<String>,
+    /// Paths that end so are no rooms, whatever stands before it (R11).
+    pub not_room_ends: Vec<String>,
+    /// First path segments of assets, whose paths are no rooms; a `.` stands for any character (R11).
+    pub not_room_folders: Vec<String>,
+    /// The same as second segment, below a tenant (R11).
+    pub not_room_tenant_folders: Vec<String>,
+    /// Paths that end so are signaling, which makes stick entries (R15).
+    pub service_ends: Vec<String>,
+    /// Hosts that begin so, in any case, are signaling as a whole (R15).
+    pub service_hosts: Vec<String>,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self {
+            not_group: strings(&[
+                "libs", "css", "static", "images", "fonts", "lang", "sounds", "connection_optimization", "conference-request",
+                ".well-known",
+            ]),
+            health: strings(&["/about/health", "/_health"]),
+            not_room_ends: strings(&[
+                "config.js", "interface_config.js", "favicon.ico", "http-bind", "http-pre-bind", "xmpp-websocket",
+                "conference-request/v1", "/room", "/room-size", "/room-password", "external_api.min.js", "external_api.min.map",
+                "external_api.js", "analytics.js", "apple-app-site-association", "assetlinks.json", "close.html", "close.js",
+                "close2.html", "close3.html", "dialininfo.html", "robots.txt", "/_unlock", "/_health", "pwa-worker.js",
+                "manifest.json",
+            ]),
+            not_room_folders: strings(&[
+                "static", "images", "img", "css", "fonts", "libs", "connection_optimization", "sounds", ".well-known", "lang",
+            ]),
+            not_room_tenant_folders: strings(&[
+                "static", "images", "css", "fonts", "libs", "connection_optimization", "sounds", ".well-known", "lang",
+            ]),
+            service_ends: strings(&[
+                "config.js", "http-bind", "http-pre-bind", "xmpp-websocket", "conference-request/v1", "/room", "/room-size",
+                "/room-password", "/_unlock", "/_health",
+            ]),
+            service_hosts: strings(&["signal-api-"]),
+        }
+    }
+}
+
+impl Routing {
+    pub(super) fn is_health(&self, path: &str) -> bool {
+        self.health.iter().any(|prefix| path.starts_with(prefix.as_str()))
+    }
+
+    pub(super) fn is_not_group(&self, segment: &str) -> bool {
+        self.not_group.iter().any(|name| dot_matches(name, segment))
+    }
+
+    pub(super) fn is_not_room(&self, path: &str) -> bool {
+        if self.not_room_ends.iter().any(|end| path.ends_with(end.as_str())) {
+            return true;
+        }
+        let Some((first, rest)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else { return false };
+        if self.not_room_folders.iter().any(|folder| dot_matches(folder, first)) {
+            return true;
+        }
+        if first.is_empty() {
+            return false;
+        }
+        let folder = rest.split_once('/').map(|(second, _)| second);
+        folder.is_some_and(|second| self.not_room_tenant_folders.iter().any(|name| dot_matches(name, second)))
+            || self.not_room_ends.iter().any(|name| dot_matches(name.trim_start_matches('/'), rest))
+    }
+
+    pub(super) fn is_service(&self, path: &str, host: Option<&[u8]>) -> bool {
+        self.service_ends.iter().any(|end| path.ends_with(end.as_str()))
+            || host.is_some_and(|host| host.split(|byte| *byte == b',').any(|part| self.is_service_host(part)))
+    }
+
+    fn is_service_host(&self, host: &[u8]) -> bool {
+        let host = host.trim_ascii_start();
+        self.service_hosts
+            .iter()
+            .any(|prefix| host.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes())))
+    }
+}
+
+/// Equal, where a `.` of the pattern stands for any one byte: Jitsi's names are regular expressions without escapes.
+fn dot_matches(pattern: &str, text: &str) -> bool {
+    pattern.len() == text.len() && pattern.bytes().zip(text.bytes()).all(|(want, have)| want == b'.' || want == have)
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}

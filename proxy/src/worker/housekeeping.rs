@@ -1,0 +1,154 @@
+//! What a worker does beside serving: its one loop that looks for timeouts, follows topology and table, obeys orders, and ends.
+
+use super::{Released, SECOND_MS, Worker, tick_of};
+use crate::clock::Millis;
+use crate::frontend::{Frontend, accept};
+use crate::sessions::{Command, Verb, Which};
+use shardgate_discovery::Snapshot;
+use shardgate_peering::{Moved, TableHandle};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
+
+/// When the drain ends; `None` while there is none.
+pub(super) type Stop = Option<Instant>;
+
+/// What a worker listens to.
+pub(super) struct Inbox {
+    pub(super) stop: watch::Receiver<Stop>,
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) moves: broadcast::Receiver<Moved>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) releases: mpsc::UnboundedReceiver<Released>,
+}
+
+/// Whether moves can still be heard of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Table {
+    Running,
+    Stopped,
+}
+
+/// How long what was closed at the end of the drain has to go, and the table to hear of it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Runs a worker to its end.
+pub(super) async fn run(worker: Rc<Worker>, listeners: Vec<(Rc<Frontend>, TcpListener)>, mut inbox: Inbox) {
+    let releasing = spawn_local(release(worker.table.clone(), inbox.releases));
+    let accepting: Vec<JoinHandle<()>> = listeners
+        .into_iter()
+        .map(|(frontend, listener)| spawn_local(accept(Rc::clone(&worker), frontend, listener)))
+        .collect();
+    let mut ticks = interval(tick_of(&worker.settings.limits));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut deadline: Stop = None;
+    let mut last_second = 0;
+    let mut table = Table::Running;
+    while deadline.is_none() || worker.connected.get() > 0 {
+        tokio::select! {
+            _ = ticks.tick() => tick(&worker, &mut last_second),
+            changed = inbox.stop.changed(), if deadline.is_none() => {
+                // Without a sender nobody is left who could stop us in order.
+                deadline = if changed.is_ok() { *inbox.stop.borrow_and_update() } else { Some(Instant::now()) };
+                drain(&worker, &accepting);
+            }
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break,
+            () = worker.freed.notified(), if deadline.is_some() => {}
+            Ok(()) = inbox.snapshots.changed() => {
+                let snapshot = Arc::clone(&inbox.snapshots.borrow_and_update());
+                worker.set_snapshot(snapshot);
+            }
+            moved = inbox.moves.recv(), if table == Table::Running => match moved {
+                Ok(Moved { key, to }) => worker.sessions.borrow_mut().moved(&key, &to),
+                Err(RecvError::Lagged(missed)) => compare(&worker, missed),
+                Err(RecvError::Closed) => table = Table::Stopped,
+            },
+            Some(Command { which, verb, reply }) = inbox.commands.recv() => {
+                // Whoever asked may be gone.
+                let _gone: Result<(), usize> = reply.send(worker.sessions.borrow_mut().obey(&which, verb));
+            }
+        }
+    }
+    end(&worker, releasing).await;
+}
+
+fn tick(worker: &Worker, last_second: &mut Millis) {
+    worker.clock.tick();
+    let now = worker.clock.coarse();
+    let limits = &worker.settings.limits;
+    for (_, client) in worker.clients.borrow().iter() {
+        if let Some(kind) = client.expire(now, limits) {
+            worker.counters.timeouts[kind as usize].up();
+        }
+    }
+    worker.sessions.borrow_mut().sweep(now, limits);
+    if now - *last_second >= SECOND_MS {
+        *last_second = now;
+        worker.pool.sweep(now);
+        worker.suspects.borrow_mut().sweep(now);
+        let lost = worker.log.borrow_mut().flush();
+        worker.counters.log_lines_lost.add(lost);
+    }
+}
+
+/// Nothing new is accepted; idle connections close, and the others after their answer.
+fn drain(worker: &Worker, accepting: &[JoinHandle<()>]) {
+    worker.draining.set(true);
+    for task in accepting {
+        task.abort();
+    }
+    for (_, client) in worker.clients.borrow().iter() {
+        client.wake();
+    }
+}
+
+/// Moves were missed: every conference that has tunnels here is looked up.
+fn compare(worker: &Worker, missed: u64) {
+    tracing::warn!(missed, "fell behind the table's moves, comparing all tunnels");
+    let mut sessions = worker.sessions.borrow_mut();
+    for key in sessions.keys() {
+        if let Some(shard) = worker.table.lookup(key.as_str()) {
+            sessions.moved(&key, &shard);
+        }
+    }
+}
+
+/// The drain is over: what is still open is closed, and the table hears of it.
+async fn end(worker: &Rc<Worker>, releasing: JoinHandle<()>) {
+    let until = Instant::now() + LAST_WORDS;
+    let tunnels = worker.sessions.borrow_mut().obey(&Which::All, Verb::Close);
+    for (_, client) in worker.clients.borrow().iter() {
+        client.let_go();
+    }
+    let left = worker.connected.get();
+    if left > 0 {
+        tracing::info!(connections = left, tunnels, "drain is over, closing what is open");
+    }
+    let gone = async {
+        while worker.connected.get() > 0 {
+            // A connection that ends between the look and the wait is seen at the next round.
+            let _ended = timeout(Duration::from_millis(20), worker.freed.notified()).await;
+        }
+    };
+    if timeout_at(until, gone).await.is_err() {
+        tracing::warn!(connections = worker.connected.get(), "connections did not end in time");
+    }
+    drop(worker.releases.take());
+    if timeout_at(until, releasing).await.is_err() {
+        tracing::warn!("the table did not take all that tunnels released");
+    }
+    let lost = worker.log.borrow_mut().flush();
+    worker.counters.log_lines_lost.add(lost);
+}
+
+/// Tells the table in the order in which tunnels ended.
+async fn release(table: TableHandle, mut releases: mpsc::UnboundedReceiver<Released>) {
+    while let Some((key, shard)) = releases.recv().await {
+        table.session_closed(key, shard).await;
+    }
+}

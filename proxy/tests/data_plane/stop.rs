@@ -1,0 +1,78 @@
+//! Stopping in order.
+
+use crate::harness::{Node, Upstream, Wire, limits, shard};
+use shardgate_proxy::worker::{StartError, Workers};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_under_way_are_answered_and_idle_connections_close() {
+    let (release, released) = tokio::sync::watch::channel(false);
+    let upstream = Upstream::serve(move |mut stream| {
+        let mut released = released.clone();
+        async move {
+            let mut read = [0; 1024];
+            assert!(stream.read(&mut read).await.unwrap() > 0);
+            released.wait_for(|released| *released).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").await.unwrap();
+        }
+    })
+    .await;
+    let node = Node::start(&[shard("s1", upstream.address)], limits());
+    let address = node.address();
+    let mut idle = node.client().await;
+    let mut busy = node.client().await;
+    busy.send("GET /foo HTTP/1.1\r\nHost: meet\r\n\r\n").await;
+    crate::harness::eventually("the request is there", async || upstream.connections() == 1).await;
+    let Node { running, .. } = node;
+    let stopping = tokio::spawn(running.shutdown(Duration::from_secs(30)));
+    assert_eq!(idle.rest().await, b"");
+    crate::harness::eventually("nothing is accepted", async || TcpStream::connect(address).await.is_err()).await;
+    assert!(!stopping.is_finished());
+    release.send(true).unwrap();
+    let answer = busy.answer().await;
+    assert_eq!((answer.status, answer.text(), answer.header("connection")), (200, "done", vec!["close"]));
+    assert_eq!(busy.rest().await, b"");
+    tokio::time::timeout(crate::harness::DEADLINE, stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tunnels_have_until_the_deadline() {
+    let upstream = Upstream::start("s1").await;
+    let node = Node::start(&[shard("s1", upstream.address)], limits());
+    let mut client = node.client().await;
+    client
+        .send("GET /xmpp-websocket?room=foo HTTP/1.1\r\nHost: meet\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
+    assert_eq!(client.head().await.status, 101);
+    client.exactly("hello from s1\n".len()).await;
+    let mut hanging = node.client().await;
+    hanging.send("GET /never HTTP/1.1\r\nHost: meet\r\n\r\n").await;
+    crate::harness::eventually("both are there", async || upstream.connections() == 2).await;
+    let Node { running, log, .. } = node;
+    let began = Instant::now();
+    let stopping = tokio::spawn(running.shutdown(Duration::from_millis(300)));
+    echo(&mut client).await;
+    assert_eq!(client.rest().await, b"");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert_eq!(hanging.rest().await, b"");
+    tokio::time::timeout(crate::harness::DEADLINE, stopping).await.unwrap().unwrap();
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains(" KD closed 0 \"TUNNEL /xmpp-websocket?room=foo\""), "{log}");
+}
+
+async fn echo(client: &mut Wire) {
+    client.send("x").await;
+    assert_eq!(client.exactly(1).await, b"x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_not_shared_with_another_daemon() {
+    let node = Node::start(&[], limits());
+    let mut config = crate::harness::config(limits());
+    config.frontends[0].address = node.address();
+    let refused = Workers::start(config, &node.table, &node.snapshots()).unwrap_err();
+    assert!(matches!(refused, StartError::Listen { .. }), "{refused}");
+    node.stop().await;
+}

@@ -1,0 +1,112 @@
+//! HAProxy as a subject: stick table with store, access log, replication to a second HAProxy.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::{self, Read, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use std::{env, fs};
+
+use super::net::SHARDS;
+use super::process::{Obedient, Process, sibling};
+use super::subject::{Count, Duties, Ground, Kind, Subject};
+
+const CONFIGURATION: &str = include_str!("../../bench/haproxy.cfg");
+const NODES: [&str; 2] = ["a", "b"];
+
+/// The first line of `haproxy -v`.
+pub fn version() -> io::Result<String> {
+    let program = program()?;
+    let output = Command::new(&program).arg("-v").output();
+    let output = output.map_err(|error| io::Error::other(format!("{}: {error}", program.display())))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().next().map(str::to_owned).ok_or_else(|| io::Error::other("haproxy -v printed nothing"))
+}
+
+/// Starts a HAProxy, the peer that it replicates to and the sink of its access log.
+pub fn start(ground: Ground<'_>) -> io::Result<Subject> {
+    let sinks = [start_sink(ground, 0)?, start_sink(ground, 1)?];
+    let (peer, peer_socket) = start_node(ground, 1)?;
+    let (mut process, _) = start_node(ground, 0)?;
+    process.wait_until("has connected its peer", || {
+        ask(&peer_socket, "show peers").is_ok_and(|text| text.contains("last_status=ESTA"))
+    })?;
+    let replicated_rooms: Count = Box::new(move || used_entries(&ask(&peer_socket, "show table shards")?));
+    let sinks = RefCell::new(sinks);
+    let logged_lines: Count = Box::new(move || {
+        let count = sinks.borrow_mut()[0].ask("count", Duration::from_secs(5))?;
+        count.parse().map_err(io::Error::other)
+    });
+    let duties = Duties { peer, replicated_rooms, logged_lines };
+    Ok(Subject::new(Kind::HaProxy, frontend(ground, 0), process, Some(duties)))
+}
+
+fn start_sink(ground: Ground<'_>, index: usize) -> io::Result<Obedient> {
+    let arguments = [log_sink(ground, index).to_string()];
+    Obedient::start("log sink", ground.cpus.rest, &sibling("bench_log_sink")?, arguments)
+}
+
+fn start_node(ground: Ground<'_>, index: usize) -> io::Result<(Process, PathBuf)> {
+    let name = NODES[index];
+    let socket = ground.folder.join(format!("haproxy-{name}.sock"));
+    let file = ground.folder.join(format!("haproxy-{name}.cfg"));
+    fs::write(&file, configuration(ground, index, &socket))?;
+    let cpu = if index == 0 { ground.cpus.subject } else { ground.cpus.rest };
+    let arguments = ["-f".as_ref(), file.as_os_str(), "-L".as_ref(), name.as_ref()];
+    let mut process = Process::start(&format!("haproxy-{name}"), cpu, ground.folder, &program()?, arguments)?;
+    process.wait_until_listening(frontend(ground, index))?;
+    Ok((process, socket))
+}
+
+fn configuration(ground: Ground<'_>, index: usize, socket: &Path) -> String {
+    let mut shards = String::new();
+    for number in 1..=SHARDS {
+        // The purge delay: idle connections to a shard outlive the other subjects' turns, as shardgate's do.
+        let address = ground.plan.shard(number);
+        writeln!(shards, "    server s{number} {address} pool-purge-delay 60s")
+            .expect("a String takes everything");
+    }
+    CONFIGURATION
+        .replace("@SOCKET@", &socket.display().to_string())
+        .replace("@FRONTEND@", &frontend(ground, index).to_string())
+        .replace("@LOG@", &log_sink(ground, index).to_string())
+        .replace("@PEER_A@", &ground.plan.subject(1, 1, 1024).to_string())
+        .replace("@PEER_B@", &ground.plan.subject(1, 2, 1024).to_string())
+        .replace("@SHARDS@", shards.trim_end())
+}
+
+fn frontend(ground: Ground<'_>, index: usize) -> SocketAddr {
+    ground.plan.subject(1, 1 + index as u8, 8000)
+}
+
+fn log_sink(ground: Ground<'_>, index: usize) -> SocketAddr {
+    ground.plan.subject(1, 1 + index as u8, 5140)
+}
+
+/// The launcher beside the unpacked tree; the script that starts the bench names both.
+fn program() -> io::Result<PathBuf> {
+    env::var_os("BENCH_HAPROXY").map(PathBuf::from).ok_or_else(|| {
+        io::Error::other(
+            "BENCH_HAPROXY must name a program that runs HAProxy: start the bench by tests/bench/run",
+        )
+    })
+}
+
+fn ask(socket: &Path, command: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    writeln!(stream, "{command}")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// From the table's heading: `# table: shards, type: string, size:204800, used:10000`.
+fn used_entries(text: &str) -> io::Result<u64> {
+    let heading = text.lines().next().unwrap_or("");
+    let used = heading.split_once("used:").and_then(|(_, used)| used.trim().parse().ok());
+    used.ok_or_else(|| io::Error::other(format!("no count of used entries in {heading:?}")))
+}

@@ -1,0 +1,23 @@
+//! The benches' parts: what is measured (subjects), what surrounds it (origin, load), and how it is counted.
+//!
+//! A subject is pinned on one CPU, everything else on another. Nothing here knows hyper, quinn or the mesh: the subjects are processes.
+
+pub mod cpu;
+pub mod frames;
+pub mod haproxy;
+pub mod http_load;
+pub mod latency;
+pub mod load_report;
+pub mod log_sink;
+pub mod net;
+pub mod options;
+pub mod origin;
+pub mod process;
+pub mod relay;
+pub mod report;
+pub mod rounds;
+pub mod shardgate;
+pub mod stage;
+pub mod subject;
+pub mod tunnel_load;
+pub mod verdict;
