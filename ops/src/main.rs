@@ -1,2 +1,36 @@
-//! placeholder
-fn main() {}
+//! `shardgatectl`: the operator's side. A client of the admin API like any other; it has no second way into a node.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod commands;
+mod node;
+mod render;
+
+use commands::Cli;
+
+/// Exit code when a node could not be asked.
+const UNREACHABLE: u8 = 2;
+
+#[expect(clippy::print_stderr, reason = "a command line tool tells its errors there")]
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(commands::run(cli)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            if let Some(hint) = error.hint() {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(UNREACHABLE)
+        }
+    }
+}

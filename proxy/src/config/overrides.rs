@@ -15,12 +15,15 @@ pub fn process_environment() -> impl Iterator<Item = (String, String)> {
 }
 
 /// `SHARDGATE_FRONTEND__HEADER_TIMEOUT=5s` is `frontend.header_timeout = "5s"`. Sorted, so that faults come in one order.
+///
+/// A variable without `__` names no field and is somebody else's: Kubernetes gives every pod `SHARDGATE_SERVICE_HOST` and the
+/// like when there is a service called shardgate.
 pub(super) fn apply_environment(
     root: &mut Table,
     env: impl Iterator<Item = (String, String)>,
     errors: &mut Vec<ConfigError>,
 ) {
-    let mut ours: Vec<_> = env.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    let mut ours: Vec<_> = env.filter(|(name, _)| name.starts_with(PREFIX) && name.contains("__")).collect();
     ours.sort();
     for (name, value) in ours {
         let place = Place::Variable(Arc::from(name.as_str()));

@@ -48,6 +48,8 @@ pub struct NodeView {
     pub entries: u64,
     /// Open tunnels.
     pub tunnels: u64,
+    /// How often a peer has told it what it missed, since it was started: more of them means connections that do not last.
+    pub resyncs: u64,
 }
 
 /// One shard.
@@ -208,6 +210,7 @@ mod tests {
             conferences: vec![7, 5, 0],
             entries: 12,
             tunnels: 2,
+            resyncs: 3,
         }
     }
 

@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// And how long when so much has failed that the story would not end in time otherwise.
 const PATIENCE_LOST: Duration = Duration::from_secs(1);
 const FAILURES_MANY: u32 = 3;
+/// For so long no node may lose a peer at the end: longer than a connection lives on which nothing is heard.
+const QUIET: Duration = Duration::from_secs(4);
 /// Everybody has asked for their shard once by then, which they do 5 s after they came.
 const CHECKED: Duration = Duration::from_secs(6);
 /// How often a condition without a signal is looked at.
@@ -67,6 +69,7 @@ impl Story {
         self.a_shard_is_killed_and_comes_back(&cast).await;
         self.releases_change(&cast).await;
         self.nobody_was_sent_elsewhere(&cast).await;
+        self.the_mesh_is_quiet().await;
     }
 
     async fn the_mesh_is_ready(&mut self) {
@@ -91,6 +94,26 @@ impl Story {
         }
         let seen = if sent.is_empty() { Ok(format!("{checks} checks")) } else { Err(sent.join("; ")) };
         self.report.assert("end: every client has checked its shard, and none was told another", seen);
+    }
+
+    /// A mesh whose connections come and go does everything above as well; only this tells it from one that stands.
+    async fn the_mesh_is_quiet(&mut self) {
+        let mut since = Instant::now();
+        let mut before = None;
+        let quiet = self
+            .until(QUIET * 3, async || {
+                let now: Vec<(String, usize, u64)> = (self.mesh.node_views().await.into_iter())
+                    .map(|node| (node.name, node.peers_connected, node.resyncs))
+                    .collect();
+                let stands = now.iter().all(|(_, peers, _)| *peers == 3);
+                if !stands || before.as_ref() != Some(&now) {
+                    since = Instant::now();
+                    before = Some(now);
+                }
+                if since.elapsed() < QUIET { Err(format!("{before:?}")) } else { Ok(String::new()) }
+            })
+            .await;
+        self.report.assert("end: no node loses a peer any more, for 4 s", quiet);
     }
 
     /// Waits until every node is ready and has exactly `peers` peers.

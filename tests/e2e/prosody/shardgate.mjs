@@ -122,6 +122,7 @@ expire = "${EXPIRE_MS / 1000}s"
 
 [[admin]]
 listen = "${node.admin}"
+serve = ["status", "metrics"]
 `;
   }
 }

@@ -159,9 +159,9 @@ const OVERRIDES: &[(&str, &str, &str)] = &[
         "environment variable SHARDGATE_NODE__REGIO: unknown field node.regio, did you mean node.region?",
     ),
     (
-        "SHARDGATE_CONFIG",
+        "SHARDGATE_CONFIG__FILE",
         "/etc/shardgate.toml",
-        "environment variable SHARDGATE_CONFIG: unknown field config, expected one of node, frontend, backend, stick_table, mesh, discovery, routing, pages, log, admin, shutdown",
+        "environment variable SHARDGATE_CONFIG__FILE: unknown field config, expected one of node, frontend, backend, stick_table, mesh, discovery, routing, pages, log, admin, shutdown",
     ),
     (
         "SHARDGATE_NODE____ID",

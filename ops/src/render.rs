@@ -1,0 +1,70 @@
+//! Tables for people, JSON for scripts.
+
+use serde::Serialize;
+
+/// What the answer looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// A table to look at.
+    Table,
+    /// One JSON document per line.
+    Json,
+}
+
+/// Columns as wide as their widest cell, two spaces apart.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for (cell, width) in cells.zip(&widths) {
+            let padding = width - cell.chars().count();
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', padding + 2));
+        }
+        line.truncate(line.trim_end().len());
+        line.push('\n');
+        line
+    };
+    let mut text = line(&mut head.iter().copied());
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// One line of JSON.
+pub(crate) fn json(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(value).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Milliseconds as a person reads them.
+pub(crate) fn duration(ms: u64) -> String {
+    match ms / 1_000 {
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds @ 60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        seconds => format!("{}h{:02}m", seconds / 3_600, seconds % 3_600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_cells() {
+        let rows = [vec!["a".to_owned(), "long cell".to_owned()], vec!["übung".to_owned(), String::new()]];
+        assert_eq!(table(&["NAME", "X"], &rows), "NAME   X\na      long cell\nübung\n");
+    }
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!([999, 61_000, 3_660_000].map(duration), ["0s", "1m01s", "1h01m"]);
+    }
+}
