@@ -34,7 +34,10 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         let polled = Pin::new(incoming).poll_frame(cx);
         match &polled {
@@ -106,8 +109,16 @@ impl AnswerBody {
     }
 
     /// A shard's.
-    pub(crate) fn shard(incoming: Incoming, upstream: Box<Upstream>, address: SocketAddr, record: Box<Record>) -> Self {
-        Self { source: Source::Shard { incoming, upstream: Some(upstream), address, end: End::Ahead }, record }
+    pub(crate) fn shard(
+        incoming: Incoming,
+        upstream: Box<Upstream>,
+        address: SocketAddr,
+        record: Box<Record>,
+    ) -> Self {
+        Self {
+            source: Source::Shard { incoming, upstream: Some(upstream), address, end: End::Ahead },
+            record,
+        }
     }
 }
 
@@ -115,7 +126,10 @@ impl Body for AnswerBody {
     type Data = Bytes;
     type Error = AnswerError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let Self { source, record } = &mut *self;
         match source {
             Source::Page(page) => Poll::Ready(page.take().map(|page| {
@@ -183,7 +197,9 @@ impl Body for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        let Self { source: Source::Shard { incoming, upstream, address, end }, record } = self else { return };
+        let Self { source: Source::Shard { incoming, upstream, address, end }, record } = self else {
+            return;
+        };
         match end {
             End::Ahead if !incoming.is_end_stream() => record.termination = *b"CD",
             End::Ahead | End::Reached => {

@@ -169,7 +169,9 @@ impl Client {
         let over = |since: Millis, limit| now.saturating_sub(since) >= to_millis(limit);
         let since = self.since.get();
         let kind = match self.waiting.get() {
-            _ if self.blocked_since.get().is_some_and(|since| over(since, limits.client_timeout)) => TimeoutKind::Client,
+            _ if self.blocked_since.get().is_some_and(|since| over(since, limits.client_timeout)) => {
+                TimeoutKind::Client
+            }
             Waiting::Request if over(since, limits.keep_alive_timeout) => TimeoutKind::KeepAlive,
             Waiting::Head if over(since, limits.head_timeout) => TimeoutKind::Head,
             Waiting::Body if over(since, limits.client_timeout) => TimeoutKind::Body,
@@ -240,7 +242,11 @@ impl ClientStream {
 }
 
 impl AsyncRead for ClientStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.client.expired() == Some(TimeoutKind::Head) {
             // To hyper the client has left; the page is written when hyper is through.
             return Poll::Ready(Ok(()));

@@ -28,6 +28,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use tokio::task::unconstrained;
 
 mod resolve;
 use resolve::{Resolved, resolve};
@@ -163,7 +164,7 @@ async fn forward(
         worker.counters.redispatches.up();
         tracing::debug!(%failed, shard = %resolved.shard.name, %cause, "redispatched");
         first = Some((failed, cause));
-        request = unsent;
+        request = *unsent;
     }
 }
 
@@ -199,7 +200,7 @@ async fn finish(
 /// Why a shard gave no answer.
 enum SendError {
     /// The request was not sent at all: it can go elsewhere.
-    Unreached { request: Request<RequestBody>, cause: ConnectError },
+    Unreached { request: Box<Request<RequestBody>>, cause: ConnectError },
     /// It was, or may have been.
     Failed(Failure),
 }
@@ -218,7 +219,7 @@ async fn send(
         let again = repeatable(&request, client);
         match exchange(worker, client, record, upstream, request).await {
             Ok(answer) => return Ok(answer),
-            Err(ExchangeError::Unsent(unsent)) => request = unsent,
+            Err(ExchangeError::Unsent(unsent)) => request = *unsent,
             // The shard closed a kept-alive connection just when the request was under way (RFC 9112, 9.3.1).
             Err(ExchangeError::Failed(Failure::Broken)) if again.is_some() => {
                 let Some(again) = again else { return Err(SendError::Failed(Failure::Broken)) };
@@ -240,7 +241,7 @@ async fn send(
                 Ok(answer) => return Ok(answer),
                 Err(ExchangeError::Failed(failure)) => return Err(SendError::Failed(failure)),
                 Err(ExchangeError::Unsent(unsent)) => {
-                    request = unsent;
+                    request = *unsent;
                     ConnectError::closed_at_once(shard.address)
                 }
             },
@@ -257,10 +258,15 @@ async fn send(
         worker.counters.retries.up();
     };
     worker.suspect(&shard.name);
-    Err(SendError::Unreached { request, cause })
+    Err(SendError::Unreached { request: Box::new(request), cause })
 }
 
-async fn open(worker: &Worker, client: &Client, record: &mut Record, shard: &Shard) -> Result<Box<Upstream>, ConnectError> {
+async fn open(
+    worker: &Worker,
+    client: &Client,
+    record: &mut Record,
+    shard: &Shard,
+) -> Result<Box<Upstream>, ConnectError> {
     client.progress();
     let began = record.elapsed();
     let upstream = connect(shard.address, &worker.settings.limits.connect, &worker.shard_http).await?;
@@ -285,7 +291,7 @@ fn repeatable(request: &Request<RequestBody>, client: &Rc<Client>) -> Option<Req
 /// Why a connection brought no answer.
 enum ExchangeError {
     /// It closed before the request was begun.
-    Unsent(Request<RequestBody>),
+    Unsent(Box<Request<RequestBody>>),
     /// Anything else.
     Failed(Failure),
 }
@@ -301,7 +307,8 @@ async fn exchange(
     let began = record.elapsed();
     client.progress();
     let result = {
-        let mut answer = pin!(upstream.send(request));
+        // Outside tokio's budget: a future that gives way asks to be polled again, and here nobody would hear it.
+        let mut answer = pin!(unconstrained(upstream.send(request)));
         poll_fn(|cx| {
             let _over: Poll<()> = upstream.poll_drive(cx);
             // Only driving the connection can make the answer ready, so nobody needs to be woken by it.
@@ -326,7 +333,7 @@ async fn exchange(
             Ok((response, upstream))
         }
         Ok(Err(mut error)) => match error.take_message() {
-            Some(unsent) => Err(ExchangeError::Unsent(unsent)),
+            Some(unsent) => Err(ExchangeError::Unsent(Box::new(unsent))),
             None if client.body() == BodyState::Broken => Err(ExchangeError::Failed(Failure::Body)),
             None => {
                 tracing::debug!(error = %error.into_error(), "shard did not answer");

@@ -88,7 +88,13 @@ enum Ended {
     LetGo,
 }
 
-async fn serve(worker: Rc<Worker>, frontend: Rc<Frontend>, stream: TcpStream, peer: SocketAddr, connected: Connected) {
+async fn serve(
+    worker: Rc<Worker>,
+    frontend: Rc<Frontend>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    connected: Connected,
+) {
     let client = Rc::new(Client::new(peer, frontend, worker.clock.coarse()));
     let registered = worker.register(&client);
     let stream = TokioIo::new(ClientStream::new(stream, Rc::clone(&client), Rc::clone(&worker)));
@@ -169,4 +175,3 @@ async fn linger(stream: &mut TcpStream) {
         tracing::trace!(%error, "client reset its connection");
     }
 }
-

@@ -131,7 +131,10 @@ fn remove_named(headers: &mut HeaderMap) {
 /// Whether the lists in all `name` headers hold `token`, in any case.
 fn names_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers.get_all(name).iter().any(|value| {
-        value.as_bytes().split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|part| part.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     })
 }
 
@@ -142,7 +145,10 @@ mod tests {
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         headers
     }
@@ -188,7 +194,8 @@ mod tests {
 
     #[test]
     fn a_websocket_upgrade_passes() {
-        let mut headers = headers(&[("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket"), ("TE", "gzip")]);
+        let mut headers =
+            headers(&[("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket"), ("TE", "gzip")]);
         assert_eq!(upgrade_of(&Method::GET, Version::HTTP_11, &headers), Upgrade::WebSocket);
         assert_eq!(upgrade_of(&Method::POST, Version::HTTP_11, &headers), Upgrade::None);
         assert_eq!(upgrade_of(&Method::GET, Version::HTTP_10, &headers), Upgrade::None);

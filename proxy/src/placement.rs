@@ -65,7 +65,8 @@ pub fn place<'a>(
     usable: &dyn Fn(&Shard) -> bool,
     balance: Balance<'_>,
 ) -> Option<&'a Candidate> {
-    let candidates = || level.iter().filter(|candidate| candidate.shard.weight > 0 && usable(&candidate.shard));
+    let candidates =
+        || level.iter().filter(|candidate| candidate.shard.weight > 0 && usable(&candidate.shard));
     match balance {
         Balance::Hash => cheapest(token_hash, candidates()),
         Balance::Bounded(conferences) => {
@@ -86,12 +87,15 @@ pub fn place<'a>(
 }
 
 fn cheapest<'a>(token_hash: u64, candidates: impl Iterator<Item = &'a Candidate>) -> Option<&'a Candidate> {
-    candidates.map(|candidate| (cost(token_hash, candidate), candidate)).reduce(|best, next| {
-        let (best_cost, next_cost) = (u128::from(best.0), u128::from(next.0));
-        let by_cost = (next_cost * u128::from(best.1.shard.weight)).cmp(&(best_cost * u128::from(next.1.shard.weight)));
-        if by_cost.then_with(|| next.1.shard.name.cmp(&best.1.shard.name)).is_lt() { next } else { best }
-    })
-    .map(|(_, candidate)| candidate)
+    candidates
+        .map(|candidate| (cost(token_hash, candidate), candidate))
+        .reduce(|best, next| {
+            let (best_cost, next_cost) = (u128::from(best.0), u128::from(next.0));
+            let by_cost = (next_cost * u128::from(best.1.shard.weight))
+                .cmp(&(best_cost * u128::from(next.1.shard.weight)));
+            if by_cost.then_with(|| next.1.shard.name.cmp(&best.1.shard.name)).is_lt() { next } else { best }
+        })
+        .map(|(_, candidate)| candidate)
 }
 
 /// `-log2(u)` in units of 2^-32, not yet divided by the weight.
@@ -179,7 +183,11 @@ mod tests {
         for token in 0..2000 {
             let token = token_hash(&format!("room{token}"));
             let before = place(token, &all, &|_| true, Balance::Hash).unwrap().shard.name.clone();
-            let after = place(token, &all, &|shard| shard.name.as_str() != "s2", Balance::Hash).unwrap().shard.name.clone();
+            let after = place(token, &all, &|shard| shard.name.as_str() != "s2", Balance::Hash)
+                .unwrap()
+                .shard
+                .name
+                .clone();
             assert!(before == after || before.as_str() == "s2");
         }
     }
@@ -189,7 +197,13 @@ mod tests {
         // Every node of a mesh computes these, whatever it was built with.
         let all = level(&[("s1", 256), ("s2", 256), ("s3", 128)]);
         let chosen: Vec<String> = (0..12)
-            .map(|room| place(token_hash(&format!("room{room}")), &all, &|_| true, Balance::Hash).unwrap().shard.name.to_string())
+            .map(|room| {
+                place(token_hash(&format!("room{room}")), &all, &|_| true, Balance::Hash)
+                    .unwrap()
+                    .shard
+                    .name
+                    .to_string()
+            })
             .collect();
         assert_eq!(chosen.join(" "), "s3 s2 s2 s1 s3 s1 s1 s2 s2 s1 s1 s2");
     }
@@ -200,12 +214,16 @@ mod tests {
         let mut conferences: HashMap<String, u64> = HashMap::new();
         for token in 0..1000 {
             let load = |name: &ShardName| conferences.get(name.as_str()).copied().unwrap_or(0);
-            let chosen = place(token_hash(&format!("room{token}")), &all, &|_| true, Balance::Bounded(&load)).unwrap();
+            let chosen =
+                place(token_hash(&format!("room{token}")), &all, &|_| true, Balance::Bounded(&load)).unwrap();
             *conferences.entry(chosen.shard.name.to_string()).or_default() += 1;
             let total: u64 = conferences.values().sum();
             for (name, weight) in [("s1", 256), ("s2", 256), ("s3", 256), ("s4", 128)] {
                 let bound = (total * 3 * weight).div_ceil(2 * 896);
-                assert!(conferences.get(name).copied().unwrap_or(0) <= bound.max(1), "{name} of {conferences:?}");
+                assert!(
+                    conferences.get(name).copied().unwrap_or(0) <= bound.max(1),
+                    "{name} of {conferences:?}"
+                );
             }
         }
     }

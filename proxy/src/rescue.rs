@@ -62,7 +62,9 @@ impl Failure {
             Self::Key(_) | Self::Target(_) | Self::Connect | Self::Body => StatusCode::BAD_REQUEST,
             Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NoRoute(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Unreachable(ConnectError::Timeout { .. }) | Self::ShardTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Unreachable(ConnectError::Timeout { .. }) | Self::ShardTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::Unreachable(ConnectError::Local { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unreachable(ConnectError::Refused { .. } | ConnectError::Unreachable { .. }) => {
                 StatusCode::SERVICE_UNAVAILABLE

@@ -35,7 +35,8 @@ impl Topology {
             }
             zone
         };
-        let releases = snapshot.releases().map(|name| (name.clone(), zone(snapshot.shards_of(name.as_str())))).collect();
+        let releases =
+            snapshot.releases().map(|name| (name.clone(), zone(snapshot.shards_of(name.as_str())))).collect();
         let all = zone(snapshot.shards());
         Self { snapshot, releases, all }
     }
@@ -151,7 +152,10 @@ pub struct Outlook<'a> {
 
 impl std::fmt::Debug for Outlook<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outlook").field("excluded", &self.excluded).field("nonce", &self.nonce).finish_non_exhaustive()
+        f.debug_struct("Outlook")
+            .field("excluded", &self.excluded)
+            .field("nonce", &self.nonce)
+            .finish_non_exhaustive()
     }
 }
 
@@ -193,7 +197,11 @@ pub fn decide(
 ///
 /// # Errors
 /// [`NoRoute`] when no shard can be used.
-pub fn by_hash(key: &RoutingKey<'_>, topology: &Topology, outlook: &Outlook<'_>) -> Result<Decision, NoRoute> {
+pub fn by_hash(
+    key: &RoutingKey<'_>,
+    topology: &Topology,
+    outlook: &Outlook<'_>,
+) -> Result<Decision, NoRoute> {
     let (shard, why) = choose(key, topology, outlook, Balance::Hash)?;
     Ok(Decision { shard, why, claim: NeedsClaim::No })
 }
@@ -256,7 +264,10 @@ fn release<'a>(
         ),
     };
     let asked = asked.and_then(|name| topology.releases.get(name)).filter(|zone| {
-        zone.local.iter().chain(&zone.remote).any(|candidate| candidate.shard.weight > 0 && takes_new(&candidate.shard))
+        zone.local
+            .iter()
+            .chain(&zone.remote)
+            .any(|candidate| candidate.shard.weight > 0 && takes_new(&candidate.shard))
     });
     match asked {
         Some(zone) => (Some(zone), why),

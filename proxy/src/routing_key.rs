@@ -102,7 +102,8 @@ impl<'a> RoutingKey<'a> {
         } else {
             Store::MatchOnly
         };
-        let first_segment = path.strip_prefix('/').and_then(|rest| rest.split_once('/')).map(|(first, _)| first);
+        let first_segment =
+            path.strip_prefix('/').and_then(|rest| rest.split_once('/')).map(|(first, _)| first);
         Ok(Self { joined, group_len: group_part.len(), folded, room, first_segment, release_override, store })
     }
 

@@ -122,7 +122,8 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn insert(&mut self, key: Option<StickKey>, shard: ShardName, now: Millis) -> u32 {
-        let session = Session { key: key.clone(), shard, used: now, half: Half::Open, end: None, waker: None };
+        let session =
+            Session { key: key.clone(), shard, used: now, half: Half::Open, end: None, waker: None };
         // A process has fewer descriptors than that.
         let id = u32::try_from(self.sessions.insert(session)).unwrap_or(u32::MAX);
         if let Some(key) = key {
@@ -180,10 +181,12 @@ impl Registry {
         match which {
             Which::All => all().map(|(id, _)| id as u32).collect(),
             Which::Key(key) => of_key(key).collect(),
-            Which::KeyElsewhere { key, shard } => {
-                of_key(key).filter(|id| self.sessions.get(*id as usize).is_some_and(|it| it.shard != *shard)).collect()
+            Which::KeyElsewhere { key, shard } => of_key(key)
+                .filter(|id| self.sessions.get(*id as usize).is_some_and(|it| it.shard != *shard))
+                .collect(),
+            Which::Shard(shard) => {
+                all().filter(|(_, it)| it.shard == *shard).map(|(id, _)| id as u32).collect()
             }
-            Which::Shard(shard) => all().filter(|(_, it)| it.shard == *shard).map(|(id, _)| id as u32).collect(),
         }
     }
 

@@ -151,7 +151,11 @@ impl Drop for Tunnel {
         worker.sessions.borrow_mut().remove(self.id);
         worker.counters.tunnel_ends[self.end as usize].up();
         worker.log(&Line {
-            from: From { client: self.peer, frontend: &self.frontend.name, at: worker.clock.wall(self.began) },
+            from: From {
+                client: self.peer,
+                frontend: &self.frontend.name,
+                at: worker.clock.wall(self.began),
+            },
             shard: Some(&self.to),
             timers: Timers { all: worker.clock.exact() - self.began, ..Timers::default() },
             end: End { status: 101, termination: termination(self.end) },

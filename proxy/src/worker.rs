@@ -21,12 +21,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 mod housekeeping;
+mod releases;
 mod start;
 
+use releases::Releases;
 pub use start::{ForwardedProto, FrontendConfig, Running, StartError, Workers, WorkersConfig};
 
 /// The largest piece that a tunnel moves at once.
@@ -43,9 +45,6 @@ pub(crate) struct Settings {
     pub(crate) pages: Pages,
 }
 
-/// What a conference's tunnel has released: its entry is held by one less.
-pub(crate) type Released = (StickKey, ShardName);
-
 /// The state of one worker.
 pub(crate) struct Worker {
     pub(crate) settings: Arc<Settings>,
@@ -61,7 +60,7 @@ pub(crate) struct Worker {
     suspects: RefCell<Suspects>,
     clients: RefCell<Slab<Rc<Client>>>,
     log: RefCell<AccessLog>,
-    releases: RefCell<Option<mpsc::UnboundedSender<Released>>>,
+    releases: Releases,
     connected: Cell<usize>,
     connected_max: usize,
     freed: Notify,
@@ -141,10 +140,7 @@ impl Worker {
 
     /// A tunnel no longer holds its entry.
     pub(crate) fn release(&self, key: StickKey, shard: ShardName) {
-        if let Some(releases) = &*self.releases.borrow() {
-            // As many can wait as there were tunnels. Without a receiver the worker has ended.
-            drop(releases.send((key, shard)));
-        }
+        self.releases.push((key, shard));
     }
 
     /// Waits while there are as many connections as there may be.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/config/shardgate.example.toml");
+const DISCOVERY_EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ops/config/discovery.example.toml");
 
 /// The binary of the same build: this test stands in `target/PROFILE/deps`, the binary in `target/PROFILE`.
 fn shardgate() -> Command {
@@ -69,21 +70,56 @@ fn a_wrong_command_line_is_told_on_stderr_with_status_2() {
 
 #[test]
 fn check_prints_what_the_shipped_example_will_run() {
-    let output = run(&["check", EXAMPLE]);
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let place = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let ca = ["--dir", &place(""), "--environment", "prod"];
+    let node = ["--peer", "proxy-us-1"];
+    for args in [[&["pki", "init"][..], &ca].concat(), [&["pki", "issue"][..], &ca, &node].concat()] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    }
+    // The example names files of a real node: here they stand elsewhere.
+    let here = [
+        format!("mesh.ca={}", place("ca.pem")),
+        format!("mesh.cert={}", place("proxy-us-1.pem")),
+        format!("mesh.key={}", place("proxy-us-1.key")),
+        format!("discovery.file={DISCOVERY_EXAMPLE}"),
+    ];
+    let mut args = vec!["check", EXAMPLE];
+    for value in &here {
+        args.extend(["--set", value]);
+    }
+    let output = run(&args);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let plan = stdout(&output);
-    for port in ["8080", "8081", "8405"] {
-        assert!(plan.contains(port), "the plan does not name port {port}:\n{plan}");
+    for part in ["proxy-us-1", "0.0.0.0:8080", "0.0.0.0:8081", "0.0.0.0:8405", "live release release-3630"] {
+        assert!(plan.contains(part), "the plan does not name {part}:\n{plan}");
+    }
+}
+
+#[test]
+fn check_tells_which_files_of_the_example_are_missing_here() {
+    let output = run(&["check", EXAMPLE]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["shardgate.example.toml:", "mesh.ca", "/etc/shardgate/mesh/ca.pem"] {
+        assert!(said.contains(part), "no {part:?} in: {said}");
     }
 }
 
 #[test]
 fn check_names_the_file_the_line_and_the_field_of_what_is_wrong() {
-    let output = check("no_such_field = 1\n");
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    for part in ["broken.toml", "line 1", "no_such_field"] {
-        assert!(said.contains(part), "no {part:?} in: {said}");
+    for (text, place, field) in [
+        ("no_such_field = 1\n", "broken.toml:1:1", "no_such_field"),
+        ("[node]\nid = \"a\"\nregion = 7\n", "broken.toml:3:10", "node.region"),
+        ("[frontend]\n\nheader_timeout = \"5 parsecs\"\n", "broken.toml:3:18", "frontend.header_timeout"),
+    ] {
+        let output = check(text);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        for part in [place, field] {
+            assert!(said.contains(part), "no {part:?} in: {said}");
+        }
     }
 }
 
@@ -92,7 +128,7 @@ fn check_refuses_what_is_no_toml_and_names_the_line() {
     let output = check("# fine\n\n[frontend\n");
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("line 3"), "{said}");
+    assert!(said.contains("broken.toml:3:"), "{said}");
 }
 
 #[test]

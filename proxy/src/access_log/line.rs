@@ -6,7 +6,8 @@ use http::{Method, Uri};
 use shardgate_discovery::Shard;
 use std::net::IpAddr;
 
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -208,7 +209,11 @@ mod tests {
         let shard = shard("prod-s1", "here", "release-1");
         let target = Uri::from_static("/http-bind?room=x");
         let mut line = Line {
-            from: From { client: "127.0.0.1:40001".parse().unwrap(), frontend: "http", at: 1_795_293_781_123 },
+            from: From {
+                client: "127.0.0.1:40001".parse().unwrap(),
+                frontend: "http",
+                at: 1_795_293_781_123,
+            },
             shard: Some(&shard),
             timers: Timers { head: 0, claim: Some(0), connect: Some(1), answer: Some(12), all: 15 },
             end: End { status: 200, termination: COMPLETE },

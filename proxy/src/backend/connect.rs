@@ -51,9 +51,14 @@ impl ConnectError {
         match source.raw_os_error() {
             Some(libc::ECONNREFUSED) => Self::Refused { address },
             Some(libc::ETIMEDOUT) => Self::Timeout { address, after: Duration::ZERO },
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN) => {
-                Self::Local { address, source }
-            }
+            Some(
+                libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EADDRNOTAVAIL
+                | libc::EAGAIN,
+            ) => Self::Local { address, source },
             _ => Self::Unreachable { address, source },
         }
     }
@@ -79,7 +84,11 @@ impl ConnectError {
 }
 
 /// Connects, once.
-pub(crate) async fn connect(address: SocketAddr, limits: &ConnectLimits, http: &Builder) -> Result<Box<Upstream>, ConnectError> {
+pub(crate) async fn connect(
+    address: SocketAddr,
+    limits: &ConnectLimits,
+    http: &Builder,
+) -> Result<Box<Upstream>, ConnectError> {
     let stream = match timeout(limits.timeout, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(ConnectError::new(address, error)),

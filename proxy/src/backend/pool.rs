@@ -64,7 +64,8 @@ impl Pool {
     pub(crate) fn sweep(&self, now: Millis) {
         let timeout = to_millis(self.limits.idle_timeout);
         self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain_mut(|idle| now.saturating_sub(idle.since) < timeout && idle.upstream.is_reusable());
+            connections
+                .retain_mut(|idle| now.saturating_sub(idle.since) < timeout && idle.upstream.is_reusable());
             !connections.is_empty()
         });
     }

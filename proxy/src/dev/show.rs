@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::link::Link;
 use super::mesh::{DevMesh, SHARDS};
@@ -18,6 +18,8 @@ use super::terminal::{Key, Terminal};
 use super::timeline::{Action, Timeline};
 
 const REDRAW: Duration = Duration::from_millis(500);
+/// The mesh may take so long before it is shown as it is.
+const FIRST_VIEW: Duration = Duration::from_secs(5);
 /// Redraws between two status lines where there is no screen.
 const LINE_EVERY: u32 = 10;
 const EVENTS_KEPT: usize = 100;
@@ -58,7 +60,7 @@ pub async fn show(mesh: DevMesh, mut timeline: Timeline) -> io::Result<DevMesh> 
         (Out::Lines, None)
     };
     let (_watching, mut moves) = watch_moves(&mesh);
-    let before = mesh.view(Vec::new()).await;
+    let before = first_view(&mesh).await;
     let mut show = Show { mesh, out, events: VecDeque::new(), before, redraws: 0 };
     show.introduce()?;
     let mut ticks = interval(REDRAW);
@@ -81,6 +83,18 @@ pub async fn show(mesh: DevMesh, mut timeline: Timeline) -> io::Result<DevMesh> 
             None => {}
         }
         show.redraw(&mut moves).await?;
+    }
+}
+
+/// The first picture is of a mesh that is ready, unless that takes long.
+async fn first_view(mesh: &DevMesh) -> DevView {
+    let deadline = Instant::now() + FIRST_VIEW;
+    loop {
+        let view = mesh.view(Vec::new()).await;
+        if Instant::now() >= deadline || view.nodes.iter().all(|node| node.readiness.is_ok()) {
+            return view;
+        }
+        sleep(FIRST_VIEW / 50).await;
     }
 }
 
@@ -156,7 +170,7 @@ impl Show {
     }
 
     fn event(&mut self, what: String) -> io::Result<()> {
-        let at = self.before.uptime.max(Duration::ZERO);
+        let at = self.before.uptime;
         let line = format!("{:>4} s  {what}", at.as_secs());
         if matches!(self.out, Out::Lines) {
             say(&line)?;
@@ -176,7 +190,6 @@ impl Show {
     }
 
     async fn redraw(&mut self, moves: &mut mpsc::Receiver<MoveSeen>) -> io::Result<()> {
-        let drawn = Instant::now();
         let after = self.mesh.view(Vec::new()).await;
         let news = changes(&self.before, &after);
         self.before = after;
@@ -189,9 +202,7 @@ impl Show {
             Out::Screen(terminal) => terminal.draw(&render(&view)),
             Out::Lines if self.redraws.is_multiple_of(LINE_EVERY) => say(&render_line(&view)),
             Out::Lines => Ok(()),
-        }?;
-        tracing::trace!(took = ?drawn.elapsed(), "status drawn");
-        Ok(())
+        }
     }
 }
 

@@ -74,56 +74,29 @@ pub fn render(view: &DevView) -> String {
 
 fn render_into(out: &mut String, view: &DevView) -> std::fmt::Result {
     let seconds = view.uptime.as_secs();
-    writeln!(
-        out,
-        "shardgate dev · up {}:{:02} · regions {}",
-        seconds / 60,
-        seconds % 60,
-        link_words(view.link)
-    )?;
+    let link = link_words(view.link);
+    writeln!(out, "shardgate dev · up {}:{:02} · regions {link}", seconds / 60, seconds % 60)?;
+    keys(out, view)?;
     writeln!(out)?;
-    let header: String = view.shards.iter().map(|shard| format!("{:>5}", shard.name)).collect();
-    writeln!(out, "  NODE  REGION     URL                      PEERS  TUNNELS  TABLE{header}  STATE")?;
-    for node in &view.nodes {
-        let peers = format!("{}/{}", node.peers_connected, node.peers_listed);
-        let by_shard: String = node.conferences.iter().map(|count| format!("{count:>5}")).collect();
-        let state = node
-            .readiness
-            .as_ref()
-            .map_or_else(|reason| format!("not ready: {reason}"), |()| "ready".to_owned());
-        writeln!(
-            out,
-            "  {:<5} {:<10} {:<24} {:>5}  {:>7}  {:>5}{by_shard}  {state}",
-            node.name, node.region, node.url, peers, node.tunnels, node.entries
-        )?;
-    }
+    nodes(out, view)?;
     writeln!(out)?;
-    writeln!(out, "  SHARD REGION     RELEASE    ROOMS  PEOPLE  STATE")?;
-    for shard in &view.shards {
-        let (rooms, people, state) = match shard.counts {
-            Some(Counts { rooms, people }) => (rooms.to_string(), people.to_string(), "up"),
-            None => ("-".to_owned(), "-".to_owned(), "KILLED"),
-        };
-        writeln!(
-            out,
-            "  {:<5} {:<10} {:<10} {rooms:>5}  {people:>6}  {state}",
-            shard.name, shard.region, shard.release
-        )?;
-    }
+    shards(out, view)?;
     writeln!(out)?;
     try_next(out, view)?;
     writeln!(out)?;
-    writeln!(out, "  EVENTS")?;
-    let first = view.events.len().saturating_sub(EVENTS_SHOWN);
-    for event in view.events.iter().skip(first) {
-        writeln!(out, "  {event}")?;
+    writeln!(out, " EVENTS, the last one first")?;
+    for event in view.events.iter().rev().take(EVENTS_SHOWN) {
+        writeln!(out, " {event}")?;
     }
-    writeln!(out)?;
+    Ok(())
+}
+
+fn keys(out: &mut String, view: &DevView) -> std::fmt::Result {
     let cut = match view.link {
-        Link::Whole => "cut the regions apart",
+        Link::Whole => "cut the regions",
         Link::Cut => "heal the regions",
     };
-    write!(out, "  [c] {cut}")?;
+    write!(out, "[c] {cut}")?;
     for (index, shard) in view.shards.iter().enumerate() {
         let verb = if shard.counts.is_some() { "kill" } else { "start" };
         write!(out, "  [{}] {verb} {}", index + 1, shard.name)?;
@@ -131,20 +104,47 @@ fn render_into(out: &mut String, view: &DevView) -> std::fmt::Result {
     writeln!(out, "  [q] quit")
 }
 
+fn nodes(out: &mut String, view: &DevView) -> std::fmt::Result {
+    let header: String = view.shards.iter().map(|shard| format!("{:>5}", shard.name)).collect();
+    writeln!(out, " NODE REGION    URL                   PEERS TUNNELS TABLE{header}  STATE")?;
+    for node in &view.nodes {
+        let peers = format!("{}/{}", node.peers_connected, node.peers_listed);
+        let by_shard: String = node.conferences.iter().map(|count| format!("{count:>5}")).collect();
+        let state = match &node.readiness {
+            Ok(()) => "ready".to_owned(),
+            Err(reason) => format!("not ready: {reason}"),
+        };
+        writeln!(
+            out,
+            " {:<4} {:<9} {:<21} {peers:>5} {:>7} {:>5}{by_shard}  {state}",
+            node.name, node.region, node.url, node.tunnels, node.entries
+        )?;
+    }
+    Ok(())
+}
+
+fn shards(out: &mut String, view: &DevView) -> std::fmt::Result {
+    writeln!(out, " SHARD REGION    RELEASE    ROOMS PEOPLE  STATE")?;
+    for shard in &view.shards {
+        let (rooms, people, state) = match shard.counts {
+            Some(Counts { rooms, people }) => (rooms.to_string(), people.to_string(), "up"),
+            None => ("-".to_owned(), "-".to_owned(), "KILLED"),
+        };
+        let ShardView { name, region, release, .. } = shard;
+        writeln!(out, " {name:<5} {region:<9} {release:<10} {rooms:>5} {people:>6}  {state}")?;
+    }
+    Ok(())
+}
+
 fn try_next(out: &mut String, view: &DevView) -> std::fmt::Result {
     let url = |index: usize| view.nodes.get(index).map(|node| node.url.as_str()).unwrap_or_default();
     let (here, there) = (url(0), url(view.nodes.len().saturating_sub(1)));
-    writeln!(out, "  TRY")?;
-    writeln!(out, "  - open {here}/hello and {there}/hello: two regions, one room; talk")?;
-    writeln!(
-        out,
-        "  - press c and open /other through both: the regions decide apart; press c again: within 5 s it is one room"
-    )?;
-    writeln!(
-        out,
-        "  - press 1 or 2: the people of that shard meet again on another, nobody else notices; press again: it is back"
-    )?;
-    writeln!(out, "  - make release-2 live in {}: new rooms go to s3, the others stay", view.discovery_file)
+    writeln!(out, " TRY THIS")?;
+    writeln!(out, " - open {here}/hello and {there}/hello: one room; talk")?;
+    writeln!(out, " - [c], then open /other through both: two rooms; [c] again: one within 5 s")?;
+    writeln!(out, " - [1] or [2]: its people meet again elsewhere, others notice nothing")?;
+    writeln!(out, " - live_release = \"release-2\" sends new rooms to s3, the others stay; it stands in")?;
+    writeln!(out, "   {} (dev.log is beside it)", view.discovery_file)
 }
 
 /// One line for a log instead of a screen.
@@ -183,8 +183,15 @@ pub fn changes(before: &DevView, after: &DevView) -> Vec<String> {
     let mut events = Vec::new();
     for (old, new) in before.nodes.iter().zip(&after.nodes) {
         if old.peers_connected != new.peers_connected {
-            let verb = if new.peers_connected < old.peers_connected { "lost a peer" } else { "found a peer" };
-            events.push(format!("{}: {verb}, has {} of {}", new.name, new.peers_connected, new.peers_listed));
+            let verb = if new.peers_connected < old.peers_connected { "lost" } else { "found" };
+            let word = match new.peers_connected.abs_diff(old.peers_connected) {
+                1 => "a peer".to_owned(),
+                more => format!("{more} peers"),
+            };
+            events.push(format!(
+                "{}: {verb} {word}, has {} of {}",
+                new.name, new.peers_connected, new.peers_listed
+            ));
         }
         match (&old.readiness, &new.readiness) {
             (Err(_), Ok(())) => events.push(format!("{}: ready", new.name)),
@@ -239,35 +246,35 @@ mod tests {
     fn the_screen() {
         let expected = "\
 shardgate dev · up 1:05 · regions connected
+[c] cut the regions  [1] kill s1  [2] start s2  [3] kill s3  [q] quit
 
-  NODE  REGION     URL                      PEERS  TUNNELS  TABLE   s1   s2   s3  STATE
-  a1    region-a   http://127.0.0.1:8101      3/3        2     12    7    5    0  ready
-  b1    region-b   http://127.0.0.1:8103      3/3        2     12    7    5    0  ready
+ NODE REGION    URL                   PEERS TUNNELS TABLE   s1   s2   s3  STATE
+ a1   region-a  http://127.0.0.1:8101   3/3       2    12    7    5    0  ready
+ b1   region-b  http://127.0.0.1:8103   3/3       2    12    7    5    0  ready
 
-  SHARD REGION     RELEASE    ROOMS  PEOPLE  STATE
-  s1    region-a   release-1      7       9  up
-  s2    region-a   release-1      -       -  KILLED
-  s3    region-a   release-2      0       0  up
+ SHARD REGION    RELEASE    ROOMS PEOPLE  STATE
+ s1    region-a  release-1      7      9  up
+ s2    region-a  release-1      -      -  KILLED
+ s3    region-a  release-2      0      0  up
 
-  TRY
-  - open http://127.0.0.1:8101/hello and http://127.0.0.1:8103/hello: two regions, one room; talk
-  - press c and open /other through both: the regions decide apart; press c again: within 5 s it is one room
-  - press 1 or 2: the people of that shard meet again on another, nobody else notices; press again: it is back
-  - make release-2 live in /tmp/x/discovery.toml: new rooms go to s3, the others stay
+ TRY THIS
+ - open http://127.0.0.1:8101/hello and http://127.0.0.1:8103/hello: one room; talk
+ - [c], then open /other through both: two rooms; [c] again: one within 5 s
+ - [1] or [2]: its people meet again elsewhere, others notice nothing
+ - live_release = \"release-2\" sends new rooms to s3, the others stay; it stands in
+   /tmp/x/discovery.toml (dev.log is beside it)
 
-  EVENTS
-  event 2
-  event 3
-  event 4
-  event 5
-  event 6
-  event 7
-  event 8
-  event 9
-  event 10
-  event 11
-
-  [c] cut the regions apart  [1] kill s1  [2] start s2  [3] kill s3  [q] quit
+ EVENTS, the last one first
+ event 11
+ event 10
+ event 9
+ event 8
+ event 7
+ event 6
+ event 5
+ event 4
+ event 3
+ event 2
 ";
         assert_eq!(render(&view()), expected);
     }
@@ -290,7 +297,7 @@ shardgate dev · up 1:05 · regions connected
         let mut after = view();
         after.nodes[0].peers_connected = 1;
         after.nodes[1].readiness = Err("draining".into());
-        assert_eq!(changes(&before, &after), ["a1: lost a peer, has 1 of 3", "b1: not ready: draining"]);
+        assert_eq!(changes(&before, &after), ["a1: lost 2 peers, has 1 of 3", "b1: not ready: draining"]);
         assert_eq!(changes(&before, &before), Vec::<String>::new());
     }
 }

@@ -35,7 +35,8 @@ pub(super) async fn resolve(
         Store::MatchOnly | Store::MatchOrStore => worker.lookup(key.token()),
     };
     for _ in 0..CLAIMS_MAX {
-        let decision = with_outlook(worker, excluded, |outlook| decide(key, topology, entry.as_ref(), outlook))?;
+        let decision =
+            with_outlook(worker, excluded, |outlook| decide(key, topology, entry.as_ref(), outlook))?;
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
             NeedsClaim::No if why == Why::Entry => {
@@ -47,13 +48,17 @@ pub(super) async fn resolve(
             NeedsClaim::Down { failed } => ClaimReason::Down { failed },
         };
         // The parser keeps tokens within the key's bounds.
-        let Ok(stick_key) = StickKey::parse(key.token()) else { return Ok(Resolved { shard, why, hold: None }) };
+        let Ok(stick_key) = StickKey::parse(key.token()) else {
+            return Ok(Resolved { shard, why, hold: None });
+        };
         let began = record.elapsed();
         let claimed = worker.claim(stick_key.clone(), shard.name.clone(), reason).await;
         record.timers.claim = Some(record.timers.claim.unwrap_or(0) + record.elapsed() - began);
         let (outcome, answer) = match claimed {
             Claimed::Unstored { .. } => (ClaimOutcome::Unstored, None),
-            Claimed::Stick { shard: answer } if answer == shard.name => (ClaimOutcome::Proposed, Some(answer)),
+            Claimed::Stick { shard: answer } if answer == shard.name => {
+                (ClaimOutcome::Proposed, Some(answer))
+            }
             Claimed::Stick { shard: answer } => (ClaimOutcome::Other, Some(answer)),
         };
         worker.counters.claims[outcome as usize].up();
@@ -64,7 +69,8 @@ pub(super) async fn resolve(
         if answer == shard.name {
             return Ok(Resolved { shard, why, hold: Some(stick_key) });
         }
-        let known = topology.snapshot().shard(answer.as_str()).filter(|shard| shard.state != ShardState::Maint);
+        let known =
+            topology.snapshot().shard(answer.as_str()).filter(|shard| shard.state != ShardState::Maint);
         if let Some(shard) = known.filter(|shard| excluded != Some(&shard.name)) {
             return Ok(Resolved { shard: Arc::clone(shard), why: Why::Claimed, hold: Some(stick_key) });
         }

@@ -65,6 +65,9 @@ mod tests {
         assert_eq!(pages.body(StatusCode::SERVICE_UNAVAILABLE), "away");
         assert_eq!(pages.body(StatusCode::URI_TOO_LONG), pages.body(StatusCode::BAD_REQUEST));
         let error = pages.replace(404, Bytes::new()).unwrap_err();
-        assert_eq!(error.to_string(), "status 404 has no page, expected one of 400, 403, 408, 429, 500, 502, 503, 504");
+        assert_eq!(
+            error.to_string(),
+            "status 404 has no page, expected one of 400, 403, 408, 429, 500, 502, 503, 504"
+        );
     }
 }

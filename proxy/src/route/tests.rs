@@ -38,7 +38,12 @@ fn topology(states: &[(&str, ShardState)]) -> Topology {
     Topology::new(Arc::new(builder.build().unwrap()), &RegionName::parse("here").unwrap())
 }
 
-fn ask(topology: &Topology, target: &str, entry: Option<&str>, excluded: Option<&str>) -> Result<Decision, NoRoute> {
+fn ask(
+    topology: &Topology,
+    target: &str,
+    entry: Option<&str>,
+    excluded: Option<&str>,
+) -> Result<Decision, NoRoute> {
     ask_suspecting(topology, target, entry, excluded, &[])
 }
 
@@ -135,7 +140,10 @@ fn named_shards() {
     assert_eq!(said(ask(&all, "/http-bind?room=foo_N1", Some("l1"), None)), "n1 named");
     assert_eq!(said(ask(&all, "/o2/foo_n1", None, None)), "n1 named");
     assert_eq!(said(ask(&all, "/foo?release=o2", None, None)), "o2 named");
-    assert_eq!(said(ask(&all, "/o1/about", None, None)), "shard o1 is named by the request, but takes no traffic");
+    assert_eq!(
+        said(ask(&all, "/o1/about", None, None)),
+        "shard o1 is named by the request, but takes no traffic"
+    );
     assert_eq!(
         said(ask(&all, "/n1/about", None, Some("n1"))),
         "shard n1 is named by the request, but takes no traffic"

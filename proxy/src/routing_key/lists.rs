@@ -23,26 +23,80 @@ impl Default for Routing {
     fn default() -> Self {
         Self {
             not_group: strings(&[
-                "libs", "css", "static", "images", "fonts", "lang", "sounds", "connection_optimization", "conference-request",
+                "libs",
+                "css",
+                "static",
+                "images",
+                "fonts",
+                "lang",
+                "sounds",
+                "connection_optimization",
+                "conference-request",
                 ".well-known",
             ]),
             health: strings(&["/about/health", "/_health"]),
             not_room_ends: strings(&[
-                "config.js", "interface_config.js", "favicon.ico", "http-bind", "http-pre-bind", "xmpp-websocket",
-                "conference-request/v1", "/room", "/room-size", "/room-password", "external_api.min.js", "external_api.min.map",
-                "external_api.js", "analytics.js", "apple-app-site-association", "assetlinks.json", "close.html", "close.js",
-                "close2.html", "close3.html", "dialininfo.html", "robots.txt", "/_unlock", "/_health", "pwa-worker.js",
+                "config.js",
+                "interface_config.js",
+                "favicon.ico",
+                "http-bind",
+                "http-pre-bind",
+                "xmpp-websocket",
+                "conference-request/v1",
+                "/room",
+                "/room-size",
+                "/room-password",
+                "external_api.min.js",
+                "external_api.min.map",
+                "external_api.js",
+                "analytics.js",
+                "apple-app-site-association",
+                "assetlinks.json",
+                "close.html",
+                "close.js",
+                "close2.html",
+                "close3.html",
+                "dialininfo.html",
+                "robots.txt",
+                "/_unlock",
+                "/_health",
+                "pwa-worker.js",
                 "manifest.json",
             ]),
             not_room_folders: strings(&[
-                "static", "images", "img", "css", "fonts", "libs", "connection_optimization", "sounds", ".well-known", "lang",
+                "static",
+                "images",
+                "img",
+                "css",
+                "fonts",
+                "libs",
+                "connection_optimization",
+                "sounds",
+                ".well-known",
+                "lang",
             ]),
             not_room_tenant_folders: strings(&[
-                "static", "images", "css", "fonts", "libs", "connection_optimization", "sounds", ".well-known", "lang",
+                "static",
+                "images",
+                "css",
+                "fonts",
+                "libs",
+                "connection_optimization",
+                "sounds",
+                ".well-known",
+                "lang",
             ]),
             service_ends: strings(&[
-                "config.js", "http-bind", "http-pre-bind", "xmpp-websocket", "conference-request/v1", "/room", "/room-size",
-                "/room-password", "/_unlock", "/_health",
+                "config.js",
+                "http-bind",
+                "http-pre-bind",
+                "xmpp-websocket",
+                "conference-request/v1",
+                "/room",
+                "/room-size",
+                "/room-password",
+                "/_unlock",
+                "/_health",
             ]),
             service_hosts: strings(&["signal-api-"]),
         }
@@ -62,7 +116,9 @@ impl Routing {
         if self.not_room_ends.iter().any(|end| path.ends_with(end.as_str())) {
             return true;
         }
-        let Some((first, rest)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else { return false };
+        let Some((first, rest)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
+            return false;
+        };
         if self.not_room_folders.iter().any(|folder| dot_matches(folder, first)) {
             return true;
         }
@@ -76,20 +132,22 @@ impl Routing {
 
     pub(super) fn is_service(&self, path: &str, host: Option<&[u8]>) -> bool {
         self.service_ends.iter().any(|end| path.ends_with(end.as_str()))
-            || host.is_some_and(|host| host.split(|byte| *byte == b',').any(|part| self.is_service_host(part)))
+            || host
+                .is_some_and(|host| host.split(|byte| *byte == b',').any(|part| self.is_service_host(part)))
     }
 
     fn is_service_host(&self, host: &[u8]) -> bool {
         let host = host.trim_ascii_start();
-        self.service_hosts
-            .iter()
-            .any(|prefix| host.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes())))
+        self.service_hosts.iter().any(|prefix| {
+            host.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+        })
     }
 }
 
 /// Equal, where a `.` of the pattern stands for any one byte: Jitsi's names are regular expressions without escapes.
 fn dot_matches(pattern: &str, text: &str) -> bool {
-    pattern.len() == text.len() && pattern.bytes().zip(text.bytes()).all(|(want, have)| want == b'.' || want == have)
+    pattern.len() == text.len()
+        && pattern.bytes().zip(text.bytes()).all(|(want, have)| want == b'.' || want == have)
 }
 
 fn strings(names: &[&str]) -> Vec<String> {

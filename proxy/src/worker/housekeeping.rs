@@ -1,11 +1,12 @@
 //! What a worker does beside serving: its one loop that looks for timeouts, follows topology and table, obeys orders, and ends.
 
-use super::{Released, SECOND_MS, Worker, tick_of};
+use super::releases::tell;
+use super::{SECOND_MS, Worker, tick_of};
 use crate::clock::Millis;
 use crate::frontend::{Frontend, accept};
 use crate::sessions::{Command, Verb, Which};
 use shardgate_discovery::Snapshot;
-use shardgate_peering::{Moved, TableHandle};
+use shardgate_peering::Moved;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,6 @@ pub(super) struct Inbox {
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) moves: broadcast::Receiver<Moved>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) releases: mpsc::UnboundedReceiver<Released>,
 }
 
 /// Whether moves can still be heard of.
@@ -39,7 +39,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end.
 pub(super) async fn run(worker: Rc<Worker>, listeners: Vec<(Rc<Frontend>, TcpListener)>, mut inbox: Inbox) {
-    let releasing = spawn_local(release(worker.table.clone(), inbox.releases));
+    let releasing = spawn_local(tell(Rc::clone(&worker), worker.table.clone()));
     let accepting: Vec<JoinHandle<()>> = listeners
         .into_iter()
         .map(|(frontend, listener)| spawn_local(accept(Rc::clone(&worker), frontend, listener)))
@@ -138,17 +138,10 @@ async fn end(worker: &Rc<Worker>, releasing: JoinHandle<()>) {
     if timeout_at(until, gone).await.is_err() {
         tracing::warn!(connections = worker.connected.get(), "connections did not end in time");
     }
-    drop(worker.releases.take());
+    worker.releases.close();
     if timeout_at(until, releasing).await.is_err() {
         tracing::warn!("the table did not take all that tunnels released");
     }
     let lost = worker.log.borrow_mut().flush();
     worker.counters.log_lines_lost.add(lost);
-}
-
-/// Tells the table in the order in which tunnels ended.
-async fn release(table: TableHandle, mut releases: mpsc::UnboundedReceiver<Released>) {
-    while let Some((key, shard)) = releases.recv().await {
-        table.session_closed(key, shard).await;
-    }
 }

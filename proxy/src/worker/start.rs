@@ -1,6 +1,7 @@
 //! Starting the workers, and stopping them.
 
 use super::housekeeping::{Inbox, Stop, run};
+use super::releases::Releases;
 use super::{COPY_BUFFER_BYTES, Settings, Worker};
 use crate::access_log::{AccessLog, AccessLogError, AccessLogTarget, LogWriter};
 use crate::backend::{Pool, Suspects};
@@ -238,8 +239,8 @@ impl Seed {
     }
 
     fn run(self, runtime: &LocalRuntime, ready: impl FnOnce(io::Result<()>)) {
-        let Self { index, workers, settings, table, counters, log, listeners, stop, mut snapshots, commands } = self;
-        let (release, releases) = mpsc::unbounded_channel();
+        let Self { index, workers, settings, table, counters, log, listeners, stop, mut snapshots, commands } =
+            self;
         runtime.block_on(async move {
             let listeners = match registered(listeners) {
                 Ok(listeners) => listeners,
@@ -262,7 +263,7 @@ impl Seed {
                 suspects: RefCell::new(Suspects::default()),
                 clients: RefCell::default(),
                 log: RefCell::new(log),
-                releases: RefCell::new(Some(release)),
+                releases: Releases::default(),
                 connected: Cell::new(0),
                 freed: Notify::new(),
                 draining: Cell::new(false),
@@ -270,7 +271,7 @@ impl Seed {
                 settings,
             });
             ready(Ok(()));
-            run(worker, listeners, Inbox { stop, snapshots, moves, commands, releases }).await;
+            run(worker, listeners, Inbox { stop, snapshots, moves, commands }).await;
         });
     }
 }
@@ -287,7 +288,8 @@ fn client_http(limits: &Limits) -> server::conn::http1::Builder {
 
 fn shard_http(limits: &Limits) -> client::conn::http1::Builder {
     let mut http = client::conn::http1::Builder::new();
-    http.max_header_size(limits.head_bytes_max).max_buf_size(limits.buffer_bytes_max.max(limits.head_bytes_max));
+    http.max_header_size(limits.head_bytes_max)
+        .max_buf_size(limits.buffer_bytes_max.max(limits.head_bytes_max));
     http
 }
 

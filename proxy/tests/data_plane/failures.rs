@@ -65,7 +65,12 @@ async fn nobody_to_go_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_answers() {
-    for broken in [&b""[..], b"nonsense\r\n\r\n", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", b"HTTP/1.1 2"] {
+    for broken in [
+        &b""[..],
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.1 2",
+    ] {
         let upstream = Upstream::serve(move |mut stream| async move {
             if request(&mut stream).await {
                 stream.write_all(broken).await.unwrap();
@@ -128,14 +133,14 @@ async fn a_kept_connection_that_closes_under_a_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_takes_its_request_along() {
-    let (gone, mut left) = tokio::sync::mpsc::unbounded_channel();
+    let (gone, mut left) = tokio::sync::mpsc::channel(1);
     let upstream = Upstream::serve(move |mut stream| {
         let gone = gone.clone();
         async move {
             request(&mut stream).await;
             // Ends when the proxy closes.
             request(&mut stream).await;
-            gone.send(()).unwrap();
+            gone.send(()).await.unwrap();
         }
     })
     .await;

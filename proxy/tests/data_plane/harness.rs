@@ -7,7 +7,9 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use shardgate_discovery::{DiscoveryHandle, Publisher, RegionName, ReleaseName, Shard, ShardState, Snapshot, SnapshotBuilder};
+use shardgate_discovery::{
+    DiscoveryHandle, Publisher, RegionName, ReleaseName, Shard, ShardState, Snapshot, SnapshotBuilder,
+};
 use shardgate_peering::core::{Config, PeerId, ShardName, StickKey};
 use shardgate_peering::{Mesh, TableHandle};
 use shardgate_proxy::access_log::AccessLogTarget;
@@ -69,7 +71,11 @@ pub(crate) fn snapshot(shards: &[Shard]) -> Snapshot {
 /// Limits for tests that wait for none of them.
 pub(crate) fn limits() -> Limits {
     Limits {
-        connect: ConnectLimits { timeout: Duration::from_secs(2), retries: 2, backoff: Duration::from_millis(5) },
+        connect: ConnectLimits {
+            timeout: Duration::from_secs(2),
+            retries: 2,
+            backoff: Duration::from_millis(5),
+        },
         ..Limits::default()
     }
 }
@@ -253,7 +259,8 @@ impl Upstream {
     pub(crate) async fn start(label: &'static str) -> Self {
         Self::serve(move |stream| async move {
             let service = service_fn(move |request| answer(label, request));
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             // The proxy may leave at any time.
             drop(connection.with_upgrades().await);
         })

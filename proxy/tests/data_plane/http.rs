@@ -21,12 +21,18 @@ async fn connections_are_kept_on_both_sides() {
     }
     assert_eq!(upstream.connections(), 1);
     let totals = node.totals();
-    assert_eq!((totals.requests, totals.connections_opened, totals.shard_connects, totals.shard_reuses), (5, 1, 1, 4));
+    assert_eq!(
+        (totals.requests, totals.connections_opened, totals.shard_connects, totals.shard_reuses),
+        (5, 1, 1, 4)
+    );
     assert_eq!((totals.responses[2], totals.claims), (5, [5, 0, 0]));
     let log = node.stop().await;
     assert_eq!(log.lines().count(), 5, "{log}");
     let line = log.lines().next().unwrap();
-    assert!(line.contains("] http live/s1 ") && line.ends_with(" -- live 0 \"GET /http-bind?room=r0\""), "{line}");
+    assert!(
+        line.contains("] http live/s1 ") && line.ends_with(" -- live 0 \"GET /http-bind?room=r0\""),
+        "{line}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +78,8 @@ async fn bodies_of_every_framing() {
     client.send("POST /http-bind?room=x HTTP/1.1\r\nHost: meet\r\nContent-Length: 5\r\n\r\nhello").await;
     assert!(client.answer().await.text().ends_with("\n\nhello"));
 
-    let chunked = "HTTP/1.1\r\nHost: meet\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+    let chunked =
+        "HTTP/1.1\r\nHost: meet\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     for method in ["POST", "GET"] {
         client.send(&format!("{method} /foo {chunked}")).await;
         let answer = client.answer().await;
@@ -91,7 +98,9 @@ async fn bodies_of_every_framing() {
     let answer = client.answer().await;
     assert_eq!((answer.text(), answer.header("x-sum")), ("abc", vec!["7"]));
 
-    client.send("POST /echo HTTP/1.1\r\nHost: meet\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
+    client
+        .send("POST /echo HTTP/1.1\r\nHost: meet\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        .await;
     assert_eq!(client.head().await.status, 100);
     client.send("body").await;
     assert_eq!(client.answer().await.text(), "body");
@@ -108,7 +117,10 @@ async fn old_and_closing_clients() {
     let mut client = node.client().await;
     client.send("GET /foo HTTP/1.1\r\nHost: meet\r\nConnection: close\r\n\r\n").await;
     let answer = String::from_utf8(client.rest().await).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("connection: close\r\n"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("connection: close\r\n"),
+        "{answer}"
+    );
     // Both clients' requests may have gone over one connection: theirs ended, the shard's did not.
     assert!(upstream.connections() <= 2);
     node.stop().await;
@@ -134,7 +146,9 @@ async fn ten_megabytes_there_and_back() {
     let (mut reader, mut writer) = client.stream.into_split();
     let sending = tokio::spawn(async move {
         writer
-            .write_all(format!("POST /echo HTTP/1.1\r\nHost: meet\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes())
+            .write_all(
+                format!("POST /echo HTTP/1.1\r\nHost: meet\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes(),
+            )
             .await
             .unwrap();
         for n in 0..SIZE / 4096 {
@@ -152,7 +166,12 @@ async fn ten_megabytes_there_and_back() {
     let mut rest = vec![0; at - body];
     reader.read_exact(&mut rest).await.unwrap();
     answer.extend(rest);
-    assert!(answer[at..].chunks(4096).enumerate().all(|(n, chunk)| chunk.iter().all(|byte| *byte == (n % 251) as u8)));
+    assert!(
+        answer[at..]
+            .chunks(4096)
+            .enumerate()
+            .all(|(n, chunk)| chunk.iter().all(|byte| *byte == (n % 251) as u8))
+    );
     drop(sending.await.unwrap());
     node.stop().await;
 }
@@ -182,8 +201,7 @@ async fn bad_requests_and_what_they_get() {
     let long_name = "x".repeat(1025);
     let long_header = "x".repeat(20_000);
     let long_target = "x".repeat(70_000);
-    let mut before = 0;
-    for (request, status) in [
+    let bad = [
         ("GARBAGE\r\n\r\n".to_owned(), 400),
         ("\x00\x01\x02\r\n\r\n".to_owned(), 400),
         ("GET /a b HTTP/1.1\r\n\r\n".to_owned(), 400),
@@ -202,7 +220,8 @@ async fn bad_requests_and_what_they_get() {
         (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long_header}\r\n\r\n"), 431),
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(101)), 431),
         (format!("GET /{long_target} HTTP/1.1\r\nHost: a\r\n\r\n"), 431),
-    ] {
+    ];
+    for (before, (request, status)) in (0..).zip(bad) {
         let shown = &request[..request.len().min(60)];
         let mut client = node.client().await;
         client.send(&request).await;
@@ -211,7 +230,6 @@ async fn bad_requests_and_what_they_get() {
         assert!(answer.text().contains("<h1>400 Bad Request</h1>"), "{shown:?}: {answer:?}");
         let totals = node.totals();
         assert_eq!((totals.requests, totals.rescues), (before + 1, before + 1), "{shown:?}");
-        before += 1;
     }
     // A refusal behind a good request leaves that one's answer alone.
     let mut client = node.client().await;

@@ -1,5 +1,7 @@
 //! The data plane over real sockets: workers, a table of its own, and small real shards.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod failures;
 mod harness;
 mod http;

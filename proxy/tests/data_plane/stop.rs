@@ -28,7 +28,8 @@ async fn requests_under_way_are_answered_and_idle_connections_close() {
     let Node { running, .. } = node;
     let stopping = tokio::spawn(running.shutdown(Duration::from_secs(30)));
     assert_eq!(idle.rest().await, b"");
-    crate::harness::eventually("nothing is accepted", async || TcpStream::connect(address).await.is_err()).await;
+    crate::harness::eventually("nothing is accepted", async || TcpStream::connect(address).await.is_err())
+        .await;
     assert!(!stopping.is_finished());
     release.send(true).unwrap();
     let answer = busy.answer().await;

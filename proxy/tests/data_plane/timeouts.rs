@@ -58,7 +58,8 @@ async fn a_slow_body() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_trickles_is_no_timeout() {
-    let (node, _upstream) = node(Limits { client_timeout: SHORT * 3, server_timeout: SHORT * 3, ..limits() }).await;
+    let (node, _upstream) =
+        node(Limits { client_timeout: SHORT * 3, server_timeout: SHORT * 3, ..limits() }).await;
     let mut client = node.client().await;
     client.send("POST /foo HTTP/1.1\r\nHost: meet\r\nContent-Length: 10\r\n\r\n").await;
     for _ in 0..10 {
@@ -107,7 +108,10 @@ async fn a_client_that_does_not_read() {
     let client = node.client().await;
     let (_reader, mut writer) = client.stream.into_split();
     let size = 512 * 1024 * 1024;
-    writer.write_all(format!("POST /echo HTTP/1.1\r\nHost: meet\r\nContent-Length: {size}\r\n\r\n").as_bytes()).await.unwrap();
+    writer
+        .write_all(format!("POST /echo HTTP/1.1\r\nHost: meet\r\nContent-Length: {size}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     let block = vec![b'x'; 64 * 1024];
     // Ends with a reset.
     while writer.write_all(&block).await.is_ok() {}

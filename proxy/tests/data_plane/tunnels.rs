@@ -76,7 +76,9 @@ async fn much_through_a_tunnel() {
     tokio::time::timeout(crate::harness::DEADLINE, reader.read_to_end(&mut echo)).await.unwrap().unwrap();
     sending.await.unwrap();
     assert_eq!(echo.len(), SIZE);
-    assert!(echo.chunks(4096).enumerate().all(|(n, chunk)| chunk.iter().all(|byte| *byte == (n % 251) as u8)));
+    assert!(
+        echo.chunks(4096).enumerate().all(|(n, chunk)| chunk.iter().all(|byte| *byte == (n % 251) as u8))
+    );
     node.stop().await;
 }
 
@@ -87,7 +89,9 @@ async fn an_upgrade_that_is_refused_is_an_answer() {
     client.send(&format!("GET /no-websocket?room=foo HTTP/1.1\r\n{UPGRADE}")).await;
     let answer = client.answer().await;
     assert_eq!(answer.status, 200);
-    assert!(answer.text().contains("upgrade: websocket\n") && answer.text().contains("connection: Upgrade\n"));
+    assert!(
+        answer.text().contains("upgrade: websocket\n") && answer.text().contains("connection: Upgrade\n")
+    );
     client.send("GET /foo HTTP/1.1\r\nHost: meet\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n").await;
     let answer = client.answer().await;
     assert!(answer.status == 200 && !answer.text().contains("h2c"), "{}", answer.text());

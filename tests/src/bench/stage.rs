@@ -1,6 +1,7 @@
 //! A run's surroundings: the folder, the origin and the started subjects.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::http_load::room_name;
 use super::load_report::LoadReport;
 use super::net::AddressPlan;
 use super::options::{Options, USAGE};
@@ -73,6 +75,9 @@ impl Stage {
             let mut load = self.load("http", &self.subjects[index], 64)?;
             warm(&mut load)?;
             let subject = &mut self.subjects[index];
+            if subject.kind.sticks() {
+                check_headers(subject)?;
+            }
             if let Some(entries) = subject.wait_until_replicated(rooms)? {
                 report.say(format!("{}: {entries} rooms in its second node's table", subject.kind.name()));
             }
@@ -129,6 +134,27 @@ impl Stage {
             "subjects": names,
             "versions": self.versions,
         })
+    }
+}
+
+/// Both proxies name themselves in every answer; one that did not would do less work.
+fn check_headers(subject: &Subject) -> io::Result<()> {
+    let mut stream = TcpStream::connect(subject.address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(
+        stream,
+        "GET /http-bind?room={} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n",
+        room_name(0)
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let lower = answer.to_ascii_lowercase();
+    match ["x-proxy-region: bench", "x-proxy-host: ", "x-jitsi-shard: bench-s"]
+        .iter()
+        .find(|name| !lower.contains(**name))
+    {
+        None => Ok(()),
+        Some(name) => Err(io::Error::other(format!("{}: no {name:?} in {answer:?}", subject.kind.name()))),
     }
 }
 

@@ -1,0 +1,108 @@
+//! The inputs.
+
+use prost::Message as _;
+use shardgate_proto::peer as wire;
+
+/// They follow a minimal configuration, unless they begin with their own `[node]`.
+pub(crate) const CONFIGURATIONS: &[&str] = &[
+    "[node]\nid = \"Proxy_1\"\nregion = \"r\"\n[discovery]\nfile = \"discovery.toml\"\n",
+    "[node]\nid = \"a\"\n[discovery]\nfile = \"discovery.toml\"\n",
+    "[frontent]\n",
+    "[frontend]\nlistn = []\n",
+    "[frontend]\nlisten = [\"localhost:80\"]\n",
+    "[frontend]\nworkers = 0\n",
+    "[frontend]\nheader_timeout = \"ten\"\n",
+    "[frontend]\nmax_header_size = \"64 potatoes\"\n",
+    "[backend]\nretries = 99\n",
+    "[stick_table]\nsize = 0\n",
+    "[mesh]\nca = \"ca.pem\"\ncert = \"a.pem\"\nkey = \"a.key\"\n",
+    "[log]\nlevel = \"inof\"\n",
+    "[[admin]]\nlisten = \"127.0.0.1:8405\"\nserve = [\"metric\"]\n",
+    "[pages]\n503 = \"nowhere.html\"\n",
+];
+
+pub(crate) const DISCOVERY_FILES: &[&str] = &[
+    "live_release = 3630\n",
+    "shrads = []\n",
+    "[[shards]]\nname = \"s 1\"\nid = 1\nregion = \"r\"\nrelease = \"release-1\"\naddress = \"127.0.0.1:1\"\n",
+    "[[shards]]\nname = \"s1\"\nid = 1\nregion = \"r\"\nrelease = \"release-1\"\naddress = \"somewhere\"\n",
+    "[[shards]]\nname = \"s1\"\nid = 1\nregion = \"r\"\nrelease = \"release-1\"\naddress = \"127.0.0.1:1\"\nstate = \"up\"\n",
+    "[[shards]]\nname = \"s1\"\nid = 1\nregion = \"r\"\nrelease = \"release-1\"\naddress = \"127.0.0.1:1\"\nweight = 257\n",
+    "[[shards]]\nname = \"s1\"\nid = 1\nregion = \"r\"\nrelease = \"release-1\"\n",
+    "[[peers]]\nid = \"a\"\nregion = \"r\"\naddress = \"127.0.0.1:1\"\n[[peers]]\nid = \"a\"\nregion = \"r\"\naddress = \"127.0.0.1:2\"\n",
+    "[pins]\nAcme = \"release-1\"\n",
+    "[[shards\n",
+];
+
+/// (bytes, as they are shown).
+pub(crate) fn requests() -> Vec<(Vec<u8>, String)> {
+    let text = |text: &str| (text.as_bytes().to_vec(), text.to_owned());
+    let long = |len: usize| "x".repeat(len);
+    vec![
+        text("hello\r\n\r\n"),
+        text("GET / HTTP/9.9\r\n\r\n"),
+        text("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"),
+        text("GET / HTTP/1.1\r\nHost: a\r\nbroken header\r\n\r\n"),
+        text("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+        text("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        text("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        text("GET / HTTP/1.1\r\nHost: a\r\n"),
+        (
+            format!("GET /http-bind?room={} HTTP/1.1\r\nHost: a\r\n\r\n", long(1_100)).into_bytes(),
+            "GET /http-bind?room=(1,100 characters) HTTP/1.1".to_owned(),
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", long(40_000)).into_bytes(),
+            "GET / with a header of 40,000 characters".to_owned(),
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(300)).into_bytes(),
+            "GET / with 300 headers".to_owned(),
+        ),
+        text("GET /http-bind?room=r HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ]
+}
+
+fn envelope(message: wire::envelope::Message) -> Vec<u8> {
+    wire::Envelope { message: Some(message) }.encode_to_vec()
+}
+
+fn entry() -> wire::Entry {
+    wire::Entry {
+        shard: "s1".into(),
+        generation: 1,
+        rank: wire::Rank::Home.into(),
+        created: 1,
+        origin: "a".into(),
+        reason: wire::Reason::Claim.into(),
+    }
+}
+
+fn item(entry: wire::Entry) -> Vec<u8> {
+    let items = vec![wire::Item { key: "k".into(), entry: Some(entry), remaining_ms: 1 }];
+    envelope(wire::envelope::Message::Correction(wire::Correction { items }))
+}
+
+/// (what it is, its body).
+pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
+    use wire::envelope::Message as W;
+    let lease = |key: String| envelope(W::LeaseReport(wire::LeaseReport { leases: vec![wire::Lease { key, remaining_ms: 1 }] }));
+    vec![
+        ("40 bytes of 0xff", vec![0xff; 40]),
+        ("a message of a kind from the future", vec![0xa2, 0x38, 0x00]),
+        ("a lease of an empty key", lease(String::new())),
+        ("a lease of a key of 2,000 bytes", lease("x".repeat(2_000))),
+        (
+            "an update with 2,000 items",
+            envelope(W::Update(wire::Update { through: 1, items: vec![wire::Item::default(); 2_000] })),
+        ),
+        ("an entry on shard \"a b\"", item(wire::Entry { shard: "a b".into(), ..entry() })),
+        ("an entry of origin \"Proxy\"", item(wire::Entry { origin: "Proxy".into(), ..entry() })),
+        ("an entry of rank 9", item(wire::Entry { rank: 9, ..entry() })),
+        ("an entry without a reason", item(wire::Entry { reason: 0, ..entry() })),
+        (
+            "an answer with neither entry nor refusal",
+            envelope(W::ClaimAnswer(wire::ClaimAnswer { id: 1, key: "k".into(), ..wire::ClaimAnswer::default() })),
+        ),
+    ]
+}
