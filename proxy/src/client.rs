@@ -114,12 +114,13 @@ impl Client {
     pub(crate) fn begin_answer(&self, now: Millis) -> Millis {
         self.answer.set(Answer::Going);
         self.body.set(BodyState::Flowing);
-        self.waiting.set(Waiting::Ours);
+        self.progress();
         self.head_began.take().unwrap_or(now)
     }
 
     /// The answer is complete, or given up.
     pub(crate) fn end_answer(&self, now: Millis) {
+        self.forgive();
         self.answer.set(Answer::Ended);
         self.waiting.set(Waiting::Request);
         self.since.set(now);
@@ -136,6 +137,14 @@ impl Client {
     /// What is awaited next is new: its time begins anew.
     pub(crate) fn progress(&self) {
         self.waiting.set(Waiting::Ours);
+        self.forgive();
+    }
+
+    /// A timeout of an exchange that is over, or went on after all, does not count for the next.
+    fn forgive(&self) {
+        if matches!(self.expired.get(), Some(TimeoutKind::Body | TimeoutKind::Server)) {
+            self.expired.set(None);
+        }
     }
 
     pub(crate) fn is_between_requests(&self) -> bool {

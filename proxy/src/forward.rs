@@ -3,6 +3,7 @@
 use crate::backend::{ConnectError, ConnectLimits, PoolLimits, Upstream, connect};
 use crate::body::{AnswerBody, RequestBody, waiting};
 use crate::client::{BodyState, Client};
+use crate::config::Redispatch;
 use crate::counters::TimeoutKind;
 use crate::headers::{Upgrade, upgrade_of};
 use crate::record::Record;
@@ -33,6 +34,9 @@ use tokio::task::unconstrained;
 mod resolve;
 use resolve::{Resolved, resolve};
 
+/// What hyper holds without a further allocation per request.
+pub(crate) const HEADERS_USUAL: usize = 100;
+
 /// How long things may take and how large they may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -56,6 +60,12 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// What is read and written at once at most, per connection and direction; at least 8 KiB.
     pub buffer_bytes_max: usize,
+    /// The most headers of a request.
+    pub headers_max: usize,
+    /// The most conferences of a shard in percent of the average, for new ones.
+    pub balance_percent: u32,
+    /// Whether a request may go to another shard than the one chosen first.
+    pub redispatch: Redispatch,
     /// Client connections of the whole process, tunnels included; at the bound nothing is accepted.
     pub connections_max: usize,
 }
@@ -74,6 +84,9 @@ impl Default for Limits {
             client_fin_timeout: Duration::from_secs(50),
             head_bytes_max: 16 * 1024,
             buffer_bytes_max: 64 * 1024,
+            headers_max: HEADERS_USUAL,
+            balance_percent: 150,
+            redispatch: Redispatch::On,
             connections_max: 2_000_000,
         }
     }
@@ -152,7 +165,7 @@ async fn forward(
             Err(SendError::Failed(failure)) => return Err(failure),
             Err(SendError::Unreached { request, cause }) => (request, cause),
         };
-        if first.is_some() {
+        if first.is_some() || worker.settings.limits.redispatch == Redispatch::Off {
             return Err(cause.into());
         }
         // Once, to another shard. If there is none, the first failure is what happened.

@@ -13,9 +13,6 @@ use std::sync::Arc;
 const TOKEN_SEED: u64 = 1;
 const SHARD_SEED: u64 = 2;
 
-/// HAProxy's `hash-balance-factor`: no shard takes more than this share of the average, in percent.
-const BALANCE_PERCENT: u128 = 150;
-
 /// The hash of a token, as [`place`] wants it.
 #[must_use]
 pub fn token_hash(token: &str) -> u64 {
@@ -44,15 +41,20 @@ impl Candidate {
 pub enum Balance<'a> {
     /// The token alone decides: nothing is stored, so every node must compute the same.
     Hash,
-    /// A shard whose conferences would pass 150 % of its share is passed over; the answer is how many it has.
-    Bounded(&'a dyn Fn(&ShardName) -> u64),
+    /// A shard whose conferences would pass so many percent of its share (HAProxy's `hash-balance-factor`) is passed over.
+    Bounded {
+        /// Percent of the average, by weight.
+        percent: u32,
+        /// How many conferences a shard has.
+        conferences: &'a dyn Fn(&ShardName) -> u64,
+    },
 }
 
 impl std::fmt::Debug for Balance<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Hash => "Hash",
-            Self::Bounded(_) => "Bounded",
+            Self::Bounded { .. } => "Bounded",
         })
     }
 }
@@ -69,16 +71,16 @@ pub fn place<'a>(
         || level.iter().filter(|candidate| candidate.shard.weight > 0 && usable(&candidate.shard));
     match balance {
         Balance::Hash => cheapest(token_hash, candidates()),
-        Balance::Bounded(conferences) => {
+        Balance::Bounded { percent, conferences } => {
             let (mut total, mut weights) = (0_u128, 0_u128);
             for candidate in candidates() {
                 total += u128::from(conferences(&candidate.shard.name));
                 weights += u128::from(candidate.shard.weight);
             }
-            // Not all can be full: were each at its bound, they held 150 % of what they hold. The counts may change between
+            // Not all can be full: were each at its bound, they held more than they hold. The counts may change between
             // the two passes, so the plain hash stands behind it.
             let free = candidates().filter(|candidate| {
-                let share = (total + 1) * BALANCE_PERCENT * u128::from(candidate.shard.weight);
+                let share = (total + 1) * u128::from(percent) * u128::from(candidate.shard.weight);
                 u128::from(conferences(&candidate.shard.name)) < share.div_ceil(100 * weights)
             });
             cheapest(token_hash, free).or_else(|| cheapest(token_hash, candidates()))
@@ -215,7 +217,7 @@ mod tests {
         for token in 0..1000 {
             let load = |name: &ShardName| conferences.get(name.as_str()).copied().unwrap_or(0);
             let chosen =
-                place(token_hash(&format!("room{token}")), &all, &|_| true, Balance::Bounded(&load)).unwrap();
+                place(token_hash(&format!("room{token}")), &all, &|_| true, Balance::Bounded { percent: 150, conferences: &load }).unwrap();
             *conferences.entry(chosen.shard.name.to_string()).or_default() += 1;
             let total: u64 = conferences.values().sum();
             for (name, weight) in [("s1", 256), ("s2", 256), ("s3", 256), ("s4", 128)] {
@@ -231,7 +233,7 @@ mod tests {
     #[test]
     fn nobody_usable() {
         assert!(place(1, &level(&[("s1", 0)]), &|_| true, Balance::Hash).is_none());
-        assert!(place(1, &level(&[("s1", 1)]), &|_| false, Balance::Bounded(&|_| 0)).is_none());
+        assert!(place(1, &level(&[("s1", 1)]), &|_| false, Balance::Bounded { percent: 150, conferences: &|_| 0 }).is_none());
         assert!(place(1, &[], &|_| true, Balance::Hash).is_none());
     }
 }

@@ -146,6 +146,8 @@ pub struct Outlook<'a> {
     pub suspect: &'a dyn Fn(&ShardName) -> bool,
     /// How many conferences a shard has, in the whole mesh.
     pub conferences: &'a dyn Fn(&ShardName) -> u64,
+    /// The most conferences of a shard in percent of the average.
+    pub balance_percent: u32,
     /// A number that differs from request to request: it spreads those without a token.
     pub nonce: u64,
 }
@@ -188,7 +190,7 @@ pub fn decide(
         Some(failed) => NeedsClaim::Down { failed: failed.clone() },
         None => NeedsClaim::Join,
     };
-    let balance = if stores { Balance::Bounded(outlook.conferences) } else { Balance::Hash };
+    let balance = if stores { Balance::Bounded { percent: outlook.balance_percent, conferences: outlook.conferences } } else { Balance::Hash };
     let (shard, why) = choose(key, topology, outlook, balance)?;
     Ok(Decision { shard, why, claim })
 }

@@ -4,6 +4,7 @@ use super::section::Section;
 use super::tree::Item;
 use super::value;
 use super::write;
+use crate::worker::ForwardedProto;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -64,6 +65,8 @@ pub struct FrontendConfig {
     pub client_fin: Duration,
     /// Bytes of a request's head, else 400. Default 16 KiB, HAProxy's buffer.
     pub max_header_size: usize,
+    /// What shards are told in `X-Forwarded-Proto`. Default https: before the nodes stands what ends TLS, as at Jitsi.
+    pub forwarded_proto: ForwardedProto,
     /// Headers of a request, else 400. Default 100, HAProxy's `tune.http.maxhdr` less one.
     pub max_headers: usize,
 }
@@ -80,6 +83,7 @@ impl Default for FrontendConfig {
             keepalive_timeout: Duration::from_secs(60),
             client_fin: Duration::from_secs(50),
             max_header_size: 16 << 10,
+            forwarded_proto: ForwardedProto::Https,
             max_headers: 100,
         }
     }
@@ -113,6 +117,12 @@ impl FrontendConfig {
             max_header_size: section
                 .get("max_header_size", value::size(8 << 10..=1 << 20))
                 .unwrap_or(default.max_header_size),
+            forwarded_proto: section
+                .get(
+                    "forwarded_proto",
+                    value::word(&[("http", ForwardedProto::Http), ("https", ForwardedProto::Https)]),
+                )
+                .unwrap_or(default.forwarded_proto),
             max_headers: section
                 .get("max_headers", value::integer(16..=1_000))
                 .unwrap_or(default.max_headers),
@@ -142,6 +152,11 @@ impl fmt::Display for FrontendConfig {
         writeln!(f, "keepalive_timeout = {}", write::duration(self.keepalive_timeout))?;
         writeln!(f, "client_fin = {}", write::duration(self.client_fin))?;
         writeln!(f, "max_header_size = {}", write::size(self.max_header_size))?;
+        let proto = match self.forwarded_proto {
+            ForwardedProto::Http => "http",
+            ForwardedProto::Https => "https",
+        };
+        writeln!(f, "forwarded_proto = \"{proto}\"")?;
         writeln!(f, "max_headers = {}", self.max_headers)
     }
 }

@@ -5,7 +5,6 @@ use super::value;
 use super::write;
 use crate::access_log::AccessLogTarget;
 use std::fmt;
-use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -17,10 +16,6 @@ const LEVEL: &str = "a level (off, error, warn, info, debug, trace) or levels pe
 pub struct LogConfig {
     /// One line per request. Default off: it holds room names, which are personal.
     pub access: AccessLogTarget,
-    /// How much of it a worker gathers before it writes. Default 32 KiB: some hundred lines to a system call.
-    pub access_buffer: usize,
-    /// How long a line may wait in there. Default 1 s, so that a tail is current.
-    pub access_flush: Duration,
     /// Which events are told: a `tracing` filter. Default `info`.
     pub level: String,
 }
@@ -29,8 +24,6 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             access: AccessLogTarget::Off,
-            access_buffer: 32 << 10,
-            access_flush: Duration::from_secs(1),
             level: "info".to_owned(),
         }
     }
@@ -46,13 +39,8 @@ impl LogConfig {
             "stdout" => AccessLogTarget::Stdout,
             path => AccessLogTarget::File(section.resolve("access", path)),
         });
-        let flush = value::duration(Duration::from_millis(10)..=Duration::from_secs(60));
         let config = Self {
             access: access.unwrap_or(default.access),
-            access_buffer: section
-                .get("access_buffer", value::size(4 << 10..=16 << 20))
-                .unwrap_or(default.access_buffer),
-            access_flush: section.get("access_flush", flush).unwrap_or(default.access_flush),
             level: section.get("level", value::text(LEVEL, level)).unwrap_or(default.level),
         };
         section.finish();
@@ -75,8 +63,6 @@ impl fmt::Display for LogConfig {
             AccessLogTarget::Stdout => writeln!(f, "access = \"stdout\"")?,
             AccessLogTarget::File(path) => writeln!(f, "access = {}", write::path(path))?,
         }
-        writeln!(f, "access_buffer = {}", write::size(self.access_buffer))?;
-        writeln!(f, "access_flush = {}", write::duration(self.access_flush))?;
         writeln!(f, "level = {}", write::text(&self.level))
     }
 }

@@ -84,6 +84,7 @@ fn with_outlook<T>(worker: &Worker, excluded: Option<&ShardName>, ask: impl FnOn
         excluded,
         suspect: &|name| worker.is_suspect(name),
         conferences: &|name| worker.table.conferences(name),
+        balance_percent: worker.settings.limits.balance_percent,
         nonce: worker.nonce(),
     })
 }

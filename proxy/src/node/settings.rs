@@ -6,7 +6,7 @@ use shardgate_peering::{Environment, IdentityFiles, MeshConfig, core};
 
 use super::NodeError;
 use crate::config::Config;
-use crate::worker::{ForwardedProto, FrontendConfig, WorkersConfig};
+use crate::worker::{FrontendConfig, WorkersConfig};
 use crate::{ConnectLimits, Limits, Pages, PoolLimits};
 
 pub(super) fn table(config: &Config) -> core::Config {
@@ -40,7 +40,7 @@ pub(super) fn workers(config: &Config) -> Result<WorkersConfig, NodeError> {
     let frontend = |(index, address): (usize, &std::net::SocketAddr)| FrontendConfig {
         name: format!("http-{}", index + 1),
         address: *address,
-        forwarded_proto: ForwardedProto::Https,
+        forwarded_proto: config.frontend.forwarded_proto,
     };
     let mut pages = Pages::default();
     for (status, page) in config.pages.iter() {
@@ -49,6 +49,7 @@ pub(super) fn workers(config: &Config) -> Result<WorkersConfig, NodeError> {
     Ok(WorkersConfig {
         threads: config.frontend.workers.count(),
         frontends: config.frontend.listen.iter().enumerate().map(frontend).collect(),
+        backlog: config.frontend.backlog,
         region: config.node.region.clone(),
         host: config.node.host_name.clone(),
         limits: limits(config),
@@ -70,6 +71,9 @@ fn limits(config: &Config) -> Limits {
         tunnel_timeout: backend.tunnel_timeout,
         client_fin_timeout: frontend.client_fin,
         head_bytes_max: frontend.max_header_size,
+        headers_max: frontend.max_headers,
+        balance_percent: backend.balance_factor,
+        redispatch: backend.redispatch,
         connections_max: frontend.max_connections,
         ..Limits::default()
     }

@@ -7,7 +7,7 @@ use crate::access_log::{AccessLog, AccessLogError, AccessLogTarget, LogWriter};
 use crate::backend::{Pool, Suspects};
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::forward::Limits;
+use crate::forward::{HEADERS_USUAL, Limits};
 use crate::frontend::Frontend;
 use crate::headers::Marks;
 use crate::rescue::Pages;
@@ -31,9 +31,6 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
-
-/// Connections that the kernel keeps for a worker until it accepts them.
-const BACKLOG: i32 = 4096;
 
 /// What shards are told in `X-Forwarded-Proto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +59,8 @@ pub struct WorkersConfig {
     pub threads: NonZeroUsize,
     /// Where to listen.
     pub frontends: Vec<FrontendConfig>,
+    /// Connections that the kernel keeps for one listener of one worker until it accepts them.
+    pub backlog: u32,
     /// The own region: its shards are preferred, and `X-Proxy-Region` names it.
     pub region: RegionName,
     /// The own host's name, for `X-Proxy-Host`.
@@ -140,12 +139,13 @@ impl Workers {
         table: &TableHandle,
         snapshots: &watch::Receiver<Arc<Snapshot>>,
     ) -> Result<Running, StartError> {
-        let WorkersConfig { threads, frontends, region, host, limits, routing, pages, access_log } = config;
+        let WorkersConfig { threads, frontends, backlog, region, host, limits, routing, pages, access_log } =
+            config;
         if limits.buffer_bytes_max < 8192 {
             return Err(StartError::Buffer { bytes: limits.buffer_bytes_max });
         }
         let marks = Marks::new(region.as_str(), &host).ok_or(StartError::Host { host })?;
-        let (addresses, listeners) = listen(&frontends, threads.get())?;
+        let (addresses, listeners) = listen(&frontends, threads.get(), backlog)?;
         let settings = Arc::new(Settings { region, marks, routing, limits, pages });
         let log = LogWriter::start(&access_log)?;
         let counters = Counters::new(threads.get());
@@ -283,6 +283,9 @@ fn client_http(limits: &Limits) -> server::conn::http1::Builder {
         .auto_date_header(false)
         .max_header_size(limits.head_bytes_max)
         .max_buf_size(limits.buffer_bytes_max.max(limits.head_bytes_max));
+    if limits.headers_max != HEADERS_USUAL {
+        http.max_headers(limits.headers_max);
+    }
     http
 }
 
@@ -313,7 +316,11 @@ fn registered(listeners: Vec<(FrontendConfig, TcpListener)>) -> io::Result<Regis
 type Listeners = Vec<Vec<(FrontendConfig, TcpListener)>>;
 
 /// Binds each frontend once per worker; the kernel spreads connections over them.
-fn listen(frontends: &[FrontendConfig], workers: usize) -> Result<(Vec<SocketAddr>, Listeners), StartError> {
+fn listen(
+    frontends: &[FrontendConfig],
+    workers: usize,
+    backlog: u32,
+) -> Result<(Vec<SocketAddr>, Listeners), StartError> {
     let mut addresses = Vec::new();
     let mut listeners: Listeners = (0..workers).map(|_| Vec::new()).collect();
     for frontend in frontends {
@@ -329,7 +336,7 @@ fn listen(frontends: &[FrontendConfig], workers: usize) -> Result<(Vec<SocketAdd
         let mut address = frontend.address;
         for worker in &mut listeners {
             let socket = socket(address, Sharing::AmongWorkers).map_err(failed)?;
-            socket.listen(BACKLOG).map_err(failed)?;
+            socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(failed)?;
             let listener = TcpListener::from(socket);
             address = listener.local_addr().map_err(failed)?;
             worker.push((frontend.clone(), listener));

@@ -99,6 +99,7 @@ pub(crate) fn config(limits: Limits) -> WorkersConfig {
     WorkersConfig {
         threads: NonZeroUsize::new(2).unwrap(),
         frontends: vec![frontend],
+        backlog: 128,
         region: RegionName::parse("here").unwrap(),
         host: "node".to_owned(),
         limits,

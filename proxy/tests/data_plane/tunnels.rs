@@ -137,12 +137,12 @@ async fn tunnels_follow_their_conference() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_tunnels_end() {
-    let short = Duration::from_millis(200);
+    let short = Duration::from_millis(400);
     let (node, _first, _second) = two_shards(Limits { tunnel_timeout: short, ..limits() }).await;
     let (mut silent, _) = tunnel(&node, "one").await;
     let (mut busy, _) = tunnel(&node, "two").await;
     for _ in 0..10 {
-        tokio::time::sleep(short / 4).await;
+        tokio::time::sleep(short / 8).await;
         busy.send("x").await;
         assert_eq!(busy.exactly(1).await, b"x");
     }

@@ -29,7 +29,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "[frontend]\nlistn = [\"0.0.0.0:80\"]\nthreads = 2\n",
-        "c.toml:7:1: unknown field frontend.listn, did you mean frontend.listen?\nc.toml:8:1: unknown field frontend.threads, expected one of listen, workers, backlog, max_connections, header_timeout, client_timeout, keepalive_timeout, client_fin, max_header_size, max_headers",
+        "c.toml:7:1: unknown field frontend.listn, did you mean frontend.listen?\nc.toml:8:1: unknown field frontend.threads, expected one of listen, workers, backlog, max_connections, header_timeout, client_timeout, keepalive_timeout, client_fin, max_header_size, forwarded_proto, max_headers",
     ),
     ("[frontend]\nlisten = []\n", "c.toml:7:10: frontend.listen is [], expected at least one address"),
     (
@@ -126,8 +126,8 @@ const CASES: &[(&str, &str)] = &[
         "c.toml:7:7: pages.dir is \"lost\", expected the path of a folder that holds at least one of 400.html 403.html 408.html 429.html 500.html 502.html 503.html 504.html",
     ),
     (
-        "[log]\nlevel = \"inof\"\naccess = true\naccess_buffer = \"1B\"\n",
-        "c.toml:8:10: log.access is true, expected \"off\", \"stdout\" or the path of a file\nc.toml:9:17: log.access_buffer is \"1B\", expected a size such as \"64KiB\" (units B, KiB, MiB, GiB) from 4KiB to 16MiB\nc.toml:7:9: log.level is \"inof\", expected a level (off, error, warn, info, debug, trace) or levels per module, such as \"info,shardgate_peering=debug\"",
+        "[log]\nlevel = \"inof\"\naccess = true\n",
+        "c.toml:8:10: log.access is true, expected \"off\", \"stdout\" or the path of a file\nc.toml:7:9: log.level is \"inof\", expected a level (off, error, warn, info, debug, trace) or levels per module, such as \"info,shardgate_peering=debug\"",
     ),
     (
         "[log]\nlevel = \"\"\n",
