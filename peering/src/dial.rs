@@ -14,9 +14,9 @@ use crate::driver::LinkEvent;
 use crate::mesh::{Established, PeerAddress, Side};
 use crate::tls::{Environment, dns_name};
 
-/// First and longest pause between two dials.
+/// First and longest pause between two dials: with the 3 s of a dial itself, a cut that heals is found healed within 5 s.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// The side with the higher name gives the other one this head start, so that they seldom collide.
 const HEAD_START: Duration = Duration::from_millis(150);
 
@@ -44,7 +44,13 @@ impl Dialer {
             if self.connected.wait_for(|connected| !connected).await.is_err() {
                 return;
             }
-            match self.dial().await {
+            let mut connected = self.connected.clone();
+            let dialled = tokio::select! {
+                dialled = self.dial() => dialled,
+                // The peer was faster: what is still under way would only replace its connection.
+                _ = connected.wait_for(|connected| *connected) => continue,
+            };
+            match dialled {
                 Ok(connection) => {
                     let lived = std::time::Instant::now();
                     let (peer, dialled) = (self.peer.id.clone(), connection.clone());

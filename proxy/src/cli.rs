@@ -16,8 +16,13 @@ const REFUSED: u8 = 1;
 
 /// Global mesh sharding ingress: people who join the same conference meet, wherever they come in.
 #[derive(Debug, Parser)]
-#[command(name = "shardgate", version, max_term_width = 110, after_help = "Start with `shardgate dev`: a mesh on this machine, \
-with a room page to try.")]
+#[command(
+    name = "shardgate",
+    version,
+    max_term_width = 110,
+    after_help = "Start with `shardgate dev`: a mesh on this machine, \
+with a room page to try."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -74,7 +79,7 @@ enum PkiCommand {
     Issue {
         #[command(flatten)]
         common: PkiArgs,
-        /// The node's name, as in its [node] id.
+        /// The node's name, as `id` in its `node` section.
         #[arg(long)]
         peer: String,
     },
@@ -85,7 +90,7 @@ struct PkiArgs {
     /// Where the CA is.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// The environment, as in [node] environment; certificates of another one are refused.
+    /// The environment, as in the `node` section; certificates of another one are refused.
     #[arg(long)]
     environment: String,
 }

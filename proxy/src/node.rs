@@ -162,7 +162,11 @@ fn follow_peers(
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
 ) -> (watch::Receiver<Vec<PeerAddress>>, JoinHandle<()>) {
     let addresses = |snapshot: &Snapshot| -> Vec<PeerAddress> {
-        snapshot.peers().iter().map(|peer| PeerAddress { id: peer.id.clone(), address: peer.address }).collect()
+        snapshot
+            .peers()
+            .iter()
+            .map(|peer| PeerAddress { id: peer.id.clone(), address: peer.address })
+            .collect()
     };
     let (peers, listed) = watch::channel(addresses(&snapshots.borrow_and_update()));
     let task = tokio::spawn(async move {

@@ -216,8 +216,13 @@ mod tests {
         let mut conferences: HashMap<String, u64> = HashMap::new();
         for token in 0..1000 {
             let load = |name: &ShardName| conferences.get(name.as_str()).copied().unwrap_or(0);
-            let chosen =
-                place(token_hash(&format!("room{token}")), &all, &|_| true, Balance::Bounded { percent: 150, conferences: &load }).unwrap();
+            let chosen = place(
+                token_hash(&format!("room{token}")),
+                &all,
+                &|_| true,
+                Balance::Bounded { percent: 150, conferences: &load },
+            )
+            .unwrap();
             *conferences.entry(chosen.shard.name.to_string()).or_default() += 1;
             let total: u64 = conferences.values().sum();
             for (name, weight) in [("s1", 256), ("s2", 256), ("s3", 256), ("s4", 128)] {
@@ -233,7 +238,15 @@ mod tests {
     #[test]
     fn nobody_usable() {
         assert!(place(1, &level(&[("s1", 0)]), &|_| true, Balance::Hash).is_none());
-        assert!(place(1, &level(&[("s1", 1)]), &|_| false, Balance::Bounded { percent: 150, conferences: &|_| 0 }).is_none());
+        assert!(
+            place(
+                1,
+                &level(&[("s1", 1)]),
+                &|_| false,
+                Balance::Bounded { percent: 150, conferences: &|_| 0 }
+            )
+            .is_none()
+        );
         assert!(place(1, &[], &|_| true, Balance::Hash).is_none());
     }
 }

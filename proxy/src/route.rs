@@ -190,7 +190,11 @@ pub fn decide(
         Some(failed) => NeedsClaim::Down { failed: failed.clone() },
         None => NeedsClaim::Join,
     };
-    let balance = if stores { Balance::Bounded { percent: outlook.balance_percent, conferences: outlook.conferences } } else { Balance::Hash };
+    let balance = if stores {
+        Balance::Bounded { percent: outlook.balance_percent, conferences: outlook.conferences }
+    } else {
+        Balance::Hash
+    };
     let (shard, why) = choose(key, topology, outlook, balance)?;
     Ok(Decision { shard, why, claim })
 }

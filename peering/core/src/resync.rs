@@ -70,7 +70,7 @@ impl Node {
         let own = self.config.incarnation;
         let resume =
             hello.resume.filter(|resume| resume.incarnation == own && self.log.reaches(resume.through));
-        session.pushed = resume.map_or(self.log.head(), |resume| resume.through);
+        session.pushed = resume.map_or_else(|| self.log.head(), |resume| resume.through);
         session.acked = session.pushed;
         if resume.is_some() {
             self.stats.resyncs_resumed += 1;

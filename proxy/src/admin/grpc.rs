@@ -30,7 +30,10 @@ struct Service {
 impl Admin for Service {
     type TableStream = Pin<Box<dyn Stream<Item = Result<wire::TableEntry, Status>> + Send>>;
 
-    async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        _: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusResponse>, Status> {
         let parts = &self.parts;
         let mesh = parts.table.status().await;
         let snapshot = parts.discovery.current();
@@ -80,11 +83,16 @@ impl Admin for Service {
         }))
     }
 
-    async fn table(&self, request: Request<wire::TableRequest>) -> Result<Response<Self::TableStream>, Status> {
+    async fn table(
+        &self,
+        request: Request<wire::TableRequest>,
+    ) -> Result<Response<Self::TableStream>, Status> {
         let wanted = request.into_inner().key;
         let wanted = match wanted.as_str() {
             "" => None,
-            text => Some(StickKey::parse(text).map_err(|error| Status::invalid_argument(format!("key: {error}")))?),
+            text => Some(
+                StickKey::parse(text).map_err(|error| Status::invalid_argument(format!("key: {error}")))?,
+            ),
         };
         let table = self.parts.table.clone();
         let (rows, stream) = mpsc::channel(PAGE);
@@ -111,11 +119,12 @@ impl Admin for Service {
     ) -> Result<Response<wire::CloseTunnelsResponse>, Status> {
         use wire::close_tunnels_request::Which as Wanted;
         let which = match request.into_inner().which {
-            Some(Wanted::Key(key)) => {
-                Which::Key(StickKey::parse(&key).map_err(|error| Status::invalid_argument(format!("key: {error}")))?)
-            }
+            Some(Wanted::Key(key)) => Which::Key(
+                StickKey::parse(&key).map_err(|error| Status::invalid_argument(format!("key: {error}")))?,
+            ),
             Some(Wanted::Shard(shard)) => Which::Shard(
-                ShardName::parse(&shard).map_err(|error| Status::invalid_argument(format!("shard: {error}")))?,
+                ShardName::parse(&shard)
+                    .map_err(|error| Status::invalid_argument(format!("shard: {error}")))?,
             ),
             None => return Err(Status::invalid_argument("which: missing, expected key or shard")),
         };

@@ -41,7 +41,9 @@ async fn balanced(State((parts, switch)): State<Balanced>) -> Answer {
     match (switch, parts.not_ready()) {
         (Switch::Up, None) => (StatusCode::OK, "up\n".to_owned()),
         (Switch::Up, Some(reason)) => (StatusCode::SERVICE_UNAVAILABLE, format!("down: {reason}\n")),
-        (Switch::Down, _) => (StatusCode::SERVICE_UNAVAILABLE, "down: switched off by an operator\n".to_owned()),
+        (Switch::Down, _) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "down: switched off by an operator\n".to_owned())
+        }
     }
 }
 

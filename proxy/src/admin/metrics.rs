@@ -93,7 +93,8 @@ impl Writer<'_> {
     ) -> Written {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (value, number) in values {
-            ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX)).encode(family.encode_family(&[(label, value)])?)?;
+            ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX))
+                .encode(family.encode_family(&[(label, value)])?)?;
         }
         Ok(())
     }
@@ -158,9 +159,10 @@ impl Reading {
         let stats = &self.mesh.stats;
         out.gauge("table_entries", "Live entries", i64::try_from(self.mesh.entries).unwrap_or(i64::MAX))?;
         let snapshot = self.parts.discovery.current();
-        let shards = snapshot.shards().iter().map(|shard| {
-            (shard.name.as_str(), self.parts.table.conferences(&shard.name))
-        });
+        let shards = snapshot
+            .shards()
+            .iter()
+            .map(|shard| (shard.name.as_str(), self.parts.table.conferences(&shard.name)));
         out.gauges("shard_conferences", "Conferences on a shard over the whole mesh", "shard", shards)?;
         for (name, help, value) in [
             ("table_claims", "Claims of this node's requests", stats.claims),
@@ -193,8 +195,18 @@ impl Reading {
         };
         let reconciled = each(|view| u64::from(view.link == LinkState::Reconciled));
         out.gauges("peer_reconciled", "1 when the peer has taught us and updates flow", "peer", reconciled)?;
-        out.gauges("peer_ready", "1 when the peer says that it is ready", "peer", each(|view| u64::from(view.ready)))?;
-        out.gauges("peer_behind", "Own updates the peer has not acknowledged", "peer", each(|view| view.behind))?;
+        out.gauges(
+            "peer_ready",
+            "1 when the peer says that it is ready",
+            "peer",
+            each(|view| u64::from(view.ready)),
+        )?;
+        out.gauges(
+            "peer_behind",
+            "Own updates the peer has not acknowledged",
+            "peer",
+            each(|view| view.behind),
+        )?;
         out.gauges("peer_rtt_milliseconds", "Smoothed round trip", "peer", each(|view| view.rtt_ms))?;
         let ends = self.links.ends.iter().map(|(reason, number)| (*reason, *number));
         out.counters("peer_connection_ends", "Ended and refused connections", "reason", ends)?;

@@ -77,7 +77,9 @@ impl AdminParts {
         }
         match self.table.readiness() {
             Readiness::Ready { .. } => None,
-            Readiness::NotReady { waiting_for } if waiting_for.is_empty() => Some("mesh: starting".to_owned()),
+            Readiness::NotReady { waiting_for } if waiting_for.is_empty() => {
+                Some("mesh: starting".to_owned())
+            }
             Readiness::NotReady { waiting_for } => {
                 let names: Vec<&str> = waiting_for.iter().map(|peer| peer.as_str()).collect();
                 Some(format!("mesh: not reconciled with {}", names.join(", ")))

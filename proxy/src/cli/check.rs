@@ -18,7 +18,8 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     match shardgate_discovery::read_file(&config.discovery.file) {
         Ok(snapshot) => {
             let live = snapshot.live_release().map_or("none", |release| release.as_str());
-            let (shards, peers, pins) = (snapshot.shards().len(), snapshot.peers().len(), snapshot.pins().count());
+            let (shards, peers, pins) =
+                (snapshot.shards().len(), snapshot.peers().len(), snapshot.pins().count());
             println!("# discovery: {shards} shards, {peers} peers, live release {live}, {pins} pins");
             for warning in snapshot.warnings() {
                 println!("# warning: {warning}");

@@ -22,10 +22,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            access: AccessLogTarget::Off,
-            level: "info".to_owned(),
-        }
+        Self { access: AccessLogTarget::Off, level: "info".to_owned() }
     }
 }
 

@@ -94,7 +94,10 @@ fn file_then_environment_then_set() {
     assert_eq!(retries(&[("SHARDGATE_BACKEND__RETRIES", "2")], &[]), 2);
     assert_eq!(retries(&[("SHARDGATE_BACKEND__RETRIES", "2")], &["backend.retries=4"]), 4);
     assert_eq!(retries(&[], &["backend.retries=4", "backend.retries=5"]), 5);
-    assert_eq!(retries(&[("SHARDGATEX", "2"), ("HOME", "/root"), ("SHARDGATE_SERVICE_HOST", "10.0.0.1")], &[]), 1);
+    assert_eq!(
+        retries(&[("SHARDGATEX", "2"), ("HOME", "/root"), ("SHARDGATE_SERVICE_HOST", "10.0.0.1")], &[]),
+        1
+    );
 }
 
 #[test]

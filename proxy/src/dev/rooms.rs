@@ -1,7 +1,7 @@
 //! The rooms of one built-in shard: who is in them, and what reaches whom. In memory only; a shard that is started again
 //! is empty, as a Prosody is.
 //!
-//! Bounds: [`ROOMS_MAX`], [`MEMBERS_MAX`] (beyond either, nobody is let in and told so), [`QUEUE_MAX`] frames waiting for
+//! Bounds: [`ROOMS_MAX`], [`MEMBERS_MAX`] (beyond either, nobody is let in and told so), `QUEUE_MAX` frames waiting for
 //! one member (beyond, that member alone is put out and comes back by itself).
 
 use std::collections::BTreeMap;

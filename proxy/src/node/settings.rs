@@ -62,7 +62,11 @@ pub(super) fn workers(config: &Config) -> Result<WorkersConfig, NodeError> {
 fn limits(config: &Config) -> Limits {
     let (frontend, backend) = (&config.frontend, &config.backend);
     Limits {
-        connect: ConnectLimits { timeout: backend.connect_timeout, retries: backend.retries, ..ConnectLimits::default() },
+        connect: ConnectLimits {
+            timeout: backend.connect_timeout,
+            retries: backend.retries,
+            ..ConnectLimits::default()
+        },
         pool: PoolLimits { idle_per_shard: backend.max_idle_per_shard, idle_timeout: backend.idle_timeout },
         head_timeout: frontend.header_timeout,
         keep_alive_timeout: frontend.keepalive_timeout,

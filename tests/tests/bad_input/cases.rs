@@ -86,7 +86,9 @@ fn item(entry: wire::Entry) -> Vec<u8> {
 /// (what it is, its body).
 pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
     use wire::envelope::Message as W;
-    let lease = |key: String| envelope(W::LeaseReport(wire::LeaseReport { leases: vec![wire::Lease { key, remaining_ms: 1 }] }));
+    let lease = |key: String| {
+        envelope(W::LeaseReport(wire::LeaseReport { leases: vec![wire::Lease { key, remaining_ms: 1 }] }))
+    };
     vec![
         ("40 bytes of 0xff", vec![0xff; 40]),
         ("a message of a kind from the future", vec![0xa2, 0x38, 0x00]),
@@ -102,7 +104,11 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("an entry without a reason", item(wire::Entry { reason: 0, ..entry() })),
         (
             "an answer with neither entry nor refusal",
-            envelope(W::ClaimAnswer(wire::ClaimAnswer { id: 1, key: "k".into(), ..wire::ClaimAnswer::default() })),
+            envelope(W::ClaimAnswer(wire::ClaimAnswer {
+                id: 1,
+                key: "k".into(),
+                ..wire::ClaimAnswer::default()
+            })),
         ),
     ]
 }

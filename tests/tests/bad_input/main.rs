@@ -1,5 +1,6 @@
 //! What bad input gets: `ops/doc/bad-input.md` is what the real binary, and the frame decoder, say today. With
 //! `SHARDGATE_REGENERATE=1` the table is written anew; a change of a message shows as a change of that file.
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -49,7 +50,11 @@ fn bad_input_gets_the_documented_message() {
 fn cell(text: &str) -> String {
     let text = text.replace('|', "\\|").replace('\r', "␍").replace('\n', "␊");
     let text: String = text.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
-    if text.chars().count() > 240 { format!("`{}…`", text.chars().take(240).collect::<String>()) } else { format!("`{text}`") }
+    if text.chars().count() > 240 {
+        format!("`{}…`", text.chars().take(240).collect::<String>())
+    } else {
+        format!("`{text}`")
+    }
 }
 
 fn binary() -> PathBuf {
@@ -110,7 +115,9 @@ fn free() -> SocketAddr {
 fn start() -> Node {
     let folder = tempfile::tempdir().unwrap();
     let (address, admin, nobody) = (free(), free(), free());
-    let shard = format!("[[shards]]\nname = \"s1\"\nid = 1\nregion = \"r\"\nrelease = \"release-1\"\naddress = \"{nobody}\"\n");
+    let shard = format!(
+        "[[shards]]\nname = \"s1\"\nid = 1\nregion = \"r\"\nrelease = \"release-1\"\naddress = \"{nobody}\"\n"
+    );
     fs::write(folder.path().join("discovery.toml"), shard).unwrap();
     let limits = format!(
         "[frontend]\nlisten = [\"{address}\"]\nworkers = 1\nheader_timeout = \"300ms\"\nclient_timeout = \"300ms\"\n\
@@ -140,7 +147,9 @@ fn ask(address: SocketAddr, bytes: &[u8]) -> String {
     while let Ok(read @ 1..) = stream.read(&mut buffer) {
         answer.extend_from_slice(&buffer[..read]);
         let text = String::from_utf8_lossy(&answer);
-        let complete = text.split_once("\r\n\r\n").is_some_and(|(_, body)| !body.is_empty() || text.contains("ength: 0"));
+        let complete = text
+            .split_once("\r\n\r\n")
+            .is_some_and(|(_, body)| !body.is_empty() || text.contains("ength: 0"));
         if complete {
             break;
         }
@@ -160,7 +169,10 @@ fn requests() -> Vec<(String, String)> {
     };
     let list = cases::requests().iter().map(answer).collect();
     // The node still serves: its only shard is not there, and it says so.
-    assert!(ask(node.address, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").starts_with("HTTP/1.1 503"));
+    assert!(
+        ask(node.address, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .starts_with("HTTP/1.1 503")
+    );
     list
 }
 
