@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::entry::{Rank, Reason};
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::input::{ClaimReason, ClaimToken};
+use crate::lease::Told;
 use crate::message::{Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Message};
 use crate::node::Node;
 use crate::output::{Claimed, Output, Unstored};
@@ -86,7 +87,7 @@ impl Node {
         self.stats.claims += 1;
         let asked = Asked::from_input(reason);
         if let Some(shard) = self.table.shard(&key).filter(|shard| asked.settled_by(shard)).cloned() {
-            self.used(now, &key);
+            self.used(now, &key, Told::NotYet);
             self.answer(token, Claimed::Stick { shard });
             return;
         }
@@ -164,7 +165,7 @@ impl Node {
                 if rank == Rank::Alone && self.lone.len() < LONE_MAX {
                     self.lone.insert(key.clone());
                 }
-                self.used(now, key);
+                self.used(now, key, Told::ByClaim);
                 if let Some(shard) = entry.shard {
                     for token in waiters {
                         self.answer(token, Claimed::Stick { shard: shard.clone() });
@@ -221,7 +222,7 @@ impl Node {
     /// The home's answer has been merged: everybody who waits gets what the table says.
     fn finish(&mut self, now: Now, key: &StickKey) {
         let Some(pending) = self.take_pending_if(key, |_| true) else { return };
-        self.used(now, key);
+        self.used(now, key, Told::ByClaim);
         match self.table.shard(key).cloned() {
             Some(shard) => {
                 for token in pending.waiters {
@@ -296,6 +297,11 @@ impl Node {
     pub(crate) fn reclaim_lone(&mut self, now: Now, peer: &PeerId) {
         if self.lone.is_empty() {
             return;
+        }
+        // What this node is the home of by now needs nobody's consent.
+        let mine: Vec<StickKey> = self.lone.iter().filter(|key| self.is_home_of(key)).cloned().collect();
+        for key in mine {
+            self.lone.remove(&key);
         }
         let budget = self.config.claims_max;
         let keys: Vec<StickKey> = self

@@ -16,6 +16,7 @@ use crate::update_log::LogKind;
 /// What this node itself knows of the use of keys: requests and open sessions here.
 #[derive(Debug, Default)]
 pub(crate) struct Uses {
+    /// Each of them stands in `due` at its [`Use::next`], and perhaps once more later, which is passed over.
     keys: BTreeMap<StickKey, Use>,
     due: Timers,
     /// Open sessions per key and shard.
@@ -26,10 +27,21 @@ pub(crate) struct Uses {
 struct Use {
     /// The end of the lease by the last use here.
     lease: Instant,
-    /// When it was last reported to the home.
+    /// Whether the home knows of it.
+    told: Told,
+    /// When the home last heard of the key.
     reported: Instant,
-    /// It stands in `due`.
-    queued: bool,
+    /// When to look at it again.
+    next: Instant,
+}
+
+/// Whether the home already knows of a use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It answered a claim for it.
+    ByClaim,
+    /// It is to be reported.
+    NotYet,
 }
 
 impl Uses {
@@ -48,20 +60,33 @@ impl Uses {
 }
 
 impl Node {
-    /// A request of this node used the key, or its claim was answered: the home learns of it within half a ttl.
-    pub(crate) fn used(&mut self, now: Now, key: &StickKey) {
+    /// A request of this node used the key. The home learns of it at once, or half a ttl after it last heard: any later, and a
+    /// lease that it was told of just before its end could run out meanwhile.
+    pub(crate) fn used(&mut self, now: Now, key: &StickKey, told: Told) {
         let lease = now.mono + self.config.ttl_ms;
         let Some(slot) = self.table.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) else { return };
         slot.lease = slot.lease.max(lease);
-        let half_ms = self.config.ttl_ms / 2;
-        let known =
-            self.uses.keys.entry(key.clone()).or_insert(Use { lease, reported: now.mono, queued: false });
-        known.lease = lease;
-        if !known.queued {
-            known.queued = true;
-            let at = (known.reported + half_ms).max(now.mono);
-            self.uses.due.push(at, self.config.timer_grain_ms(), key.clone());
+        if let Some(known) = self.uses.keys.get_mut(key) {
+            known.lease = lease;
+            match told {
+                Told::ByClaim => known.reported = now.mono,
+                Told::NotYet => {
+                    known.told = told;
+                    let at = (known.reported + self.config.ttl_ms / 2).max(now.mono);
+                    if at < known.next {
+                        known.next = at;
+                        self.uses.due.push(at, self.config.timer_grain_ms(), key.clone());
+                    }
+                }
+            }
+            return;
         }
+        let (reported, next) = match told {
+            Told::ByClaim => (now.mono, now.mono + self.config.ttl_ms / 2),
+            Told::NotYet => (Instant(0), now.mono),
+        };
+        self.uses.keys.insert(key.clone(), Use { lease, told, reported, next });
+        self.uses.due.push(next, self.config.timer_grain_ms(), key.clone());
     }
 
     /// A tunnel of the conference was opened here.
@@ -72,7 +97,7 @@ impl Node {
             Some(to) => self.outputs.push_back(Output::Moved { key: key.clone(), to }),
             None => self.claim_for_sessions(now, &key),
         }
-        self.used(now, &key);
+        self.used(now, &key, Told::NotYet);
     }
 
     /// It was closed; the entry lives one ttl from now.
@@ -88,7 +113,7 @@ impl Node {
                 self.uses.sessions.remove(key);
             }
         }
-        self.used(now, key);
+        self.used(now, key, Told::NotYet);
     }
 
     /// An end, or nothing at all, stands in the table for a key that has sessions here: it is claimed for the shard they are on.
@@ -108,22 +133,27 @@ impl Node {
         let mut reports: BTreeMap<PeerId, Vec<(StickKey, u64)>> = BTreeMap::new();
         for key in self.uses.due.due(now.mono) {
             let held = self.uses.holds(&key);
+            let gone = self.table.shard(&key).is_none();
             let Some(known) = self.uses.keys.get_mut(&key) else { continue };
-            known.queued = false;
-            if held {
-                known.lease = now.mono + self.config.ttl_ms;
-                known.queued = true;
-                let at = now.mono + self.config.ttl_ms / 2;
-                self.uses.due.push(at, self.config.timer_grain_ms(), key.clone());
-            }
-            known.reported = now.mono;
-            let lease = known.lease;
-            if lease <= now.mono || self.table.shard(&key).is_none() {
-                if !held {
-                    self.uses.keys.remove(&key);
-                }
+            if now.mono < known.next {
                 continue;
             }
+            if held {
+                known.lease = now.mono + self.config.ttl_ms;
+                known.told = Told::NotYet;
+            }
+            let Use { lease, told, .. } = *known;
+            if (gone || lease <= now.mono) && !held {
+                self.uses.keys.remove(&key);
+                continue;
+            }
+            known.next = now.mono + self.config.ttl_ms / 2;
+            self.uses.due.push(known.next, self.config.timer_grain_ms(), key.clone());
+            if gone || told == Told::ByClaim {
+                continue;
+            }
+            known.told = Told::ByClaim;
+            known.reported = now.mono;
             match self.home_of(&key, None) {
                 Some(home) if home != self.config.me => {
                     reports.entry(home).or_default().push((key, lease.since_ms(now.mono)));

@@ -8,7 +8,7 @@ use crate::config::{Config, ConfigError};
 use crate::entry::Entry;
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::input::Input;
-use crate::lease::Uses;
+use crate::lease::{Told, Uses};
 use crate::message::Message;
 use crate::output::{Output, Readiness, Violation};
 use crate::session::{LinkState, PeerView, Session};
@@ -81,7 +81,7 @@ impl Node {
         self.now = now;
         match input {
             Input::Claim { token, key, proposal, reason } => self.claim(now, token, key, proposal, reason),
-            Input::Touch { key } => self.used(now, &key),
+            Input::Touch { key } => self.used(now, &key, Told::NotYet),
             Input::SessionOpened { key, shard } => self.session_opened(now, key, shard),
             Input::SessionClosed { key, shard } => self.session_closed(now, &key, &shard),
             Input::PeersChanged { listed } => self.peers_changed(now, &listed),
@@ -211,10 +211,13 @@ impl Node {
             _ if !greeted => Err(Violation::NotGreeted),
             Message::Heartbeat { ready } => {
                 if let Some(session) = self.sessions.get_mut(peer) {
+                    let answers_again = ready && (session.suspect || !session.ready);
                     session.ready = ready;
                     session.suspect = false;
+                    if answers_again {
+                        self.reclaim_lone(now, peer);
+                    }
                 }
-                self.reclaim_lone(now, peer);
                 Ok(())
             }
             Message::Update(update) => self.on_update(now, peer, update),

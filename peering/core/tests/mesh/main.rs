@@ -132,6 +132,22 @@ fn touches_at_a_node_that_is_not_the_home_keep_the_entry() {
 }
 
 #[test]
+fn a_first_use_elsewhere_late_in_the_lease_keeps_the_entry() {
+    let mut world = World::ready(&["a", "b", "c"]);
+    let room = world.room_with_home("c");
+    world.join("a", &room, "s1");
+    world.run_ms(TTL_MS / 10 * 9);
+    world.touch("b", &room);
+    for _ in 0..4 {
+        world.run_ms(TTL_MS / 10 * 8);
+        assert_eq!(world.lookup("c", &room).as_deref(), Some("s1"));
+        world.touch("b", &room);
+    }
+    world.run_ms(TTL_MS * 2);
+    assert_eq!(world.lookup("b", &room), None);
+}
+
+#[test]
 fn an_end_that_meets_an_open_tunnel_is_answered_with_a_claim() {
     let mut world = World::ready(&["a", "b"]);
     let room = world.room_with_home("b");
