@@ -3,6 +3,7 @@
 
 /// Between nodes, over QUIC.
 #[allow(missing_docs, clippy::all, reason = "generated; what it contains varies with the generator")]
+#[rustfmt::skip]
 #[path = "gen/mesh.peer.v1.rs"]
 pub mod peer;
 
@@ -13,5 +14,6 @@ pub mod peer;
     clippy::all,
     reason = "generated; what it contains varies with the generator"
 )]
+#[rustfmt::skip]
 #[path = "gen/mesh.admin.v1.rs"]
 pub mod admin;

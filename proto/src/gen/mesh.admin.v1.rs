@@ -107,9 +107,15 @@ pub struct CloseTunnelsResponse {
 }
 /// Generated client implementations.
 pub mod admin_client {
-    #![allow(unused_variables, dead_code, missing_docs, clippy::wildcard_imports, clippy::let_unit_value)]
-    use tonic::codegen::http::Uri;
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
     pub struct AdminClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -129,18 +135,22 @@ pub mod admin_client {
             let inner = tonic::client::Grpc::with_origin(inner, origin);
             Self { inner }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> AdminClient<InterceptedService<T, F>>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> AdminClient<InterceptedService<T, F>>
         where
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             AdminClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -183,25 +193,40 @@ pub mod admin_client {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/mesh.admin.v1.Admin/Status");
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/Status",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("mesh.admin.v1.Admin", "Status"));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "Status"));
             self.inner.unary(req, path, codec).await
         }
         /// The stick table in key order, streamed.
         pub async fn table(
             &mut self,
             request: impl tonic::IntoRequest<super::TableRequest>,
-        ) -> std::result::Result<tonic::Response<tonic::codec::Streaming<super::TableEntry>>, tonic::Status>
-        {
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::TableEntry>>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/mesh.admin.v1.Admin/Table");
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/Table",
+            );
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("mesh.admin.v1.Admin", "Table"));
             self.inner.server_streaming(req, path, codec).await
@@ -210,22 +235,38 @@ pub mod admin_client {
         pub async fn close_tunnels(
             &mut self,
             request: impl tonic::IntoRequest<super::CloseTunnelsRequest>,
-        ) -> std::result::Result<tonic::Response<super::CloseTunnelsResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<super::CloseTunnelsResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/mesh.admin.v1.Admin/CloseTunnels");
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/CloseTunnels",
+            );
             let mut req = request.into_request();
-            req.extensions_mut().insert(GrpcMethod::new("mesh.admin.v1.Admin", "CloseTunnels"));
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "CloseTunnels"));
             self.inner.unary(req, path, codec).await
         }
     }
 }
 /// Generated server implementations.
 pub mod admin_server {
-    #![allow(unused_variables, dead_code, missing_docs, clippy::wildcard_imports, clippy::let_unit_value)]
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with AdminServer.
     #[async_trait]
@@ -236,7 +277,9 @@ pub mod admin_server {
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
         /// Server streaming response type for the Table method.
-        type TableStream: tonic::codegen::tokio_stream::Stream<Item = std::result::Result<super::TableEntry, tonic::Status>>
+        type TableStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::TableEntry, tonic::Status>,
+            >
             + std::marker::Send
             + 'static;
         /// The stick table in key order, streamed.
@@ -248,7 +291,10 @@ pub mod admin_server {
         async fn close_tunnels(
             &self,
             request: tonic::Request<super::CloseTunnelsRequest>,
-        ) -> std::result::Result<tonic::Response<super::CloseTunnelsResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::CloseTunnelsResponse>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct AdminServer<T> {
@@ -271,7 +317,10 @@ pub mod admin_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -315,7 +364,10 @@ pub mod admin_server {
         type Response = http::Response<tonic::body::Body>;
         type Error = std::convert::Infallible;
         type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<std::result::Result<(), Self::Error>> {
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
             Poll::Ready(Ok(()))
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
@@ -323,12 +375,21 @@ pub mod admin_server {
                 "/mesh.admin.v1.Admin/Status" => {
                     #[allow(non_camel_case_types)]
                     struct StatusSvc<T: Admin>(pub Arc<T>);
-                    impl<T: Admin> tonic::server::UnaryService<super::StatusRequest> for StatusSvc<T> {
+                    impl<T: Admin> tonic::server::UnaryService<super::StatusRequest>
+                    for StatusSvc<T> {
                         type Response = super::StatusResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
-                        fn call(&mut self, request: tonic::Request<super::StatusRequest>) -> Self::Future {
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StatusRequest>,
+                        ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Admin>::status(&inner, request).await };
+                            let fut = async move {
+                                <T as Admin>::status(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -357,13 +418,24 @@ pub mod admin_server {
                 "/mesh.admin.v1.Admin/Table" => {
                     #[allow(non_camel_case_types)]
                     struct TableSvc<T: Admin>(pub Arc<T>);
-                    impl<T: Admin> tonic::server::ServerStreamingService<super::TableRequest> for TableSvc<T> {
+                    impl<
+                        T: Admin,
+                    > tonic::server::ServerStreamingService<super::TableRequest>
+                    for TableSvc<T> {
                         type Response = super::TableEntry;
                         type ResponseStream = T::TableStream;
-                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
-                        fn call(&mut self, request: tonic::Request<super::TableRequest>) -> Self::Future {
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TableRequest>,
+                        ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Admin>::table(&inner, request).await };
+                            let fut = async move {
+                                <T as Admin>::table(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -392,15 +464,23 @@ pub mod admin_server {
                 "/mesh.admin.v1.Admin/CloseTunnels" => {
                     #[allow(non_camel_case_types)]
                     struct CloseTunnelsSvc<T: Admin>(pub Arc<T>);
-                    impl<T: Admin> tonic::server::UnaryService<super::CloseTunnelsRequest> for CloseTunnelsSvc<T> {
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::CloseTunnelsRequest>
+                    for CloseTunnelsSvc<T> {
                         type Response = super::CloseTunnelsResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::CloseTunnelsRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Admin>::close_tunnels(&inner, request).await };
+                            let fut = async move {
+                                <T as Admin>::close_tunnels(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -426,13 +506,25 @@ pub mod admin_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(tonic::Status::GRPC_STATUS, (tonic::Code::Unimplemented as i32).into());
-                    headers.insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }
