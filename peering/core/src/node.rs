@@ -289,13 +289,17 @@ impl Node {
         }
     }
 
-    fn heartbeat(&mut self) {
-        let peers: Vec<PeerId> = self
-            .sessions
+    /// Peers that updates may be sent to.
+    pub(crate) fn streaming_peers(&self) -> Vec<PeerId> {
+        self.sessions
             .iter()
             .filter(|(_, session)| session.streaming())
             .map(|(peer, _)| peer.clone())
-            .collect();
+            .collect()
+    }
+
+    fn heartbeat(&mut self) {
+        let peers = self.streaming_peers();
         for peer in peers {
             self.send(&peer, Message::Heartbeat { ready: self.ready });
         }

@@ -215,12 +215,7 @@ impl Node {
     /// Writes what is due to every peer, as far as their windows reach. Called when the output queue has run empty, so that many
     /// inputs share one batch.
     pub(crate) fn flush(&mut self, now: Now) {
-        let peers: Vec<PeerId> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.streaming())
-            .map(|(peer, _)| peer.clone())
-            .collect();
+        let peers = self.streaming_peers();
         for peer in peers {
             while self.push_updates(now, &peer) {}
             self.push_corrections(now, &peer);

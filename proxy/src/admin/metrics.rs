@@ -77,11 +77,8 @@ impl Writer<'_> {
         label: &'static str,
         values: impl IntoIterator<Item = (&'v str, u64)>,
     ) -> Written {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (value, number) in values {
-            ConstCounter::new(number).encode(family.encode_family(&[(label, value)])?)?;
-        }
-        Ok(())
+        let values = values.into_iter().map(|(value, number)| (value, ConstCounter::new(number)));
+        self.family(name, help, MetricType::Counter, label, values)
     }
 
     fn gauges<'v>(
@@ -91,10 +88,22 @@ impl Writer<'_> {
         label: &'static str,
         values: impl IntoIterator<Item = (&'v str, u64)>,
     ) -> Written {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (value, number) in values {
-            ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX))
-                .encode(family.encode_family(&[(label, value)])?)?;
+        let gauge = |number| ConstGauge::new(i64::try_from(number).unwrap_or(i64::MAX));
+        let values = values.into_iter().map(|(value, number)| (value, gauge(number)));
+        self.family(name, help, MetricType::Gauge, label, values)
+    }
+
+    fn family<'v, M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        label: &'static str,
+        values: impl Iterator<Item = (&'v str, M)>,
+    ) -> Written {
+        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
+        for (value, metric) in values {
+            metric.encode(family.encode_family(&[(label, value)])?)?;
         }
         Ok(())
     }
