@@ -37,6 +37,7 @@ impl Dialer {
     pub(crate) async fn run(mut self) {
         let mut backoff = BACKOFF_MIN;
         let mut last_end = None;
+        let mut refused = false;
         if self.me > self.peer.id {
             tokio::time::sleep(HEAD_START).await;
         }
@@ -46,6 +47,8 @@ impl Dialer {
             }
             let mut connected = self.connected.clone();
             let dialled = tokio::select! {
+                // A dial that has just succeeded counts: the peer may keep its connection and no other.
+                biased;
                 dialled = self.dial() => dialled,
                 // The peer was faster: what is still under way would only replace its connection.
                 _ = connected.wait_for(|connected| *connected) => continue,
@@ -60,7 +63,8 @@ impl Dialer {
                     }
                     let end = connection.closed().await;
                     // The other connection of the pair stands, or it failed at once: do not hurry.
-                    if lived.elapsed() > HANDSHAKE_MAX {
+                    refused = lived.elapsed() < HANDSHAKE_MAX;
+                    if !refused {
                         backoff = BACKOFF_MIN;
                     }
                     debug!(peer = %self.peer.id, reason = %end, "dialled connection ended");
@@ -76,6 +80,10 @@ impl Dialer {
             }
             tokio::time::sleep(jittered(backoff, &self.me, &self.peer.id, attempt)).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
+            // A peer that closes right after the handshake will not teach us; nobody has to wait for it.
+            if std::mem::take(&mut refused) && !*self.connected.borrow() {
+                drop(self.events.send(LinkEvent::DialFailed { peer: self.peer.id.clone() }).await);
+            }
         }
     }
 

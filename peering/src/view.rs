@@ -74,6 +74,7 @@ impl View {
             if let Some(mut number) = self.conferences.get_mut(&old) {
                 *number = number.saturating_sub(1);
             }
+            self.conferences.remove_if(&old, |_, number| *number == 0);
         }
         if let Some(new) = shard {
             self.total.fetch_add(1, Ordering::Relaxed);

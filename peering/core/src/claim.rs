@@ -187,17 +187,22 @@ impl Node {
         {
             return;
         }
-        if self.pass_back(&answer) {
+        if self.pass_back(from, &answer) {
             return;
         }
-        if let Some(session) = self.sessions.get_mut(from)
-            && session.reclaimed.remove(&answer.key)
-        {
-            self.lone.remove(&answer.key);
-        }
-        let asked_this = |pending: &Pending| pending.id == answer.id;
+        let session = self.sessions.get_mut(from);
+        let (reclaimed, all) = session.map_or((false, false), |session| {
+            (session.reclaimed.remove(&answer.key), session.reclaimed.is_empty())
+        });
+        let asked_this = |pending: &Pending| pending.id == answer.id && pending.home == *from;
         match answer.result {
             ClaimResult::Entry(..) => {
+                if reclaimed {
+                    self.lone.remove(&answer.key);
+                    if all {
+                        self.reclaim_lone(now, from);
+                    }
+                }
                 self.remember_decided_for_us(now, from, &answer.key);
                 if self.pending.get(&answer.key).is_some_and(asked_this) {
                     self.finish(now, &answer.key);
@@ -235,11 +240,12 @@ impl Node {
     }
 
     /// A decision about the key came in while a claim is under way: it ends the wait if it settles what was asked.
-    pub(crate) fn settle_by_update(&mut self, key: &StickKey) {
+    pub(crate) fn settle_by_update(&mut self, now: Now, key: &StickKey) {
         let Some(shard) = self.table.shard(key).cloned() else { return };
         let Some(pending) = self.take_pending_if(key, |pending| pending.asked.settled_by(&shard)) else {
             return;
         };
+        self.used(now, key, Told::ByClaim);
         for token in pending.waiters {
             self.answer(token, Claimed::Stick { shard: shard.clone() });
         }
@@ -274,8 +280,6 @@ impl Node {
             }
             self.next_home(now, key, pending);
         }
-        let budget_ms = self.config.claim_budget_max_ms;
-        self.passed_on.retain(|_, (at, _, _)| now.mono.since_ms(*at) < 2 * budget_ms);
     }
 
     /// Claims that were asked of a peer which is lost.

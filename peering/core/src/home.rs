@@ -5,7 +5,7 @@ use crate::entry::{Entry, Rank};
 use crate::hash::hash64;
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::message::{Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Message};
-use crate::node::Node;
+use crate::node::{Node, PassedOn};
 use crate::output::Unstored;
 use crate::time::Now;
 use crate::update_log::LogKind;
@@ -72,7 +72,8 @@ impl Node {
             self.moved_at.insert(key.clone(), now.mono);
         }
         self.record(now, key, &entry);
-        Ok(entry)
+        // At the highest generation the old decision may have won.
+        Ok(self.table.get(key).map_or(entry, |slot| slot.entry.clone()))
     }
 
     /// Whether the home sees a reason to decide anew.
@@ -156,13 +157,17 @@ impl Node {
         }
         self.stats.claims_passed_on += 1;
         let id = self.next_claim_id();
-        self.passed_on.insert(id, (now.mono, from.clone(), claim.id));
+        let passed = PassedOn { at: now.mono, home: home.clone(), asker: from.clone(), id: claim.id };
+        self.passed_on.insert(id, passed);
         self.send(home, Message::Claim(Claim { id, hops: claim.hops + 1, ..claim }));
     }
 
     /// The answer to a claim that was passed on goes back to its asker.
-    pub(crate) fn pass_back(&mut self, answer: &ClaimAnswer) -> bool {
-        let Some((_, asker, id)) = self.passed_on.remove(&answer.id) else { return false };
+    pub(crate) fn pass_back(&mut self, from: &PeerId, answer: &ClaimAnswer) -> bool {
+        if self.passed_on.get(&answer.id).is_none_or(|passed| passed.home != *from) {
+            return false;
+        }
+        let Some(PassedOn { asker, id, .. }) = self.passed_on.remove(&answer.id) else { return false };
         self.send(&asker, Message::ClaimAnswer(ClaimAnswer { id, ..answer.clone() }));
         true
     }

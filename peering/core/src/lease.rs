@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::claim::Asked;
 use crate::entry::{Entry, Rank, Reason};
+use crate::home::first_by_rendezvous;
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::message::{LeaseReport, Message};
 use crate::node::Node;
@@ -64,8 +65,11 @@ impl Node {
     /// lease that it was told of just before its end could run out meanwhile.
     pub(crate) fn used(&mut self, now: Now, key: &StickKey, told: Told) {
         let lease = now.mono + self.config.ttl_ms;
-        let Some(slot) = self.table.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) else { return };
-        slot.lease = slot.lease.max(lease);
+        if let Some(slot) = self.table.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) {
+            slot.lease = slot.lease.max(lease);
+        } else if !self.uses.holds(key) {
+            return;
+        }
         if let Some(known) = self.uses.keys.get_mut(key) {
             known.lease = lease;
             match told {
@@ -118,19 +122,31 @@ impl Node {
 
     /// An end, or nothing at all, stands in the table for a key that has sessions here: it is claimed for the shard they are on.
     pub(crate) fn claim_for_sessions(&mut self, now: Now, key: &StickKey) {
-        if self.pending.contains_key(key) {
-            return;
-        }
         let most =
             self.uses.sessions_of(key).max_by_key(|(_, number)| *number).map(|(shard, _)| shard.clone());
-        if let Some(shard) = most {
+        if let Some(shard) = most.filter(|_| !self.pending.contains_key(key)) {
             self.ask(now, key.clone(), Vec::new(), shard, Asked::Join, None);
+        }
+    }
+
+    /// The end of a key came in that this node holds, or used since: whoever ended it did not know. It is claimed as it was.
+    pub(crate) fn answer_end(&mut self, now: Now, key: &StickKey, old: Option<ShardName>) {
+        if self.uses.holds(key) {
+            self.stats.held_ends_answered += 1;
+            self.claim_for_sessions(now, key);
+        } else if let Some(old) = old
+            && self.uses.keys.get(key).is_some_and(|known| known.lease > now.mono)
+            && !self.pending.contains_key(key)
+        {
+            self.stats.held_ends_answered += 1;
+            self.ask(now, key.clone(), Vec::new(), old, Asked::Join, None);
         }
     }
 
     /// Keys whose use is to be reported now: to their homes in batches, or into the own table.
     pub(crate) fn report_leases(&mut self, now: Now) {
         let mut reports: BTreeMap<PeerId, Vec<(StickKey, u64)>> = BTreeMap::new();
+        let mut claims = Vec::new();
         for key in self.uses.due.due(now.mono) {
             let held = self.uses.holds(&key);
             let gone = self.table.shard(&key).is_none();
@@ -149,7 +165,12 @@ impl Node {
             }
             known.next = now.mono + self.config.ttl_ms / 2;
             self.uses.due.push(known.next, self.config.timer_grain_ms(), key.clone());
-            if gone || told == Told::ByClaim {
+            if gone {
+                // Held, and nobody's entry: an earlier claim was refused or got lost.
+                claims.push(key);
+                continue;
+            }
+            if told == Told::ByClaim {
                 continue;
             }
             known.told = Told::ByClaim;
@@ -160,6 +181,9 @@ impl Node {
                 }
                 Some(_) | None => self.renew(&key, lease),
             }
+        }
+        for key in claims {
+            self.claim_for_sessions(now, &key);
         }
         let most = self.config.batch_items;
         for (home, leases) in reports {
@@ -179,7 +203,8 @@ impl Node {
 
     /// The lease of a live entry reaches at least to `lease`. Everybody is told before their backstop could run out.
     pub(crate) fn renew(&mut self, key: &StickKey, lease: Instant) {
-        let far_ms = self.config.ttl_ms / 4 * 3;
+        // Reports come half a ttl apart at most: whoever takes over as home never has a lease that lapses between two of them.
+        let far_ms = self.config.ttl_ms / 2;
         let Some(slot) = self.table.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) else { return };
         slot.lease = slot.lease.max(lease);
         if slot.lease.since_ms(slot.announced) >= far_ms && !self.sessions.is_empty() {
@@ -187,6 +212,13 @@ impl Node {
             self.stats.renewals_sent += 1;
             self.announce(key, LogKind::Renewal);
         }
+    }
+
+    /// Whether this node may end the key for everyone: as the first of all listed nodes, connected or not. One that stands in
+    /// for a home which is away knows too little of who uses the key; then the backstop of each node applies.
+    fn may_end(&self, key: &StickKey) -> bool {
+        let listed = self.sessions.iter().filter(|(_, session)| session.listed).map(|(peer, _)| peer);
+        self.ready && first_by_rendezvous(key, listed.chain([&self.config.me])) == Some(&self.config.me)
     }
 
     /// Looks at every entry whose timer ran out: held ones live on, the home ends what nobody renewed, others have a backstop.
@@ -200,19 +232,19 @@ impl Node {
                 slot.lease = slot.lease.max(now.mono + self.config.ttl_ms);
             }
             let lease = slot.lease;
+            let may_end = !tombstone && self.may_end(&key);
             let at = if tombstone {
                 lease
-            } else if self.is_home_of(&key) {
+            } else if may_end {
                 lease + self.config.end_grace_ms()
             } else {
                 lease + self.config.ttl_ms
             };
             if now.mono < at {
-                // Roles change: the timer never waits longer than a home would.
-                let look_again =
-                    if tombstone { at } else { at.min(now.mono.max(lease) + self.config.end_grace_ms()) };
-                self.table.set_timer(look_again, grain_ms, key);
-            } else if !tombstone && self.is_home_of(&key) {
+                // Roles change, and a tombstone's key may be created anew: the timer never waits longer than a home would.
+                let soon = if tombstone { now.mono + self.config.ttl_ms / 2 } else { now.mono.max(lease) };
+                self.table.set_timer(at.min(soon + self.config.end_grace_ms()), grain_ms, key);
+            } else if may_end {
                 self.end(now, &key);
             } else {
                 self.table.remove(&key);
@@ -236,11 +268,14 @@ impl Node {
         };
         self.stats.ended += 1;
         self.record(now, key, &entry);
+        if self.table.shard(key).is_some() {
+            // At the highest generation an end cannot win: the entry goes here, and by the backstop elsewhere.
+            self.table.remove(key);
+            self.outputs.push_back(Output::Changed { key: key.clone(), shard: None });
+            return;
+        }
         // `merge` leaves an existing key's timer alone, and this key's has just run out.
-        self.table.set_timer(
-            now.mono + self.config.tombstone_ms(),
-            self.config.timer_grain_ms(),
-            key.clone(),
-        );
+        let look_again = now.mono + self.config.ttl_ms / 2;
+        self.table.set_timer(look_again, self.config.timer_grain_ms(), key.clone());
     }
 }

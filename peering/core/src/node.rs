@@ -30,8 +30,8 @@ pub struct Node {
     pub(crate) pending: BTreeMap<StickKey, Pending>,
     pub(crate) claim_deadlines: BTreeMap<(Instant, u64), StickKey>,
     pub(crate) claim_ids: u64,
-    /// Claims passed on to another home: own id → (when, asker, its id).
-    pub(crate) passed_on: BTreeMap<u64, (Instant, PeerId, u64)>,
+    /// Claims passed on to another home, by own id.
+    pub(crate) passed_on: BTreeMap<u64, PassedOn>,
     /// Decided alone, not yet claimed at a home.
     pub(crate) lone: BTreeSet<StickKey>,
     /// Moves that this node decided as home, for the pause between two moves.
@@ -44,6 +44,16 @@ pub struct Node {
     now: Now,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) stats: Stats,
+}
+
+/// A claim of a peer that this node passed on.
+#[derive(Debug)]
+pub(crate) struct PassedOn {
+    pub(crate) at: Instant,
+    pub(crate) home: PeerId,
+    pub(crate) asker: PeerId,
+    /// The asker's id of it.
+    pub(crate) id: u64,
 }
 
 impl Node {
@@ -185,7 +195,13 @@ impl Node {
     /// Merges a decision into the table and tells the read view what changed.
     pub(crate) fn merge(&mut self, now: Now, key: &StickKey, entry: &Entry, lease: Instant) -> Merged {
         let before = self.table.shard(key).cloned();
-        let merged = self.table.merge(key, entry, lease.max(now.mono), self.config.timer_grain_ms());
+        let merged = {
+            let lease = lease.max(now.mono);
+            // A tombstone's key may be created anew, and then has this timer.
+            let first_look =
+                if entry.is_tombstone() { lease.min(now.mono + self.config.ttl_ms / 2) } else { lease };
+            self.table.merge(key, entry, lease, first_look, self.config.timer_grain_ms())
+        };
         let after = self.table.shard(key).cloned();
         if before != after {
             self.outputs.push_back(Output::Changed { key: key.clone(), shard: after.clone() });
@@ -262,9 +278,8 @@ impl Node {
             if let Some(session) = self.sessions.get_mut(&peer) {
                 session.listed = false;
             }
-            self.outputs
-                .push_back(Output::Disconnect { peer: peer.clone(), violation: Violation::NotListed });
             self.peer_lost(now, &peer);
+            self.outputs.push_back(Output::Disconnect { peer, violation: Violation::NotListed });
         }
     }
 
@@ -285,6 +300,10 @@ impl Node {
             self.next_heartbeat = now.mono + self.config.heartbeat_ms;
             let pause_ms = self.config.move_pause_ms;
             self.moved_at.retain(|_, at| now.mono.since_ms(*at) < pause_ms);
+            let answered_by_ms = 2 * self.config.claim_budget_max_ms;
+            self.passed_on.retain(|_, passed| now.mono.since_ms(passed.at) < answered_by_ms);
+            let table = &self.table;
+            self.lone.retain(|key| table.shard(key).is_some());
             self.heartbeat();
         }
     }

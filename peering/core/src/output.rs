@@ -45,6 +45,8 @@ pub enum Violation {
     NumberWentBack,
     /// An entry with an absurd generation or stamp.
     AbsurdEntry,
+    /// It takes updates more slowly than this node decides: after the next hello it is taught the whole table.
+    FellBehind,
     /// Discovery no longer lists it.
     NotListed,
 }

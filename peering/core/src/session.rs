@@ -113,7 +113,7 @@ impl Session {
 
     /// Whether this node need not wait for it any more to be ready itself.
     pub(crate) const fn settled(&self) -> bool {
-        self.reconciled_once || self.dial_failed
+        self.reconciled_once || self.dial_failed && matches!(self.link, LinkState::Dialing | LinkState::Down)
     }
 
     /// The connection is gone: what was sent and not acknowledged is sent again after the next hello.
@@ -122,7 +122,6 @@ impl Session {
         self.ready = false;
         self.last_update = 0;
         self.lesson = None;
-        self.corrections.clear();
         self.reclaimed.clear();
     }
 }

@@ -71,21 +71,27 @@ impl Table {
         &self.per_shard
     }
 
-    /// Merges a decision whose lease ends at `lease`. The lease itself joins by maximum when the decision is the same, and is
+    /// Merges a decision whose lease ends at `lease`; a key that is new here is looked at at `first_look`. The lease itself joins by maximum when the decision is the same, and is
     /// replaced with the decision otherwise.
-    pub(crate) fn merge(&mut self, key: &StickKey, entry: &Entry, lease: Instant, grain_ms: u64) -> Merged {
+    pub(crate) fn merge(
+        &mut self,
+        key: &StickKey,
+        entry: &Entry,
+        lease: Instant,
+        first_look: Instant,
+        grain_ms: u64,
+    ) -> Merged {
         let Some(slot) = self.slots.get_mut(key) else {
             let slot = Slot { entry: entry.clone(), lease, announced: lease, logged: 0 };
             count(&mut self.live, &mut self.per_shard, None, entry.shard.as_ref());
             self.slots.insert(key.clone(), slot);
-            self.timers.push(lease, grain_ms, key.clone());
+            self.timers.push(first_look, grain_ms, key.clone());
             return Merged::Inserted;
         };
         let old = slot.entry.shard.clone();
         match join(&mut slot.entry, entry) {
             Join::Same => {
                 slot.lease = slot.lease.max(lease);
-                slot.announced = slot.announced.max(lease);
                 Merged::Same
             }
             Join::Kept => Merged::Kept,
@@ -202,13 +208,16 @@ mod tests {
         let mut table = Table::default();
         let key = StickKey::parse("room").unwrap();
         let s1 = ShardName::parse("s1").unwrap();
-        assert_eq!(table.merge(&key, &entry(Some("s1"), 1), Instant(100), 10), Merged::Inserted);
+        assert_eq!(
+            table.merge(&key, &entry(Some("s1"), 1), Instant(100), Instant(100), 10),
+            Merged::Inserted
+        );
         assert_eq!((table.live(), table.per_shard().get(&s1)), (1, Some(&1)));
-        let moved = table.merge(&key, &entry(Some("s2"), 2), Instant(100), 10);
+        let moved = table.merge(&key, &entry(Some("s2"), 2), Instant(100), Instant(100), 10);
         assert_eq!(moved, Merged::Replaced { old: Some(s1.clone()) });
-        assert_eq!(table.merge(&key, &entry(Some("s1"), 1), Instant(100), 10), Merged::Kept);
+        assert_eq!(table.merge(&key, &entry(Some("s1"), 1), Instant(100), Instant(100), 10), Merged::Kept);
         assert_eq!((table.live(), table.per_shard().get(&s1)), (1, None));
-        table.merge(&key, &entry(None, 3), Instant(100), 10);
+        table.merge(&key, &entry(None, 3), Instant(100), Instant(100), 10);
         assert_eq!((table.live(), table.len(), table.per_shard().len()), (0, 1, 0));
         table.remove(&key);
         assert_eq!((table.live(), table.len()), (0, 0));

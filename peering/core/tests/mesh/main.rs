@@ -148,6 +148,75 @@ fn a_first_use_elsewhere_late_in_the_lease_keeps_the_entry() {
 }
 
 #[test]
+fn who_stands_in_for_a_lost_home_ends_nothing() {
+    let mut world = World::ready(&["a", "b", "c"]);
+    let room = world.room_with_home("c");
+    world.join("a", &room, "s1");
+    world.run_ms(TTL_MS / 6);
+    world.open("b", &room, "s1");
+    world.run_ms(TTL_MS / 2);
+    world.crash("c");
+    for _ in 0..30 {
+        world.run_ms(TTL_MS / 10);
+        for node in ["a", "b"] {
+            assert_eq!(world.lookup(node, &room).as_deref(), Some("s1"), "at {node}");
+        }
+    }
+    assert_eq!(world.stat("a", |s| s.ended) + world.stat("b", |s| s.ended), 0);
+    world.close("b", &room, "s1");
+    world.run_ms(TTL_MS * 3);
+    assert_eq!((world.len("a"), world.len("b")), (0, 0), "the backstop of each node");
+}
+
+#[test]
+fn a_lesson_that_broke_off_is_taught_anew() {
+    let mut world =
+        World::with(&["a", "b"], |config| Config { log_max: 8, batch_items: 4, resync_window: 1, ..config });
+    world.settle();
+    world.cut("a", "b");
+    for n in 0..60 {
+        world.claim("a", &format!("room-{n}"), "s1", ClaimReason::Join);
+    }
+    world.heal_all();
+    // A few chunks have come, and an update that overtook the rest.
+    world.run_ms(150);
+    world.claim("a", "overtakes", "s1", ClaimReason::Join);
+    world.run_ms(60);
+    assert!(world.len("b") < 40, "in the middle of the lesson: {}", world.len("b"));
+    world.cut("a", "b");
+    world.heal_all();
+    world.run_ms(3_000);
+    world.assert_equal_tables();
+}
+
+#[test]
+fn ended_rooms_take_no_place_from_living_ones() {
+    let mut world = World::with(&["a", "b"], |config| Config { entries_max: 100, ..config });
+    world.settle();
+    for round in 0..3 {
+        for n in 0..60 {
+            world.claim("a", &format!("room-{round}-{n}"), "s1", ClaimReason::Join);
+        }
+        world.run_ms(TTL_MS / 4 * 5);
+    }
+    world.join("a", "one-more", "s1");
+    world.run_ms(500);
+    assert_eq!(world.lookup("b", "one-more").as_deref(), Some("s1"));
+    assert_eq!(world.stat("b", |s| s.dropped_full), 0);
+}
+
+#[test]
+fn a_conference_created_anew_ends_in_its_time() {
+    let mut world = World::ready(&["a", "b"]);
+    world.join("a", "room", "s1");
+    world.run_ms(TTL_MS / 2 * 3);
+    assert_eq!(world.lookup("a", "room"), None);
+    world.join("a", "room", "s2");
+    world.run_ms(TTL_MS / 2 * 3);
+    assert_eq!((world.lookup("a", "room"), world.lookup("b", "room")), (None, None));
+}
+
+#[test]
 fn an_end_that_meets_an_open_tunnel_is_answered_with_a_claim() {
     let mut world = World::ready(&["a", "b"]);
     let room = world.room_with_home("b");
@@ -361,5 +430,11 @@ fn peers_that_cannot_be_reached_do_not_keep_a_node_from_being_ready() {
     world.inject("a", Input::DialFailed { peer: peer("gone") });
     assert!(world.is_ready("a"));
     assert_eq!(world.link("a", "gone"), LinkState::Down);
+    world.inject("b", Input::PeersChanged { listed: vec![peer("a")] });
+    world.inject("b", Input::PeerConnected { peer: peer("a") });
+    world.inject("b", Input::PeerLost { peer: peer("a") });
+    assert!(!world.is_ready("b"), "a connection that ended early may come back");
+    world.inject("b", Input::DialFailed { peer: peer("a") });
+    assert!(world.is_ready("b"), "it will not");
     assert_eq!(world.entry("a", &key("nothing").to_string()), None);
 }
