@@ -17,6 +17,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::oneshot;
 
 mod line;
 pub(crate) use line::{Line, Request, Size};
@@ -25,6 +27,8 @@ pub(crate) use line::{Line, Request, Size};
 const BUFFER_BYTES: usize = 32 * 1024;
 /// Buffers on their way to the writer, of all workers: 8 MiB.
 const BUFFERS_MAX: usize = 256;
+/// How long the end of the process waits for what is still to be written.
+const FINISH_MAX: Duration = Duration::from_secs(2);
 
 /// Where the access log goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +61,7 @@ pub enum AccessLogError {
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     sender: Option<SyncSender<Vec<u8>>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<(JoinHandle<()>, oneshot::Receiver<()>)>,
 }
 
 impl LogWriter {
@@ -68,11 +72,16 @@ impl LogWriter {
             AccessLogTarget::File(path) => Box::new(open(path)?),
         };
         let (sender, receiver) = sync_channel(BUFFERS_MAX);
+        let (end, ended) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_all(&receiver, sink))
+            .spawn(move || {
+                write_all(&receiver, sink);
+                // Whoever stops the node may have given up.
+                let _told: Result<(), ()> = end.send(());
+            })
             .map_err(AccessLogError::Thread)?;
-        Ok(Self { sender: Some(sender), thread: Some(thread) })
+        Ok(Self { sender: Some(sender), thread: Some((thread, ended)) })
     }
 
     /// A worker's end.
@@ -81,11 +90,14 @@ impl LogWriter {
     }
 
     /// Waits until everything that was handed on is written; the workers' ends must be gone.
-    pub(crate) fn finish(mut self) {
+    ///
+    /// A sink that takes nothing, such as a pipe whose reader has stopped, is not waited for longer than [`FINISH_MAX`].
+    pub(crate) async fn finish(mut self) {
         self.sender = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some((thread, ended)) = self.thread.take() else { return };
+        if tokio::time::timeout(FINISH_MAX, ended).await.is_err() {
+            tracing::error!("the access log takes nothing any more, its last lines are lost");
+        } else if thread.join().is_err() {
             tracing::error!("the access log's thread panicked");
         }
     }

@@ -148,7 +148,7 @@ impl Client {
     }
 
     pub(crate) fn is_between_requests(&self) -> bool {
-        self.waiting.get() == Waiting::Request && self.answer.get() != Answer::Going
+        self.waiting.get() == Waiting::Request && self.answer.get() == Answer::None
     }
 
     pub(crate) fn expired(&self) -> Option<TimeoutKind> {
@@ -181,7 +181,11 @@ impl Client {
             _ if self.blocked_since.get().is_some_and(|since| over(since, limits.client_timeout)) => {
                 TimeoutKind::Client
             }
-            Waiting::Request if over(since, limits.keep_alive_timeout) => TimeoutKind::KeepAlive,
+            Waiting::Request
+                if self.answer.get() == Answer::None && over(since, limits.keep_alive_timeout) =>
+            {
+                TimeoutKind::KeepAlive
+            }
             Waiting::Head if over(since, limits.head_timeout) => TimeoutKind::Head,
             Waiting::Body if over(since, limits.client_timeout) => TimeoutKind::Body,
             Waiting::Shard if over(since, limits.server_timeout) => TimeoutKind::Server,
@@ -199,7 +203,7 @@ impl Client {
     }
 
     fn read(&self, worker: &Worker) {
-        if self.is_between_requests() {
+        if self.waiting.get() == Waiting::Request && self.answer.get() != Answer::Going {
             self.waiting.set(Waiting::Head);
             self.since.set(worker.clock.coarse());
             self.head_began.set(Some(worker.clock.exact()));
@@ -304,6 +308,7 @@ impl AsyncWrite for ClientStream {
         // hyper flushes when all it had is written. TCP itself has nothing to flush.
         if self.client.answer.get() == Answer::Ended {
             self.client.answer.set(Answer::None);
+            self.client.since.set(self.worker.clock.coarse());
         }
         Poll::Ready(Ok(()))
     }

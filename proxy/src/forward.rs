@@ -5,7 +5,7 @@ use crate::body::{AnswerBody, RequestBody, waiting};
 use crate::client::{BodyState, Client};
 use crate::config::Redispatch;
 use crate::counters::TimeoutKind;
-use crate::headers::{Upgrade, upgrade_of};
+use crate::headers::{Upgrade, switches_to_websocket, upgrade_of};
 use crate::record::Record;
 use crate::rescue::{self, Failure};
 use crate::route::Why;
@@ -36,6 +36,9 @@ use resolve::{Resolved, resolve};
 
 /// What hyper holds without a further allocation per request.
 pub(crate) const HEADERS_USUAL: usize = 100;
+
+/// The longest pause between two attempts at one shard.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long things may take and how large they may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +135,8 @@ async fn forward(
     mut head: Parts,
     body: Incoming,
 ) -> Result<Reached, Failure> {
+    // First of all: whatever is refused, the connection knows that there may be a body.
+    let body = RequestBody::new(body, Rc::clone(client));
     if head.method == Method::CONNECT {
         return Err(Failure::Connect);
     }
@@ -143,13 +148,16 @@ async fn forward(
     let target = target.path_and_query().map_or("", |target| target.as_str());
     let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
     let key = RoutingKey::parse(target, host, &worker.settings.routing)?;
-    let upgrade = upgrade_of(&head.method, head.version, &head.headers);
+    // An upgrade with a body is none: the tunnel could begin only after it.
+    let upgrade = match body.is_end_stream() {
+        true => upgrade_of(&head.method, head.version, &head.headers),
+        false => Upgrade::None,
+    };
     let proto = &client.frontend.forwarded_proto;
     worker.settings.marks.to_shard(&mut head.headers, upgrade, &client.forwarded_for, proto);
     head.version = Version::HTTP_11;
     // hyper's own upgrade is not used.
     head.extensions = http::Extensions::new();
-    let body = RequestBody::new(body, Rc::clone(client));
     if !body.is_end_stream() && body.size_hint().exact().is_none() {
         // hyper frames a body of unknown length so for most methods by itself, but drops that of a GET.
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -165,7 +173,9 @@ async fn forward(
             Err(SendError::Failed(failure)) => return Err(failure),
             Err(SendError::Unreached { request, cause }) => (request, cause),
         };
-        if first.is_some() || worker.settings.limits.redispatch == Redispatch::Off {
+        // What this node lacks, descriptors or ports, is no reason to move a conference.
+        let ours = matches!(cause, ConnectError::Local { .. });
+        if first.is_some() || ours || worker.settings.limits.redispatch == Redispatch::Off {
             return Err(cause.into());
         }
         // Once, to another shard. If there is none, the first failure is what happened.
@@ -190,7 +200,7 @@ async fn finish(
     (mut response, mut upstream): (Response<Incoming>, Box<Upstream>),
 ) -> Result<Reached, Failure> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if switched && upgrade == Upgrade::None {
+    if switched && (upgrade == Upgrade::None || !switches_to_websocket(response.headers())) {
         return Err(Failure::Broken);
     }
     let kept = if switched { Upgrade::WebSocket } else { Upgrade::None };
@@ -200,7 +210,7 @@ async fn finish(
         return Ok(Reached::Answer { response, upstream, address: resolved.shard.address });
     }
     poll_fn(|cx| upstream.poll_drive(cx)).await;
-    let (stream, leftover) = upstream.into_stream();
+    let Some((stream, leftover)) = upstream.into_stream() else { return Err(Failure::Broken) };
     let hold = match resolved.hold {
         Some(key) => Some(Hold::take(worker, key, resolved.shard.name.clone()).await),
         None => None,
@@ -265,12 +275,14 @@ async fn send(
             break cause;
         }
         tokio::time::sleep(pause).await;
-        pause *= 3;
+        pause = (pause * 3).min(PAUSE_MAX);
         attempt += 1;
         record.retries += 1;
         worker.counters.retries.up();
     };
-    worker.suspect(&shard.name);
+    if !matches!(cause, ConnectError::Local { .. }) {
+        worker.suspect(&shard.name);
+    }
     Err(SendError::Unreached { request: Box::new(request), cause })
 }
 
@@ -323,7 +335,13 @@ async fn exchange(
         // Outside tokio's budget: a future that gives way asks to be polled again, and here nobody would hear it.
         let mut answer = pin!(unconstrained(upstream.send(request)));
         poll_fn(|cx| {
-            let _over: Poll<()> = upstream.poll_drive(cx);
+            if upstream.poll_drive(cx).is_ready() {
+                // A connection that ended before it took the request gives it back only when it is dropped.
+                if let Poll::Ready(result) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    return Poll::Ready(Ok(result));
+                }
+                upstream.abandon();
+            }
             // Only driving the connection can make the answer ready, so nobody needs to be woken by it.
             if let Poll::Ready(result) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return Poll::Ready(Ok(result));

@@ -11,6 +11,7 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Connection;
 use hyper_util::rt::TokioIo;
+use shardgate_peering::Readiness;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -36,8 +37,17 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
-/// Accepts connections until the worker drains and drops the future.
+/// How long connections wait in the kernel's queue for a node that is not ready: it knows too little to decide well. After that
+/// serving badly is better than not serving.
+const READY_WAIT: Duration = Duration::from_secs(10);
+
+/// Accepts connections until the worker drains and drops the future. Begins when the node is ready.
 pub(crate) async fn accept(worker: Rc<Worker>, frontend: Rc<Frontend>, listener: TcpListener) {
+    let mut readiness = worker.table.watch_readiness();
+    let ready = readiness.wait_for(|readiness| matches!(readiness, Readiness::Ready { .. }));
+    if timeout(READY_WAIT, ready).await.is_err() {
+        tracing::warn!(frontend = frontend.name, "serving before the mesh is ready");
+    }
     loop {
         worker.room().await;
         match listener.accept().await {

@@ -32,6 +32,11 @@ pub(crate) fn upgrade_of(method: &Method, version: Version, headers: &HeaderMap)
     }
 }
 
+/// Whether a 101 is the one that was asked for.
+pub(crate) fn switches_to_websocket(headers: &HeaderMap) -> bool {
+    names_token(headers, &UPGRADE, "websocket")
+}
+
 /// What this node writes into every request and answer, prepared once.
 #[derive(Debug, Clone)]
 pub(crate) struct Marks {
@@ -100,8 +105,14 @@ fn strip(headers: &mut HeaderMap, upgrade: Upgrade) {
         headers.remove(TRANSFER_ENCODING);
         headers.remove(KEEP_ALIVE);
         headers.remove(PROXY_CONNECTION);
-        if upgrade == Upgrade::None {
-            headers.remove(UPGRADE);
+        match upgrade {
+            Upgrade::None => {
+                headers.remove(UPGRADE);
+            }
+            // Nothing else that was offered beside it, such as h2c.
+            Upgrade::WebSocket => {
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! stick table is asked where the decision needs it, `forward` sends it over a connection of `backend`'s pool, and the answer
 //! streams back. A WebSocket goes on as a `tunnel`. All of it happens in one task on one `worker`'s thread.
 
+mod absent;
 pub mod access_log;
 pub mod admin;
 mod backend;

@@ -21,6 +21,8 @@ pub struct Topology {
 struct Zone {
     local: Vec<Candidate>,
     remote: Vec<Candidate>,
+    /// Both, as they are the same for every node.
+    every: Vec<Candidate>,
 }
 
 impl Topology {
@@ -30,6 +32,7 @@ impl Topology {
         let zone = |shards: &[Arc<Shard>]| {
             let mut zone = Zone::default();
             for shard in shards {
+                zone.every.push(Candidate::new(Arc::clone(shard)));
                 let side = if shard.region == *region { &mut zone.local } else { &mut zone.remote };
                 side.push(Candidate::new(Arc::clone(shard)));
             }
@@ -132,9 +135,24 @@ pub enum NoRoute {
         /// The shard.
         shard: ShardName,
     },
+    /// The conference is on a shard that discovery has not told of here.
+    #[error("the conference is on shard {shard}, which discovery does not list here yet")]
+    Unlisted {
+        /// The shard.
+        shard: ShardName,
+    },
     /// No shard of any release takes new conferences.
     #[error("no shard takes new conferences")]
     Nothing,
+}
+
+/// What it means that an entry names a shard which the snapshot does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Discovery here is behind: others reach it, and its conferences stay.
+    NotYetListed,
+    /// It was taken away: its conferences move.
+    Gone,
 }
 
 /// What a decision needs to know beside the topology.
@@ -146,6 +164,8 @@ pub struct Outlook<'a> {
     pub suspect: &'a dyn Fn(&ShardName) -> bool,
     /// How many conferences a shard has, in the whole mesh.
     pub conferences: &'a dyn Fn(&ShardName) -> u64,
+    /// Why a shard is not in the snapshot.
+    pub missing: &'a dyn Fn(&ShardName) -> Missing,
     /// The most conferences of a shard in percent of the average.
     pub balance_percent: u32,
     /// A number that differs from request to request: it spreads those without a token.
@@ -187,6 +207,12 @@ pub fn decide(
     }
     let claim = match entry {
         _ if !stores => NeedsClaim::No,
+        Some(shard)
+            if snapshot.shard(shard.as_str()).is_none()
+                && (outlook.missing)(shard) == Missing::NotYetListed =>
+        {
+            return Err(NoRoute::Unlisted { shard: shard.clone() });
+        }
         Some(failed) => NeedsClaim::Down { failed: failed.clone() },
         None => NeedsClaim::Join,
     };
@@ -208,8 +234,16 @@ pub fn by_hash(
     topology: &Topology,
     outlook: &Outlook<'_>,
 ) -> Result<Decision, NoRoute> {
-    let (shard, why) = choose(key, topology, outlook, Balance::Hash)?;
-    Ok(Decision { shard, why, claim: NeedsClaim::No })
+    let takes_new = |shard: &Shard| shard.state == ShardState::Ready && outlook.excluded != Some(&shard.name);
+    let (release, why) = release(key, topology, &takes_new);
+    let live = topology.snapshot.live_release().and_then(|live| topology.releases.get(live));
+    let hash = token_hash(key.token());
+    // Neither regions nor what this node has just seen of a shard: every node has to come to the same.
+    [(release, why), (live, Why::Fallback), (Some(&topology.all), Why::Fallback)]
+        .into_iter()
+        .find_map(|(zone, why)| Some((place(hash, &zone?.every, &takes_new, Balance::Hash)?, why)))
+        .map(|(candidate, why)| Decision { shard: Arc::clone(&candidate.shard), why, claim: NeedsClaim::No })
+        .ok_or(NoRoute::Nothing)
 }
 
 /// The shard for what has none yet: the first usable level, and in it the hash.

@@ -1,6 +1,7 @@
 //! A worker: one thread with a runtime of its own, its listeners, its upstream pool, its tunnels, its log buffer. What it has is
 //! `Rc` and `Cell`; nothing that a request touches is shared with another core, but the stick table's read view.
 
+use crate::absent::Absent;
 use crate::access_log::{AccessLog, End, From, Line, Request, Size, Timers};
 use crate::backend::{Pool, Suspects};
 use crate::client::Client;
@@ -9,7 +10,7 @@ use crate::counters::WorkerCounters;
 use crate::forward::Limits;
 use crate::headers::Marks;
 use crate::rescue::{Failure, Pages};
-use crate::route::Topology;
+use crate::route::{Missing, Topology};
 use crate::routing_key::Routing;
 use crate::sessions::Registry;
 use hyper::{client, server};
@@ -58,6 +59,7 @@ pub(crate) struct Worker {
     pub(crate) shard_http: client::conn::http1::Builder,
     topology: RefCell<Rc<Topology>>,
     suspects: RefCell<Suspects>,
+    absent: RefCell<Absent>,
     clients: RefCell<Slab<Rc<Client>>>,
     log: RefCell<AccessLog>,
     releases: Releases,
@@ -73,7 +75,13 @@ impl Worker {
         Rc::clone(&self.topology.borrow())
     }
 
+    /// Why discovery does not list a shard that an entry names.
+    pub(crate) fn missing(&self, shard: &ShardName) -> Missing {
+        self.absent.borrow_mut().why(shard, self.clock.coarse())
+    }
+
     fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
+        self.absent.borrow_mut().changed(self.topology.borrow().snapshot(), &snapshot);
         let topology = Rc::new(Topology::new(snapshot, &self.settings.region));
         self.topology.replace(topology);
     }

@@ -124,7 +124,8 @@ impl Node {
     pub(crate) fn claim_for_sessions(&mut self, now: Now, key: &StickKey) {
         let most =
             self.uses.sessions_of(key).max_by_key(|(_, number)| *number).map(|(shard, _)| shard.clone());
-        if let Some(shard) = most.filter(|_| !self.pending.contains_key(key)) {
+        let free = self.pending.len() < self.config.claims_max && !self.pending.contains_key(key);
+        if let Some(shard) = most.filter(|_| free) {
             self.ask(now, key.clone(), Vec::new(), shard, Asked::Join, None);
         }
     }

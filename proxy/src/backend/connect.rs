@@ -97,7 +97,7 @@ pub(crate) async fn connect(
     stream.set_nodelay(true).map_err(|error| ConnectError::new(address, error))?;
     // HTTP/1.1 has no handshake: this does not wait, and cannot fail.
     match http.handshake(TokioIo::new(stream)).await {
-        Ok((sender, connection)) => Ok(Box::new(Upstream { sender, connection, state: State::Open })),
+        Ok((sender, connection)) => Ok(Box::new(Upstream { sender, state: State::Open(connection) })),
         Err(error) => Err(ConnectError::Unreachable { address, source: io::Error::other(error) }),
     }
 }

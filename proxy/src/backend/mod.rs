@@ -8,7 +8,7 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::net::TcpStream;
 
 mod connect;
@@ -28,30 +28,32 @@ pub(crate) type SendResult = Result<Response<Incoming>, TrySendError<Request<Req
 /// A connection to a shard, with both of hyper's halves.
 pub(crate) struct Upstream {
     sender: SendRequest<RequestBody>,
-    connection: Connection<TokioIo<TcpStream>, RequestBody>,
     state: State,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    Open,
-    Over,
+    Open(Connection<TokioIo<TcpStream>, RequestBody>),
+    /// hyper is through with it; after an upgrade the socket is still to be taken.
+    Over(Connection<TokioIo<TcpStream>, RequestBody>),
+    Abandoned,
 }
 
 impl Upstream {
     /// Moves bytes as far as they go. `Ready` when hyper is through with the connection: closed, broken or upgraded.
     pub(crate) fn poll_drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.state == State::Over {
-            return Poll::Ready(());
-        }
+        let State::Open(connection) = &mut self.state else { return Poll::Ready(()) };
         // An error comes out of the request's future or of the answer's body as well.
-        match self.connection.poll_without_shutdown(cx) {
-            Poll::Ready(_) => {
-                self.state = State::Over;
-                Poll::Ready(())
-            }
-            Poll::Pending => Poll::Pending,
-        }
+        ready!(connection.poll_without_shutdown(cx)).ok();
+        self.state = match std::mem::replace(&mut self.state, State::Abandoned) {
+            State::Open(connection) | State::Over(connection) => State::Over(connection),
+            State::Abandoned => State::Abandoned,
+        };
+        Poll::Ready(())
+    }
+
+    /// Drops hyper's connection: what was queued on it and not begun comes back.
+    pub(crate) fn abandon(&mut self) {
+        self.state = State::Abandoned;
     }
 
     /// Whether another request can be sent. Looks for a close that has come meanwhile, and forgets the task that used the
@@ -65,9 +67,14 @@ impl Upstream {
         self.sender.try_send_request(request)
     }
 
-    /// The socket, and what was read beyond HTTP, once hyper is through with it after an upgrade.
-    pub(crate) fn into_stream(self) -> (TcpStream, Bytes) {
-        let parts = self.connection.into_parts();
-        (parts.io.into_inner(), parts.read_buf)
+    /// The socket, and what was read beyond HTTP, once hyper is through with it after an upgrade; `None` after [`Self::abandon`].
+    pub(crate) fn into_stream(self) -> Option<(TcpStream, Bytes)> {
+        match self.state {
+            State::Open(connection) | State::Over(connection) => {
+                let parts = connection.into_parts();
+                Some((parts.io.into_inner(), parts.read_buf))
+            }
+            State::Abandoned => None,
+        }
     }
 }

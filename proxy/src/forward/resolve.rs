@@ -63,8 +63,17 @@ pub(super) async fn resolve(
         };
         worker.counters.claims[outcome as usize].up();
         let Some(answer) = answer else {
+            // Somebody else's answer may have come meanwhile; a tunnel holds the key all the same, and so hears where it goes.
+            let usable =
+                |shard: &&Arc<Shard>| shard.state != ShardState::Maint && excluded != Some(&shard.name);
+            let there = worker.lookup(key.token());
+            let there =
+                there.and_then(|name| topology.snapshot().shard(name.as_str()).filter(usable).cloned());
+            if let Some(shard) = there {
+                return Ok(Resolved { shard, why: Why::Entry, hold: Some(stick_key) });
+            }
             let decision = with_outlook(worker, excluded, |outlook| by_hash(key, topology, outlook))?;
-            return Ok(Resolved { shard: decision.shard, why: decision.why, hold: None });
+            return Ok(Resolved { shard: decision.shard, why: decision.why, hold: Some(stick_key) });
         };
         if answer == shard.name {
             return Ok(Resolved { shard, why, hold: Some(stick_key) });
@@ -73,6 +82,10 @@ pub(super) async fn resolve(
             topology.snapshot().shard(answer.as_str()).filter(|shard| shard.state != ShardState::Maint);
         if let Some(shard) = known.filter(|shard| excluded != Some(&shard.name)) {
             return Ok(Resolved { shard: Arc::clone(shard), why: Why::Claimed, hold: Some(stick_key) });
+        }
+        if entry.as_ref() == Some(&answer) {
+            // The home keeps it where it is: it was moved a moment ago.
+            return Err(NoRoute::Nothing.into());
         }
         entry = Some(answer);
     }
@@ -84,6 +97,7 @@ fn with_outlook<T>(worker: &Worker, excluded: Option<&ShardName>, ask: impl FnOn
         excluded,
         suspect: &|name| worker.is_suspect(name),
         conferences: &|name| worker.table.conferences(name),
+        missing: &|name| worker.missing(name),
         balance_percent: worker.settings.limits.balance_percent,
         nonce: worker.nonce(),
     })

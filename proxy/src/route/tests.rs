@@ -61,6 +61,7 @@ fn ask_suspecting(
         excluded: excluded.as_ref(),
         suspect: &|name| suspects.contains(&name.as_str()),
         conferences: &|_| 0,
+        missing: &|_| Missing::Gone,
         balance_percent: 150,
         nonce: 7,
     };
@@ -170,8 +171,14 @@ fn no_token_spreads() {
     let key = RoutingKey::parse("/", None, &Routing::default()).unwrap();
     let mut seen = std::collections::BTreeSet::new();
     for nonce in 0..50 {
-        let outlook =
-            Outlook { excluded: None, suspect: &|_| false, conferences: &|_| 0, balance_percent: 150, nonce };
+        let outlook = Outlook {
+            excluded: None,
+            suspect: &|_| false,
+            conferences: &|_| 0,
+            missing: &|_| Missing::Gone,
+            balance_percent: 150,
+            nonce,
+        };
         seen.insert(decide(&key, &all, None, &outlook).unwrap().shard.name.to_string());
     }
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["l1", "l2"]);

@@ -3,6 +3,7 @@
 use super::housekeeping::{Inbox, Stop, run};
 use super::releases::Releases;
 use super::{COPY_BUFFER_BYTES, Settings, Worker};
+use crate::absent::Absent;
 use crate::access_log::{AccessLog, AccessLogError, AccessLogTarget, LogWriter};
 use crate::backend::{Pool, Suspects};
 use crate::clock::Clock;
@@ -204,7 +205,7 @@ impl Running {
                 tracing::error!("a worker panicked");
             }
         }
-        self.log.finish();
+        self.log.finish().await;
     }
 }
 
@@ -261,6 +262,7 @@ impl Seed {
                 sessions: RefCell::default(),
                 copy_buffer: RefCell::new(vec![0; COPY_BUFFER_BYTES].into_boxed_slice()),
                 suspects: RefCell::new(Suspects::default()),
+                absent: RefCell::new(Absent::default()),
                 clients: RefCell::default(),
                 log: RefCell::new(log),
                 releases: Releases::default(),
