@@ -176,3 +176,38 @@ async fn simultaneous_first_joins_meet() {
     }
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_discovery_does_not_list_here_yet_is_not_dead() {
+    let upstream = Upstream::start("s1").await;
+    let newer = Upstream::start("s9").await;
+    let mut node = Node::start(&[shard("s1", upstream.address)], limits());
+    // Another node, whose discovery is ahead, has put the conference on s9.
+    node.table.claim(key("room"), name("s9"), ClaimReason::Join).await;
+    eventually("the entry is seen", async || node.table.lookup("room").is_some()).await;
+    assert_eq!(node.get("/http-bind?room=room").await.status, 503);
+    assert_eq!(node.table.lookup("room"), Some(name("s9")), "it stays where it is");
+    let both = [shard("s1", upstream.address), shard("s9", newer.address)];
+    node.discovery.publish(crate::harness::snapshot(&both));
+    eventually("the shard is listed", async || node.get("/http-bind?room=room").await.status == 200).await;
+    // One that was listed and left is gone: its conferences move.
+    node.discovery.publish(crate::harness::snapshot(&[shard("s1", upstream.address)]));
+    eventually("it moved", async || {
+        node.get("/http-bind?room=room").await.status == 200 && node.table.lookup("room") == Some(name("s1"))
+    })
+    .await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_with_a_body_opens_no_tunnel() {
+    let upstream = Upstream::start("s1").await;
+    let node = Node::start(&[shard("s1", upstream.address)], limits());
+    let mut client = node.client().await;
+    client
+        .send("GET /xmpp-websocket?room=foo HTTP/1.1\r\nHost: meet\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nab")
+        .await;
+    assert_ne!(client.answer().await.status, 101);
+    assert_eq!(node.totals().tunnels_opened, 0);
+    node.stop().await;
+}

@@ -39,6 +39,32 @@ async fn requests_under_way_are_answered_and_idle_connections_close() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_still_being_read_is_not_cut() {
+    const LENGTH: usize = 8 << 20;
+    let upstream = Upstream::serve(|mut stream| async move {
+        let mut read = [0; 1024];
+        assert!(stream.read(&mut read).await.unwrap() > 0);
+        stream
+            .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        stream.write_all(&vec![b'x'; LENGTH]).await.unwrap();
+    })
+    .await;
+    let node = Node::start(&[shard("s1", upstream.address)], limits());
+    let mut client = node.client().await;
+    client.send("GET /foo HTTP/1.1\r\nHost: meet\r\n\r\n").await;
+    assert_eq!(client.head().await.status, 200);
+    client.exactly(LENGTH - (100 << 10)).await;
+    let Node { running, .. } = node;
+    let stopping = tokio::spawn(running.shutdown(Duration::from_secs(30)));
+    crate::harness::eventually("the shard has sent all", async || upstream.connections() == 1).await;
+    assert_eq!(client.exactly(100 << 10).await.len(), 100 << 10);
+    assert_eq!(client.rest().await, b"");
+    tokio::time::timeout(crate::harness::DEADLINE, stopping).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tunnels_have_until_the_deadline() {
     let upstream = Upstream::start("s1").await;
     let node = Node::start(&[shard("s1", upstream.address)], limits());
