@@ -85,14 +85,21 @@ impl TableHandle {
         self.view.lookup(token)
     }
 
-    /// A request used the entry. Uses close together are told once; when the driver's queue is full the use is dropped and counted
-    /// (the next one is told, and leases are far longer than that).
-    pub fn touch(&self, token: &str) {
-        if let Some(key) = self.view.touch(token)
+    /// The shard of a live entry, for a request that uses it; never waits. Uses close together are told once; when the driver's
+    /// queue is full the use is dropped and counted (the next one is told, and leases are far longer than that).
+    #[must_use]
+    pub fn lookup_for_use(&self, token: &str) -> Option<ShardName> {
+        #[cfg(feature = "test-hooks")]
+        if self.forgetful.load(Ordering::Relaxed) {
+            return None;
+        }
+        let (shard, told) = self.view.lookup_for_use(token)?;
+        if let Some(key) = told
             && self.requests.try_send(Request::Touch(key)).is_err()
         {
             self.touches_dropped.fetch_add(1, Ordering::Relaxed);
         }
+        Some(shard)
     }
 
     /// Asks the key's home for a decision. Always answered; without an answer from any home this node decides alone.

@@ -41,16 +41,16 @@ impl View {
         self.entries.get(token).map(|seen| seen.shard.clone())
     }
 
-    /// Notes a use; the key comes back when the driver should hear of it.
-    pub(crate) fn touch(&self, token: &str) -> Option<StickKey> {
+    /// Looks a key up and notes its use; the key comes along when the driver should hear of it.
+    pub(crate) fn lookup_for_use(&self, token: &str) -> Option<(ShardName, Option<StickKey>)> {
         let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         let seen = self.entries.get(token)?;
         let last = seen.touched.load(Ordering::Relaxed);
         if last != 0 && now.saturating_sub(last) < self.touch_every_ms {
-            return None;
+            return Some((seen.shard.clone(), None));
         }
         seen.touched.store(now, Ordering::Relaxed);
-        Some(seen.key().clone())
+        Some((seen.shard.clone(), Some(seen.key().clone())))
     }
 
     pub(crate) fn conferences(&self, shard: &str) -> u64 {
@@ -105,8 +105,8 @@ mod tests {
     fn uses_close_together_are_told_once() {
         let view = View::new(60_000);
         view.set(StickKey::parse("r").unwrap(), Some(ShardName::parse("s").unwrap()));
-        assert!(view.touch("unknown").is_none());
-        assert!(view.touch("r").is_some());
-        assert!(view.touch("r").is_none());
+        assert!(view.lookup_for_use("unknown").is_none());
+        assert!(view.lookup_for_use("r").is_some_and(|(_, told)| told.is_some()));
+        assert!(view.lookup_for_use("r").is_some_and(|(_, told)| told.is_none()));
     }
 }

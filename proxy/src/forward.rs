@@ -20,7 +20,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use shardgate_discovery::Shard;
-use shardgate_peering_core::ShardName;
+use shardgate_peering_core::{ShardName, StickKey};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ use std::time::Duration;
 use tokio::task::unconstrained;
 
 mod resolve;
-use resolve::{Resolved, resolve};
+use resolve::{Holds, Resolved, resolve};
 
 /// What hyper holds without a further allocation per request.
 pub(crate) const HEADERS_USUAL: usize = 100;
@@ -162,14 +162,17 @@ async fn forward(
         // hyper frames a body of unknown length so for most methods by itself, but drops that of a GET.
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let mut request = Request::from_parts(head, body);
+    // Boxed once: it is handed through several futures, which stay small by it.
+    let mut request = Box::new(Request::from_parts(head, body));
     let mut resolved = resolve(worker, &key, &topology, None, record).await?;
     let mut first: Option<(ShardName, ConnectError)> = None;
     loop {
         record.shard = Some(Arc::clone(&resolved.shard));
         record.why = Some(resolved.why);
         let (unsent, cause) = match send(worker, client, record, &resolved.shard, request).await {
-            Ok(response) => return finish(worker, client, record, resolved, upgrade, response).await,
+            Ok(response) => {
+                return finish(worker, client, record, resolved, upgrade, key.token(), response).await;
+            }
             Err(SendError::Failed(failure)) => return Err(failure),
             Err(SendError::Unreached { request, cause }) => (request, cause),
         };
@@ -181,13 +184,13 @@ async fn forward(
         // Once, to another shard. If there is none, the first failure is what happened.
         let failed = resolved.shard.name.clone();
         resolved = match resolve(worker, &key, &topology, Some(&failed), record).await {
-            Ok(Resolved { shard, hold, .. }) => Resolved { shard, why: Why::Redispatch, hold },
+            Ok(Resolved { shard, holds, .. }) => Resolved { shard, why: Why::Redispatch, holds },
             Err(_) => return Err(cause.into()),
         };
         worker.counters.redispatches.up();
         tracing::debug!(%failed, shard = %resolved.shard.name, %cause, "redispatched");
         first = Some((failed, cause));
-        request = *unsent;
+        request = unsent;
     }
 }
 
@@ -197,7 +200,8 @@ async fn finish(
     record: &mut Record,
     resolved: Resolved,
     upgrade: Upgrade,
-    (mut response, mut upstream): (Response<Incoming>, Box<Upstream>),
+    token: &str,
+    (mut response, upstream): (Response<Incoming>, Box<Upstream>),
 ) -> Result<Reached, Failure> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if switched && (upgrade == Upgrade::None || !switches_to_websocket(response.headers())) {
@@ -209,15 +213,30 @@ async fn finish(
     if !switched {
         return Ok(Reached::Answer { response, upstream, address: resolved.shard.address });
     }
+    // Rare, so what it needs is not part of every request's future.
+    Box::pin(switch(worker, client, record, resolved, token, upstream)).await?;
+    Ok(Reached::Switched { response: response.map(drop) })
+}
+
+/// The shard has agreed to an upgrade: what the tunnel needs is left with the client.
+async fn switch(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    record: &Record,
+    resolved: Resolved,
+    token: &str,
+    mut upstream: Box<Upstream>,
+) -> Result<(), Failure> {
     poll_fn(|cx| upstream.poll_drive(cx)).await;
     let Some((stream, leftover)) = upstream.into_stream() else { return Err(Failure::Broken) };
-    let hold = match resolved.hold {
-        Some(key) => Some(Hold::take(worker, key, resolved.shard.name.clone()).await),
-        None => None,
+    // The parser keeps tokens within the key's bounds.
+    let hold = match (resolved.holds, StickKey::parse(token)) {
+        (Holds::Entry, Ok(key)) => Some(Hold::take(worker, key, resolved.shard.name.clone()).await),
+        (Holds::Entry | Holds::Nothing, _) => None,
     };
     let opening = Opening::new(stream, &leftover, resolved.shard, hold, record.target.path_and_query());
     *client.opening.borrow_mut() = Some(Box::new(opening));
-    Ok(Reached::Switched { response: response.map(drop) })
+    Ok(())
 }
 
 /// Why a shard gave no answer.
@@ -234,7 +253,7 @@ async fn send(
     client: &Rc<Client>,
     record: &mut Record,
     shard: &Shard,
-    mut request: Request<RequestBody>,
+    mut request: Box<Request<RequestBody>>,
 ) -> Result<(Response<Incoming>, Box<Upstream>), SendError> {
     if let Some(upstream) = worker.pool.take(shard.address) {
         worker.counters.shard_reuses.up();
@@ -242,7 +261,7 @@ async fn send(
         let again = repeatable(&request, client);
         match exchange(worker, client, record, upstream, request).await {
             Ok(answer) => return Ok(answer),
-            Err(ExchangeError::Unsent(unsent)) => request = *unsent,
+            Err(ExchangeError::Unsent(unsent)) => request = unsent,
             // The shard closed a kept-alive connection just when the request was under way (RFC 9112, 9.3.1).
             Err(ExchangeError::Failed(Failure::Broken)) if again.is_some() => {
                 let Some(again) = again else { return Err(SendError::Failed(Failure::Broken)) };
@@ -264,7 +283,7 @@ async fn send(
                 Ok(answer) => return Ok(answer),
                 Err(ExchangeError::Failed(failure)) => return Err(SendError::Failed(failure)),
                 Err(ExchangeError::Unsent(unsent)) => {
-                    request = *unsent;
+                    request = unsent;
                     ConnectError::closed_at_once(shard.address)
                 }
             },
@@ -283,7 +302,7 @@ async fn send(
     if !matches!(cause, ConnectError::Local { .. }) {
         worker.suspect(&shard.name);
     }
-    Err(SendError::Unreached { request: Box::new(request), cause })
+    Err(SendError::Unreached { request, cause })
 }
 
 async fn open(
@@ -294,7 +313,9 @@ async fn open(
 ) -> Result<Box<Upstream>, ConnectError> {
     client.progress();
     let began = record.elapsed();
-    let upstream = connect(shard.address, &worker.settings.limits.connect, &worker.shard_http).await?;
+    // Boxed: most requests find a connection in the pool.
+    let upstream =
+        Box::pin(connect(shard.address, &worker.settings.limits.connect, &worker.shard_http)).await?;
     record.timers.connect = Some(record.elapsed() - began);
     worker.counters.shard_connects.up();
     worker.trust(&shard.name);
@@ -302,7 +323,7 @@ async fn open(
 }
 
 /// A copy of a request that may be sent twice: its method is safe, and there is no body.
-fn repeatable(request: &Request<RequestBody>, client: &Rc<Client>) -> Option<Request<RequestBody>> {
+fn repeatable(request: &Request<RequestBody>, client: &Rc<Client>) -> Option<Box<Request<RequestBody>>> {
     if !request.method().is_safe() || !request.body().is_end_stream() {
         return None;
     }
@@ -310,7 +331,7 @@ fn repeatable(request: &Request<RequestBody>, client: &Rc<Client>) -> Option<Req
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();
     *again.headers_mut() = request.headers().clone();
-    Some(again)
+    Some(Box::new(again))
 }
 
 /// Why a connection brought no answer.
@@ -327,13 +348,13 @@ async fn exchange(
     client: &Client,
     record: &mut Record,
     mut upstream: Box<Upstream>,
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
 ) -> Result<(Response<Incoming>, Box<Upstream>), ExchangeError> {
     let began = record.elapsed();
     client.progress();
     let result = {
         // Outside tokio's budget: a future that gives way asks to be polled again, and here nobody would hear it.
-        let mut answer = pin!(unconstrained(upstream.send(request)));
+        let mut answer = pin!(unconstrained(upstream.send(*request)));
         poll_fn(|cx| {
             if upstream.poll_drive(cx).is_ready() {
                 // A connection that ended before it took the request gives it back only when it is dropped.

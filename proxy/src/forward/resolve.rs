@@ -15,8 +15,16 @@ use std::sync::Arc;
 pub(super) struct Resolved {
     pub(super) shard: Arc<Shard>,
     pub(super) why: Why,
-    /// The key whose entry names the shard: a tunnel of this request holds it.
-    pub(super) hold: Option<StickKey>,
+    pub(super) holds: Holds,
+}
+
+/// Whether a tunnel of a request holds an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// That of its key.
+    Entry,
+    /// It has none.
+    Nothing,
 }
 
 /// How often a home may be asked for one decision: for the join, and for a move when the answer cannot be used here.
@@ -32,7 +40,7 @@ pub(super) async fn resolve(
 ) -> Result<Resolved, Failure> {
     let mut entry = match key.store() {
         Store::Nothing => None,
-        Store::MatchOnly | Store::MatchOrStore => worker.lookup(key.token()),
+        Store::MatchOnly | Store::MatchOrStore => worker.table.lookup_for_use(key.token()),
     };
     for _ in 0..CLAIMS_MAX {
         let decision =
@@ -40,19 +48,19 @@ pub(super) async fn resolve(
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
             NeedsClaim::No if why == Why::Entry => {
-                worker.table.touch(key.token());
-                return Ok(Resolved { shard, why, hold: StickKey::parse(key.token()).ok() });
+                return Ok(Resolved { shard, why, holds: Holds::Entry });
             }
-            NeedsClaim::No => return Ok(Resolved { shard, why, hold: None }),
+            NeedsClaim::No => return Ok(Resolved { shard, why, holds: Holds::Nothing }),
             NeedsClaim::Join => ClaimReason::Join,
             NeedsClaim::Down { failed } => ClaimReason::Down { failed },
         };
         // The parser keeps tokens within the key's bounds.
         let Ok(stick_key) = StickKey::parse(key.token()) else {
-            return Ok(Resolved { shard, why, hold: None });
+            return Ok(Resolved { shard, why, holds: Holds::Nothing });
         };
         let began = record.elapsed();
-        let claimed = worker.claim(stick_key.clone(), shard.name.clone(), reason).await;
+        // Boxed: known conferences ask nobody.
+        let claimed = Box::pin(worker.claim(stick_key, shard.name.clone(), reason)).await;
         record.timers.claim = Some(record.timers.claim.unwrap_or(0) + record.elapsed() - began);
         let (outcome, answer) = match claimed {
             Claimed::Unstored { .. } => (ClaimOutcome::Unstored, None),
@@ -70,18 +78,18 @@ pub(super) async fn resolve(
             let there =
                 there.and_then(|name| topology.snapshot().shard(name.as_str()).filter(usable).cloned());
             if let Some(shard) = there {
-                return Ok(Resolved { shard, why: Why::Entry, hold: Some(stick_key) });
+                return Ok(Resolved { shard, why: Why::Entry, holds: Holds::Entry });
             }
             let decision = with_outlook(worker, excluded, |outlook| by_hash(key, topology, outlook))?;
-            return Ok(Resolved { shard: decision.shard, why: decision.why, hold: Some(stick_key) });
+            return Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Entry });
         };
         if answer == shard.name {
-            return Ok(Resolved { shard, why, hold: Some(stick_key) });
+            return Ok(Resolved { shard, why, holds: Holds::Entry });
         }
         let known =
             topology.snapshot().shard(answer.as_str()).filter(|shard| shard.state != ShardState::Maint);
         if let Some(shard) = known.filter(|shard| excluded != Some(&shard.name)) {
-            return Ok(Resolved { shard: Arc::clone(shard), why: Why::Claimed, hold: Some(stick_key) });
+            return Ok(Resolved { shard: Arc::clone(shard), why: Why::Claimed, holds: Holds::Entry });
         }
         if entry.as_ref() == Some(&answer) {
             // The home keeps it where it is: it was moved a moment ago.
