@@ -1,3 +1,3 @@
-//! placeholder
+//! What the benches share. The tests of the whole stand in `tests/tests` and `tests/e2e`.
 
 pub mod bench;
