@@ -108,7 +108,7 @@ impl TableHandle {
         let overload = Claimed::Unstored { why: Unstored::Overload };
         #[cfg(feature = "test-hooks")]
         if self.forgetful.load(Ordering::Relaxed) {
-            return overload;
+            return Claimed::Stick { shard: proposal };
         }
         if self.requests.send(Request::Claim { key, proposal, reason, reply }).await.is_err() {
             return overload;
@@ -118,11 +118,19 @@ impl TableHandle {
 
     /// A tunnel was opened: while it is open the entry is held. Waits while the driver's queue is full; never lost.
     pub async fn session_opened(&self, key: StickKey, shard: ShardName) {
+        #[cfg(feature = "test-hooks")]
+        if self.forgetful.load(Ordering::Relaxed) {
+            return;
+        }
         self.tell(Request::SessionOpened { key, shard }).await;
     }
 
     /// It was closed.
     pub async fn session_closed(&self, key: StickKey, shard: ShardName) {
+        #[cfg(feature = "test-hooks")]
+        if self.forgetful.load(Ordering::Relaxed) {
+            return;
+        }
         self.tell(Request::SessionClosed { key, shard }).await;
     }
 
@@ -176,7 +184,8 @@ impl TableHandle {
         self.touches_dropped.load(Ordering::Relaxed)
     }
 
-    /// Stickiness off: a test of stickiness must fail with it.
+    /// Stickiness off: this node takes its own proposals for the mesh's decisions, and tells it of nothing. A test of stickiness
+    /// must fail with it.
     #[cfg(feature = "test-hooks")]
     pub fn forget_everything(&self) {
         self.forgetful.store(true, Ordering::Relaxed);
