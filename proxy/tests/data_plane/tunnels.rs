@@ -64,14 +64,29 @@ async fn much_through_a_tunnel() {
     let (node, _first, _second) = two_shards(limits()).await;
     let (client, _) = tunnel(&node, "foo").await;
     let (mut reader, mut writer) = client.stream.into_split();
+    let (full, fills) = tokio::sync::oneshot::channel();
     let sending = tokio::spawn(async move {
+        let mut full = Some(full);
         for n in 0..SIZE / 4096 {
-            writer.write_all(&[(n % 251) as u8; 4096]).await.unwrap();
+            let chunk = [(n % 251) as u8; 4096];
+            let mut sent = 0;
+            while sent < chunk.len() {
+                match writer.try_write(&chunk[sent..]) {
+                    Ok(bytes) => sent += bytes,
+                    Err(error) => {
+                        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                        if let Some(full) = full.take() {
+                            full.send(()).unwrap();
+                        }
+                        writer.writable().await.unwrap();
+                    }
+                }
+            }
         }
         writer.shutdown().await.unwrap();
     });
-    // The echo is read only when all that fits is on its way.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The echo is read only once the way was full, so that pieces waited in the tunnel.
+    tokio::time::timeout(crate::harness::DEADLINE, fills).await.unwrap().unwrap();
     let mut echo = client.read;
     tokio::time::timeout(crate::harness::DEADLINE, reader.read_to_end(&mut echo)).await.unwrap().unwrap();
     sending.await.unwrap();
