@@ -217,6 +217,39 @@ fn a_conference_created_anew_ends_in_its_time() {
 }
 
 #[test]
+fn nothing_meant_for_an_old_connection_goes_out_before_the_hello_of_the_next() {
+    let mut world = World::ready(&["a", "b"]);
+    let update = Message::Update(Update { through: 50, items: Vec::new() });
+    let outputs = world.inject_together(
+        "a",
+        vec![
+            Input::Received { peer: peer("b"), message: update },
+            Input::PeerLost { peer: peer("b") },
+            Input::PeerConnected { peer: peer("b") },
+        ],
+    );
+    let sent: Vec<&str> = outputs
+        .iter()
+        .filter_map(
+            |output| if let Output::Send { message, .. } = output { Some(message.kind()) } else { None },
+        )
+        .collect();
+    assert_eq!(sent, ["hello"]);
+}
+
+#[test]
+fn a_held_key_whose_claim_was_refused_is_claimed_again() {
+    let mut world = World::with(&["a"], |config| Config { entries_max: 1, ..config });
+    world.settle();
+    world.join("a", "first", "s1");
+    world.open("a", "held", "s2");
+    world.run_ms(100);
+    assert_eq!(world.lookup("a", "held"), None, "the table is full");
+    world.run_ms(TTL_MS * 2);
+    assert_eq!(world.lookup("a", "held").as_deref(), Some("s2"), "the first room ended and left its place");
+}
+
+#[test]
 fn an_end_that_meets_an_open_tunnel_is_answered_with_a_claim() {
     let mut world = World::ready(&["a", "b"]);
     let room = world.room_with_home("b");

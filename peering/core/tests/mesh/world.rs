@@ -292,6 +292,16 @@ impl World {
         self.feed(&peer(at), input)
     }
 
+    /// Several inputs before the outputs are looked at, as the shell gives them when it is busy.
+    pub(crate) fn inject_together(&mut self, at: &str, inputs: Vec<Input>) -> Vec<Output> {
+        let now = self.moment();
+        let node = &mut self.places.get_mut(&peer(at)).unwrap().node;
+        for input in inputs {
+            node.handle(now, input);
+        }
+        std::iter::from_fn(|| node.poll_output()).collect()
+    }
+
     pub(crate) fn answered(&self, token: ClaimToken) -> bool {
         self.answers.contains_key(&token)
     }
