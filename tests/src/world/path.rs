@@ -43,6 +43,8 @@ pub(super) struct Path {
     pub(super) clogged: bool,
     /// The connection as the first seat sees it: the number of it.
     pub(super) connection: Option<u64>,
+    /// The connection that the first seat's node was told of; it lags behind while the node hangs.
+    pub(super) told: Option<u64>,
     /// Since when the first seat hears nothing of the other on it.
     pub(super) silent_since: Option<u64>,
     /// Since when the first seat dials the other.
@@ -77,6 +79,7 @@ impl Path {
             blocked: false,
             clogged: false,
             connection: None,
+            told: None,
             silent_since: None,
             dialing_since: None,
             handshake: None,
@@ -103,6 +106,7 @@ impl Path {
     /// The first seat's process is gone.
     pub(super) fn forget(&mut self) {
         self.connection = None;
+        self.told = None;
         self.silent_since = None;
         self.dialing_since = None;
         self.handshake = None;
