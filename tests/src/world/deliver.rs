@@ -10,8 +10,8 @@ use super::seat::{Feed, Seat, State};
 use super::watch::{Network, Scene, Watch};
 use super::world_state::World;
 
-/// What the shell keeps for a peer that takes too little (`peering/src/outbox.rs`), by lane: control, bulk, claims.
-const OUTBOX_MAX: [usize; 3] = [8_192, 64, 8_192];
+/// What the shell keeps for a peer that takes too little (`peering/src/outbox.rs`), by lane: control, claims, bulk.
+const OUTBOX_MAX: [usize; 3] = [8_192, 8_192, 64];
 const LATE_MAX_MS: u64 = 1_500;
 
 impl World {
@@ -125,6 +125,7 @@ impl World {
             Output::Readiness(readiness) => {
                 self.places[seat].ready = matches!(readiness, Readiness::Ready { .. });
             }
+            Output::Emptied => self.places[seat].ready = false,
             Output::Changed { .. } | Output::Moved { .. } | Output::Answered { .. } => {}
         }
     }
@@ -156,7 +157,7 @@ impl World {
         let greets = matches!(*message, Message::Hello(_));
         let mut at = path.arrival(self.now, lane, greets, &mut self.random);
         let noise = path.noise;
-        if lane == Lane::Claim {
+        if lane == Lane::Claims {
             if self.random.chance(noise.lost) {
                 watch.network(self.now, &Network::Lost(from, to, &message));
                 return;

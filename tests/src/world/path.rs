@@ -128,7 +128,7 @@ impl Path {
                 self.bulk_floor = self.bulk_floor.max(at).max(self.hello_floor);
                 self.bulk_floor
             }
-            Lane::Claim => at.max(self.hello_floor),
+            Lane::Claims => at.max(self.hello_floor),
         }
     }
 

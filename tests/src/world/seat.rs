@@ -97,6 +97,7 @@ impl Place {
         let wall = WALL_START_MS.saturating_add_unsigned(now).saturating_add(self.wall_error_ms);
         Now {
             mono: Instant(now + self.mono_ahead - self.suspended_ms),
+            boot: Instant(now + self.mono_ahead),
             wall: Wall(u64::try_from(wall).unwrap_or(0)),
         }
     }

@@ -178,7 +178,8 @@ impl World {
         self.lives += 1;
         let place = &mut self.places[seat];
         assert!(place.state == State::Crashed, "{} runs already", place.config.me);
-        place.config.incarnation = self.lives;
+        // A node that was paused counts on by itself.
+        place.config.incarnation = self.lives << 16;
         place.life = self.lives;
         let node = Node::new(place.config.clone(), place.moment(self.now)).expect("a valid configuration");
         place.deadline = place.world_time(node.poll_timeout().0);
