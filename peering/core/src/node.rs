@@ -313,6 +313,10 @@ impl Node {
                 self.on_lease_report(now, report);
                 Ok(())
             }
+            Message::LeaseAsk { keys } => {
+                self.on_lease_ask(now, peer, &keys);
+                Ok(())
+            }
             Message::Compare(compare) => self.on_compare(now, peer, compare),
             Message::Compared(compared) => {
                 self.on_compared(now, peer, compared);
