@@ -123,9 +123,11 @@ impl Node {
     /// A tunnel of the conference was opened here.
     pub(crate) fn session_opened(&mut self, now: Now, key: StickKey, shard: ShardName) {
         *self.uses.sessions.entry(key.clone()).or_default().entry(shard.clone()).or_default() += 1;
-        match self.table.shard(&key).cloned() {
-            Some(there) if there == shard => {}
-            Some(to) => self.outputs.push_back(Output::Moved { key: key.clone(), to }),
+        match self.table.shard(&key) {
+            Some(there) if *there == shard => {}
+            Some(_) => {
+                self.misplaced.insert(key.clone());
+            }
             None => self.claim_for_sessions(now, &key),
         }
         self.used(now, &key, Told::NotYet);

@@ -126,11 +126,11 @@ impl Node {
         }
         let most = self.config.entries_max;
         let full = if entry.is_tombstone() {
-            self.table.tombstones() >= self.config.tombstones_max()
+            self.table.tombstones() >= self.config.tombstones_max() && self.table.get(key).is_none()
         } else {
-            self.table.live() > most + most / 8
+            self.table.live() > most + most / 8 && self.table.shard(key).is_none()
         };
-        if full && self.table.get(key).is_none() {
+        if full {
             self.stats.dropped_full += 1;
             return true;
         }
