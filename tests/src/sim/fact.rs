@@ -28,6 +28,7 @@ pub(super) fn each_in_message<'m>(
                 tell(&lease.key, None);
             }
         }
+        Message::LeaseAsk { keys } => keys.iter().for_each(|key| tell(key, None)),
         Message::Hello(_)
         | Message::Welcome(_)
         | Message::Heartbeat(_)
