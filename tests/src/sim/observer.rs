@@ -28,6 +28,8 @@ pub(super) struct Cell {
     round: u64,
     /// The outputs say that it ended since it was looked at.
     pub(super) ended_between: bool,
+    /// The node keeps it but answers nobody with it: its lease is over.
+    pub(super) lapsed: bool,
     /// More than one input lies between this and now.
     pub(super) blurred: bool,
 }
@@ -41,6 +43,7 @@ impl Cell {
         round: 0,
         ended_between: false,
         blurred: false,
+        lapsed: false,
     };
 }
 
@@ -218,7 +221,10 @@ impl Observer {
                 kept.moved_at = Some(scene.now_ms);
             }
         }
-        self.places[scene.seat].cell(room).ended_between = false;
+        let kept = self.places[scene.seat].cell(room);
+        kept.ended_between = false;
+        let lives = kept.entry.is_some_and(|entry| !entry.is_tombstone());
+        kept.lapsed = lives && scene.node.lookup(&key).is_none();
     }
 
     fn note_use(&mut self, scene: &Scene<'_>, input: &Input) {

@@ -43,6 +43,7 @@ impl Observer {
         };
         if let Some(old) = before.entry
             && !before.ended_between
+            && !before.lapsed
             && !self.may_have_lapsed(scene, room, &old)
             && decision.against(&old) != Ordering::Less
         {
@@ -92,7 +93,7 @@ impl Observer {
             self.check_end(scene, room, reason);
         }
         let lapsed = before.entry.is_some_and(|old| self.may_have_lapsed(scene, room, &old));
-        if before.ended_between || before.blurred || lapsed {
+        if before.ended_between || before.blurred || before.lapsed || lapsed {
             return;
         }
         // What it knew when it decided: its own entry, or a better one that came with the question.
