@@ -89,6 +89,9 @@ impl Node {
         if self.held_somewhere(now, key) {
             return Err(ClaimRefusal::Held);
         }
+        if !self.hears_holders(now) {
+            return Err(ClaimRefusal::NotReady);
+        }
         self.end(now, key, Reason::Operator);
         // At the bounds an end is a drop, and there is nothing to tell.
         self.table.get(key).map(|slot| slot.entry.clone()).ok_or(ClaimRefusal::NoEntry)

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::digest::{entry_digest, key_hash};
 use crate::entry::{Entry, Reason};
 use crate::id::{PeerId, StickKey};
+use crate::lease::Told;
 use crate::message::{Change, Item, Message, Update};
 use crate::node::Node;
 use crate::output::{Output, Violation};
@@ -181,6 +182,10 @@ impl Node {
                 self.stats.conflicts += 1;
                 self.correct(peer, key);
             }
+        }
+        if self.uses.holds(key) {
+            self.used(now, key, Told::NotYet);
+            self.report_hold(now, key);
         }
         self.settle_by_update(now, key);
         true
