@@ -1,4 +1,5 @@
 //! Looks on at a run: keeps what the model knows of each node, lets the checks judge it, counts, traces, and collects what clients wait for.
+#![expect(clippy::wildcard_enum_match_arm, reason = "the model looks at a few kinds and ignores all others")]
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -131,7 +132,9 @@ pub struct Observer {
     pub(super) news: Vec<News>,
     /// Whether a message of a peer is being handled that the node takes.
     applies: bool,
+    /// What it saw.
     pub coverage: Coverage,
+    /// What of it is told.
     pub trace: Trace,
     /// The first thing that was wrong.
     pub violation: Option<Violation>,

@@ -163,6 +163,7 @@ impl Setup {
     }
 }
 
+#[expect(clippy::needless_range_loop, reason = "both directions of a pair are written at once")]
 /// Within a region 1 to 15 ms; between regions up to 400 ms, and the spread of one path is moderate.
 fn draw_delays(regions: usize, weather: Weather, random: &mut Random) -> Vec<Vec<Delay>> {
     let mut delays = vec![vec![Delay::Fixed(1); regions]; regions];

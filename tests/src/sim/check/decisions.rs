@@ -96,7 +96,9 @@ impl Observer {
         self.check_well(scene, room, decision);
         if decision.is_tombstone() {
             self.ended_at.insert(room, at);
-            self.check_end(scene, room, reason);
+            let stood_since =
+                before.entry.and_then(|old| self.ledger.get(room, &old)).map_or(at, |old| old.at);
+            self.check_end(scene, room, reason, stood_since);
         }
         let lapsed = before.entry.is_some_and(|old| self.may_have_lapsed(scene, room, &old));
         if ended_between(before, decision) || before.blurred || before.lapsed || lapsed {
