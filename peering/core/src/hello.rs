@@ -140,6 +140,7 @@ impl Node {
         session.talk.wants = false;
         session.received = session.received.max(session.continues_after).max(session.last_update);
         self.mesh_has_changed(now);
+        self.report_holds_to(now, peer);
     }
 
     /// A node that heard nobody for longer than a ttl does not bring back what ended meanwhile: what nobody here has used since is

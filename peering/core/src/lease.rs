@@ -175,6 +175,19 @@ impl Node {
         }
     }
 
+    /// A peer that was away has not heard what is held here meanwhile.
+    pub(crate) fn report_holds_to(&mut self, now: Now, peer: &PeerId) {
+        let held: Vec<StickKey> =
+            self.uses.held().filter(|key| self.report_to(key).as_ref() == Some(peer)).cloned().collect();
+        for key in held {
+            if let Some(known) = self.uses.keys.get_mut(&key) {
+                known.held_reported = Instant(0);
+            }
+            self.used(now, &key, Told::NotYet);
+            self.report_hold(now, &key);
+        }
+    }
+
     /// It was closed; the entry lives one ttl from now.
     pub(crate) fn session_closed(&mut self, now: Now, key: &StickKey, shard: &ShardName) {
         if let Some(shards) = self.uses.sessions.get_mut(key) {
@@ -354,7 +367,7 @@ impl Node {
     }
 
     /// Who is told of uses: who will end the key, even if it missed a claim's budget or is still learning; else its present home.
-    fn report_to(&self, key: &StickKey) -> Option<PeerId> {
+    pub(crate) fn report_to(&self, key: &StickKey) -> Option<PeerId> {
         let first = self.first_listed(key)?;
         let hears = |peer: &PeerId| self.sessions.get(peer).is_some_and(Session::streaming);
         if *first == self.config.me || hears(first) {
@@ -369,10 +382,15 @@ impl Node {
         let mut asks: BTreeMap<PeerId, Vec<StickKey>> = BTreeMap::new();
         for key in self.table.due(now.mono) {
             let held = self.uses.holds(&key);
+            let used_until = self.uses.keys.get(&key).map(|known| known.lease);
             let Some(slot) = self.table.get_mut(&key) else { continue };
             let tombstone = slot.entry.is_tombstone();
             if held && !tombstone {
                 slot.lease = slot.lease.max(now.mono + ttl_ms);
+            }
+            if let Some(used_until) = used_until.filter(|_| !tombstone) {
+                // By another decision than stands here now, perhaps; it was used all the same.
+                slot.lease = slot.lease.max(used_until);
             }
             let lease = slot.lease;
             if tombstone {
