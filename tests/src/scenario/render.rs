@@ -1,0 +1,219 @@
+//! Inputs, messages and outputs in the words of a trace.
+
+use std::collections::BTreeMap;
+
+use shardgate_peering_core::{
+    Claim, ClaimAnswer, ClaimReason, ClaimRefusal, ClaimResult, ClaimToken, Claimed, Entry, Hello, Input,
+    Item, Message, PeerId, Rank, Readiness, Reason, StickKey, Unstored,
+};
+
+/// What is needed to name things shortly.
+#[derive(Debug, Default)]
+pub struct Render {
+    /// Short names of conferences.
+    pub short: BTreeMap<StickKey, String>,
+    /// A remaining time as long as this is not worth a word.
+    pub ttl_ms: u64,
+}
+
+/// Items shown of a list; of a longer one only their number.
+const ITEMS_SHOWN: usize = 3;
+
+/// A length of time, in seconds.
+#[must_use]
+pub fn seconds(ms: u64) -> String {
+    if ms == u64::MAX { "ever".to_owned() } else { format!("{}.{:03}", ms / 1_000, ms % 1_000) }
+}
+
+/// Names with spaces between them.
+pub fn names<'n>(names: impl IntoIterator<Item = &'n PeerId>) -> String {
+    names.into_iter().map(PeerId::as_str).collect::<Vec<_>>().join(" ")
+}
+
+const fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Claim | Reason::End => "",
+        Reason::Down => ", shard down",
+        Reason::Operator => ", operator",
+        Reason::Arbitration => ", verdict",
+    }
+}
+
+const fn unstored(why: Unstored) -> &'static str {
+    match why {
+        Unstored::TableFull => "the table is full",
+        Unstored::Overload => "too many claims",
+    }
+}
+
+impl Render {
+    /// A conference's short name.
+    #[must_use]
+    pub fn key<'k>(&'k self, key: &'k StickKey) -> &'k str {
+        self.short.get(key).map_or(key.as_str(), String::as_str)
+    }
+
+    /// An entry.
+    #[must_use]
+    pub fn entry(&self, entry: &Entry) -> String {
+        let place = entry.shard.as_ref().map_or("ended", |shard| shard.as_str());
+        let rank = match entry.rank {
+            Rank::Home => "home",
+            Rank::Alone => "alone",
+        };
+        format!("{place} (g{}, {rank} {}{})", entry.generation, entry.origin, reason(entry.reason))
+    }
+
+    fn left(&self, entry: &Entry, remaining_ms: u64) -> String {
+        let usual = if entry.is_tombstone() { 3 * self.ttl_ms } else { self.ttl_ms };
+        if remaining_ms == usual { String::new() } else { format!(" for {}", seconds(remaining_ms)) }
+    }
+
+    fn item(&self, item: &Item) -> String {
+        let key = self.key(&item.key);
+        match &item.entry {
+            Some(entry) => format!("{key} {}{}", self.entry(entry), self.left(entry, item.remaining_ms)),
+            None => format!("{key} renewed for {}", seconds(item.remaining_ms)),
+        }
+    }
+
+    fn list(&self, items: &[Item]) -> String {
+        if items.is_empty() {
+            return "nothing".to_owned();
+        }
+        if items.len() > ITEMS_SHOWN {
+            return format!("{} items", items.len());
+        }
+        items.iter().map(|item| self.item(item)).collect::<Vec<_>>().join("; ")
+    }
+
+    fn hello(&self, hello: &Hello) -> String {
+        let Hello { contract, incarnation, ready, resume } = hello;
+        let ready = if *ready { "ready" } else { "not ready" };
+        let resume = resume.map_or(String::new(), |resume| {
+            format!(", has your updates (start {}) up to {}", resume.incarnation, resume.through)
+        });
+        format!("hello: contract {contract}, start {incarnation}, {ready}{resume}")
+    }
+
+    fn claim(&self, claim: &Claim) -> String {
+        let key = self.key(&claim.key);
+        let mut text = format!("claim {}: {key} to {}", claim.id, claim.proposal);
+        match claim.reason {
+            Reason::Claim => {}
+            Reason::Down => {
+                let failed = claim.failed.as_ref().map_or("?", |failed| failed.as_str());
+                text.push_str(&format!(", {failed} is down"));
+            }
+            Reason::Operator | Reason::Arbitration | Reason::End => text.push_str(reason(claim.reason)),
+        }
+        if let Some((entry, remaining_ms)) = &claim.known {
+            text.push_str(&format!(", knows {}{}", self.entry(entry), self.left(entry, *remaining_ms)));
+        }
+        if let Some(tried) = &claim.tried {
+            text.push_str(&format!(", {tried} did not answer"));
+        }
+        if claim.hops > 0 {
+            text.push_str(", passed on");
+        }
+        text
+    }
+
+    fn claim_answer(&self, answer: &ClaimAnswer) -> String {
+        let ClaimAnswer { id, key, result } = answer;
+        let what = match result {
+            ClaimResult::Entry(entry, remaining_ms) => {
+                format!("{}{}", self.entry(entry), self.left(entry, *remaining_ms))
+            }
+            ClaimResult::Refused(ClaimRefusal::NotReady) => "refused, not ready".to_owned(),
+            ClaimResult::Refused(ClaimRefusal::TableFull) => "refused, the table is full".to_owned(),
+            ClaimResult::Refused(ClaimRefusal::Overload) => "refused, too many claims".to_owned(),
+        };
+        format!("answer {id}: {} {what}", self.key(key))
+    }
+
+    /// A message.
+    #[must_use]
+    pub fn message(&self, message: &Message) -> String {
+        match message {
+            Message::Hello(hello) => self.hello(hello),
+            Message::Heartbeat { ready } => {
+                format!("heartbeat, {}", if *ready { "ready" } else { "not ready" })
+            }
+            Message::Update(update) => format!("update {}: {}", update.through, self.list(&update.items)),
+            Message::Ack { through } => format!("ack {through}"),
+            Message::Correction { items } => format!("correction: {}", self.list(items)),
+            Message::Claim(claim) => self.claim(claim),
+            Message::ClaimAnswer(answer) => self.claim_answer(answer),
+            Message::LeaseReport(report) => {
+                let keys: Vec<String> = report
+                    .leases
+                    .iter()
+                    .map(|(key, ms)| format!("{} for {}", self.key(key), seconds(*ms)))
+                    .collect();
+                let keys = if keys.len() > ITEMS_SHOWN {
+                    format!("{} keys", keys.len())
+                } else {
+                    keys.join("; ")
+                };
+                format!("lease report: {keys}")
+            }
+            Message::ResyncChunk(chunk) => {
+                let last = if chunk.last { ", the last" } else { "" };
+                format!("chunk {}: {}{last}", chunk.number, self.list(&chunk.items))
+            }
+            Message::ResyncAck { number } => format!("chunk ack {number}"),
+        }
+    }
+
+    /// What happened at a node. `None`: not worth a line by itself.
+    #[must_use]
+    pub fn input(&self, input: &Input) -> Option<String> {
+        Some(match input {
+            Input::Claim { token: ClaimToken(token), key, proposal, reason } => {
+                let key = self.key(key);
+                match reason {
+                    ClaimReason::Join => format!("#{token} joins {key}, proposes {proposal}"),
+                    ClaimReason::Down { failed } => {
+                        format!("#{token} cannot reach {failed} for {key}, proposes {proposal}")
+                    }
+                    ClaimReason::Operator => format!("#{token} sets {key} to {proposal}"),
+                }
+            }
+            Input::Touch { key } => format!("a request uses {}", self.key(key)),
+            Input::SessionOpened { key, shard } => {
+                format!("a tunnel of {} opens on {shard}", self.key(key))
+            }
+            Input::SessionClosed { key, shard } => {
+                format!("a tunnel of {} closes on {shard}", self.key(key))
+            }
+            Input::PeersChanged { listed } => format!("discovery lists {}", names(listed)),
+            Input::PeerConnected { peer } => format!("connected to {peer}"),
+            Input::PeerLost { peer } => format!("lost {peer}"),
+            Input::DialFailed { peer } => format!("cannot reach {peer}"),
+            Input::Received { peer, message } => format!("<- {peer}  {}", self.message(message)),
+            Input::RoundTrip { .. } | Input::Timeout => return None,
+        })
+    }
+
+    /// An answer to a client.
+    #[must_use]
+    pub fn answer(&self, token: ClaimToken, claimed: &Claimed) -> String {
+        let ClaimToken(token) = token;
+        match claimed {
+            Claimed::Stick { shard } => format!("#{token} is answered {shard}"),
+            Claimed::Unstored { why } => format!("#{token} is answered: not stored, {}", unstored(*why)),
+        }
+    }
+
+    /// Whether a node is ready.
+    #[must_use]
+    pub fn readiness(&self, readiness: &Readiness) -> String {
+        match readiness {
+            Readiness::Ready { reconciled, unreachable } => {
+                format!("ready: {reconciled} peers reconciled, {unreachable} unreachable")
+            }
+            Readiness::NotReady { waiting_for } => format!("not ready: waits for {}", names(waiting_for)),
+        }
+    }
+}
