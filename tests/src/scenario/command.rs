@@ -10,7 +10,7 @@ use super::words::Words;
 
 /// Which events a trace shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detail {
+pub(super) enum Detail {
     /// All but heartbeats and acks without news, which are counted.
     Events,
     /// Also every ack.
@@ -23,7 +23,7 @@ pub enum Detail {
 
 /// What `wait` waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Awaited {
+pub(super) enum Awaited {
     /// Every claim is answered.
     Answers,
     /// Every running node is ready.
@@ -34,7 +34,7 @@ pub enum Awaited {
 
 /// What a client or an operator does at a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Act {
+pub(super) enum Act {
     /// A request for a conference that may be new.
     Join(ShardName),
     /// The shard the conference is on could not be reached.
@@ -58,7 +58,7 @@ pub enum Act {
 
 /// What becomes of the path between two sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PathChange {
+pub(super) enum PathChange {
     /// Both ends notice at once.
     Cut,
     /// Works again; nodes dial each other anew where they had noticed.
@@ -77,15 +77,17 @@ pub enum PathChange {
 
 /// What becomes of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeChange {
+pub(super) enum NodeChange {
     /// It begins to run (and to dial).
     Start,
     /// It is gone, and with it its table.
     Crash,
     /// The same, and it begins anew at once, empty.
     Restart,
-    /// It does not run; what comes meanwhile it finds at `resume`.
+    /// Its process does not run; what comes meanwhile it finds at `resume`.
     Pause,
+    /// Its machine sleeps: not even the monotonic clock goes on.
+    Suspend,
     /// It runs on.
     Resume,
     /// It takes every message and does nothing.
@@ -94,11 +96,25 @@ pub enum NodeChange {
     Override,
 }
 
+/// Whether what is left of a lease is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lease {
+    /// To the tenth of a second.
+    Shown,
+    /// No.
+    Hidden,
+}
+
 /// A question to the reader's eye.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Query {
+pub(super) enum Query {
     /// The entry of a conference at every node.
-    Table(String),
+    Table {
+        /// The conference.
+        key: String,
+        /// Whether to show how much of its lease is left too.
+        lease: Lease,
+    },
     /// The shard that a request would find at every node.
     Lookup(String),
     /// Whether the tables are equal, and how long they are.
@@ -115,7 +131,7 @@ pub enum Query {
 
 /// One command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub(super) enum Command {
     /// Nodes that list each other. `mesh` also starts them and waits until all are ready.
     Nodes {
         /// Their names.
@@ -124,6 +140,13 @@ pub enum Command {
         options: BTreeMap<String, u64>,
         /// Whether they are started.
         start: Start,
+    },
+    /// Other settings for one node, from its next start on.
+    Config {
+        /// The node.
+        node: PeerId,
+        /// Its settings.
+        options: BTreeMap<String, u64>,
     },
     /// A short name for a conference whose homes are these, in this order.
     Key {
@@ -228,15 +251,15 @@ pub enum Command {
 
 /// Whether nodes are started when they are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub(super) enum Start {
     /// And waited for until all are ready.
     Now,
     /// By a later command.
     Later,
 }
 
-const COMMANDS: &str = "a command: mesh nodes key delay, join down set clear touch open close fill load, cut heal silent \
-     oneway clog unclog, start crash restart pause resume hang override clock speaks listed inject, run wait show, table \
+const COMMANDS: &str = "a command: mesh nodes config key delay, join down set clear touch open close fill load, cut heal silent \
+     oneway clog unclog, start crash restart pause suspend resume hang override clock speaks listed inject, run wait show, table \
      lookup tables peers stats agreement ready";
 
 impl Command {
@@ -244,7 +267,7 @@ impl Command {
     ///
     /// # Errors
     /// [`Fault`] for the first word that does not fit.
-    pub fn parse(file: &str, line: &CommandLine) -> Result<Self, Fault> {
+    pub(super) fn parse(file: &str, line: &CommandLine) -> Result<Self, Fault> {
         let mut words = Words::new(file, line.line, &line.text)?;
         let name = words.word(COMMANDS)?;
         let command = match name {
@@ -252,6 +275,7 @@ impl Command {
                 let start = if name == "mesh" { Start::Now } else { Start::Later };
                 Self::Nodes { names: words.nodes()?, options: settings(&mut words)?, start }
             }
+            "config" => Self::Config { node: words.node()?, options: settings(&mut words)? },
             "key" => {
                 let name = words.word("a short name")?.to_owned();
                 let homes = words.option("home").unwrap_or_default();
@@ -274,12 +298,13 @@ impl Command {
                 }
             }
             "cut" | "heal" | "silent" | "oneway" | "clog" | "unclog" => path(name, &mut words)?,
-            "start" | "crash" | "restart" | "pause" | "resume" | "hang" | "override" => {
+            "start" | "crash" | "restart" | "pause" | "suspend" | "resume" | "hang" | "override" => {
                 let change = match name {
                     "start" => NodeChange::Start,
                     "crash" => NodeChange::Crash,
                     "restart" => NodeChange::Restart,
                     "pause" => NodeChange::Pause,
+                    "suspend" => NodeChange::Suspend,
                     "resume" => NodeChange::Resume,
                     "hang" => NodeChange::Hang,
                     _ => NodeChange::Override,
@@ -311,7 +336,15 @@ impl Command {
                 "nothing" => Detail::Nothing,
                 other => return Err(words.fault(other, "events, acks, seconds or nothing")),
             }),
-            "table" => Self::Query(Query::Table(words.word("a conference")?.to_owned())),
+            "table" => {
+                let key = words.word("a conference")?.to_owned();
+                let lease = match words.optional() {
+                    None => Lease::Hidden,
+                    Some("lease") => Lease::Shown,
+                    Some(other) => return Err(words.fault(other, "lease, or the end of the line")),
+                };
+                Self::Query(Query::Table { key, lease })
+            }
             "lookup" => Self::Query(Query::Lookup(words.word("a conference")?.to_owned())),
             "tables" => Self::Query(Query::Tables),
             "peers" => Self::Query(Query::Peers(words.node()?)),

@@ -14,7 +14,7 @@ enum Side {
 
 /// The differences, `-` expected, `+` seen; empty when there are none. `first_line` is the file's line of `expected[0]`.
 #[must_use]
-pub fn diff(expected: &[String], seen: &[String], first_line: usize) -> String {
+pub(super) fn diff(expected: &[String], seen: &[String], first_line: usize) -> String {
     let script = script(expected, seen);
     let shown = |index: usize| {
         let from = index.saturating_sub(CONTEXT);
@@ -45,7 +45,8 @@ pub fn diff(expected: &[String], seen: &[String], first_line: usize) -> String {
 
 /// The longest common subsequence, after the equal ends are set aside.
 fn script<'t>(expected: &'t [String], seen: &'t [String]) -> Vec<(Side, &'t str)> {
-    let same = |pairs: &mut dyn Iterator<Item = (&String, &String)>| pairs.take_while(|(a, b)| a == b).count();
+    let same =
+        |pairs: &mut dyn Iterator<Item = (&String, &String)>| pairs.take_while(|(a, b)| a == b).count();
     let start = same(&mut expected.iter().zip(seen));
     let (old, new) = (&expected[start..], &seen[start..]);
     let end = same(&mut old.iter().rev().zip(new.iter().rev()));

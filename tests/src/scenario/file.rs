@@ -7,15 +7,15 @@ const RULE: &str = "----";
 
 /// Why a scenario cannot be played.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub(super) struct Fault {
     /// The file.
-    pub file: String,
+    pub(super) file: String,
     /// The line, counted from 1.
-    pub line: usize,
+    pub(super) line: usize,
     /// What stands there.
-    pub value: String,
+    pub(super) value: String,
     /// What would have been accepted.
-    pub expected: String,
+    pub(super) expected: String,
 }
 
 impl fmt::Display for Fault {
@@ -28,33 +28,33 @@ impl std::error::Error for Fault {}
 
 /// One line that is to be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandLine {
+pub(super) struct CommandLine {
     /// The line, counted from 1.
-    pub line: usize,
+    pub(super) line: usize,
     /// The command, without the spaces around it.
-    pub text: String,
+    pub(super) text: String,
 }
 
 /// Commands and what they must give.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
+pub(super) struct Block {
     /// Everything before the rule as it stands: empty lines, prose, commands.
     head: Vec<String>,
     /// The commands of the head.
-    pub commands: Vec<CommandLine>,
+    pub(super) commands: Vec<CommandLine>,
     /// The line of the first line of the trace, counted from 1.
-    pub expected_line: usize,
+    pub(super) expected_line: usize,
     /// The trace.
-    pub expected: Vec<String>,
+    pub(super) expected: Vec<String>,
 }
 
 /// A parsed scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScenarioFile {
+pub(super) struct ScenarioFile {
     /// Its name in messages.
-    pub name: String,
+    pub(super) name: String,
     /// In their order.
-    pub blocks: Vec<Block>,
+    pub(super) blocks: Vec<Block>,
     /// What follows the last block: prose without commands.
     tail: Vec<String>,
 }
@@ -64,7 +64,7 @@ impl ScenarioFile {
     ///
     /// # Errors
     /// [`Fault`] for a rule without commands, for commands without a rule, and for a file that begins without prose.
-    pub fn parse(name: &str, text: &str) -> Result<Self, Fault> {
+    pub(super) fn parse(name: &str, text: &str) -> Result<Self, Fault> {
         let fault = |line: usize, value: &str, expected: &str| Fault {
             file: name.to_owned(),
             line,
@@ -109,7 +109,7 @@ impl ScenarioFile {
 
     /// The file's text with these traces instead of the expected ones.
     #[must_use]
-    pub fn with_traces(&self, traces: &[Vec<String>]) -> String {
+    pub(super) fn with_traces(&self, traces: &[Vec<String>]) -> String {
         let mut text = String::new();
         let mut push = |line: &str| {
             text.push_str(line.trim_end());

@@ -9,7 +9,7 @@ use super::words::Words;
 
 /// What the message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// A greeting.
     Hello,
     /// A batch of numbered items.
@@ -24,10 +24,10 @@ pub enum Kind {
 
 /// A message, as its command gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hostile {
+pub(super) struct Hostile {
     kind: Kind,
     /// The conference, where the kind has one.
-    pub key: Option<String>,
+    pub(super) key: Option<String>,
     shard: Option<ShardName>,
     generation: u32,
     rank: Rank,
@@ -50,7 +50,7 @@ const KINDS: &str = "hello, update, ack, correction or lease-report";
 ///
 /// # Errors
 /// [`Fault`] for the first word that does not fit.
-pub fn parse(words: &mut Words<'_>) -> Result<Hostile, Fault> {
+pub(super) fn parse(words: &mut Words<'_>) -> Result<Hostile, Fault> {
     let kind = match words.word(KINDS)? {
         "hello" => Kind::Hello,
         "update" => Kind::Update,
@@ -89,7 +89,7 @@ pub fn parse(words: &mut Words<'_>) -> Result<Hostile, Fault> {
 impl Hostile {
     /// The message, from `from`, at a moment.
     #[must_use]
-    pub fn message(&self, key: Option<StickKey>, from: &PeerId, wall: Wall) -> Message {
+    pub(super) fn message(&self, key: Option<StickKey>, from: &PeerId, wall: Wall) -> Message {
         let created = match self.created {
             Created::Now => Stamp::at(wall),
             Created::Year2100 => Stamp::at(Wall(4_102_444_800_000)),

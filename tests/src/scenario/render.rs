@@ -9,11 +9,11 @@ use shardgate_peering_core::{
 
 /// What is needed to name things shortly.
 #[derive(Debug, Default)]
-pub struct Render {
+pub(super) struct Render {
     /// Short names of conferences.
-    pub short: BTreeMap<StickKey, String>,
+    pub(super) short: BTreeMap<StickKey, String>,
     /// A remaining time as long as this is not worth a word.
-    pub ttl_ms: u64,
+    pub(super) ttl_ms: u64,
 }
 
 /// Items shown of a list; of a longer one only their number.
@@ -21,12 +21,12 @@ const ITEMS_SHOWN: usize = 3;
 
 /// A length of time, in seconds.
 #[must_use]
-pub fn seconds(ms: u64) -> String {
+pub(super) fn seconds(ms: u64) -> String {
     if ms == u64::MAX { "ever".to_owned() } else { format!("{}.{:03}", ms / 1_000, ms % 1_000) }
 }
 
 /// Names with spaces between them.
-pub fn names<'n>(names: impl IntoIterator<Item = &'n PeerId>) -> String {
+pub(super) fn names<'n>(names: impl IntoIterator<Item = &'n PeerId>) -> String {
     names.into_iter().map(PeerId::as_str).collect::<Vec<_>>().join(" ")
 }
 
@@ -49,13 +49,13 @@ const fn unstored(why: Unstored) -> &'static str {
 impl Render {
     /// A conference's short name.
     #[must_use]
-    pub fn key<'k>(&'k self, key: &'k StickKey) -> &'k str {
+    pub(super) fn key<'k>(&'k self, key: &'k StickKey) -> &'k str {
         self.short.get(key).map_or(key.as_str(), String::as_str)
     }
 
     /// An entry.
     #[must_use]
-    pub fn entry(&self, entry: &Entry) -> String {
+    pub(super) fn entry(&self, entry: &Entry) -> String {
         let place = entry.shard.as_ref().map_or("ended", |shard| shard.as_str());
         let rank = match entry.rank {
             Rank::Home => "home",
@@ -134,7 +134,7 @@ impl Render {
 
     /// A message.
     #[must_use]
-    pub fn message(&self, message: &Message) -> String {
+    pub(super) fn message(&self, message: &Message) -> String {
         match message {
             Message::Hello(hello) => self.hello(hello),
             Message::Heartbeat { ready } => {
@@ -151,11 +151,8 @@ impl Render {
                     .iter()
                     .map(|(key, ms)| format!("{} for {}", self.key(key), seconds(*ms)))
                     .collect();
-                let keys = if keys.len() > ITEMS_SHOWN {
-                    format!("{} keys", keys.len())
-                } else {
-                    keys.join("; ")
-                };
+                let keys =
+                    if keys.len() > ITEMS_SHOWN { format!("{} keys", keys.len()) } else { keys.join("; ") };
                 format!("lease report: {keys}")
             }
             Message::ResyncChunk(chunk) => {
@@ -168,7 +165,7 @@ impl Render {
 
     /// What happened at a node. `None`: not worth a line by itself.
     #[must_use]
-    pub fn input(&self, input: &Input) -> Option<String> {
+    pub(super) fn input(&self, input: &Input) -> Option<String> {
         Some(match input {
             Input::Claim { token: ClaimToken(token), key, proposal, reason } => {
                 let key = self.key(key);
@@ -198,7 +195,7 @@ impl Render {
 
     /// An answer to a client.
     #[must_use]
-    pub fn answer(&self, token: ClaimToken, claimed: &Claimed) -> String {
+    pub(super) fn answer(&self, token: ClaimToken, claimed: &Claimed) -> String {
         let ClaimToken(token) = token;
         match claimed {
             Claimed::Stick { shard } => format!("#{token} is answered {shard}"),
@@ -208,7 +205,7 @@ impl Render {
 
     /// Whether a node is ready.
     #[must_use]
-    pub fn readiness(&self, readiness: &Readiness) -> String {
+    pub(super) fn readiness(&self, readiness: &Readiness) -> String {
         match readiness {
             Readiness::Ready { reconciled, unreachable } => {
                 format!("ready: {reconciled} peers reconciled, {unreachable} unreachable")

@@ -33,9 +33,9 @@ enum Effect {
 
 /// The lines of a block under way.
 #[derive(Debug)]
-pub struct Trace {
+pub(super) struct Trace {
     /// How things are called.
-    pub render: Render,
+    pub(super) render: Render,
     detail: Detail,
     lines: Vec<String>,
     now: Option<Happening>,
@@ -50,7 +50,7 @@ pub struct Trace {
 impl Trace {
     /// An empty one.
     #[must_use]
-    pub fn new(render: Render) -> Self {
+    pub(super) fn new(render: Render) -> Self {
         Self {
             render,
             detail: Detail::Events,
@@ -64,20 +64,27 @@ impl Trace {
     }
 
     /// Shows more or less from now on.
-    pub fn show(&mut self, at_ms: u64, detail: Detail) {
+    pub(super) fn show(&mut self, at_ms: u64, detail: Detail) {
         self.finish();
         self.detail = detail;
         self.second = (at_ms, BTreeMap::new());
     }
 
     /// A line of its own.
-    pub fn line(&mut self, line: String) {
+    pub(super) fn line(&mut self, line: String) {
         self.finish();
         self.lines.push(line);
     }
 
+    /// A line of its own, if single events are shown.
+    pub(super) fn event(&mut self, line: String) {
+        if self.detail != Detail::Nothing {
+            self.line(line);
+        }
+    }
+
     /// Ends a block: its lines.
-    pub fn take(&mut self) -> Vec<String> {
+    pub(super) fn take(&mut self) -> Vec<String> {
         self.finish();
         let mut quiet = Vec::new();
         for (number, name) in [(self.heartbeats, "heartbeat"), (self.acks, "ack")] {
@@ -93,7 +100,7 @@ impl Trace {
     }
 
     /// A node gets an input.
-    pub fn input(&mut self, at_ms: u64, node: &PeerId, input: &Input) {
+    pub(super) fn input(&mut self, at_ms: u64, node: &PeerId, input: &Input) {
         self.finish();
         match self.detail {
             Detail::Nothing => return,
@@ -103,19 +110,23 @@ impl Trace {
             }
             Detail::Events | Detail::Acks => {}
         }
-        let folds = match input {
-            Input::Received { message: Message::Heartbeat { .. }, .. } => Some(Folded::Heartbeat),
-            Input::Received { message: Message::Ack { .. }, .. } if self.detail == Detail::Events => {
-                Some(Folded::Ack)
-            }
-            _ => None,
-        };
+        let folds = if let Input::Received { message, .. } = input { self.folds(message) } else { None };
         let cause = self.render.input(input);
         self.now = Some(Happening { at_ms, node: node.clone(), cause, folds, effects: Vec::new() });
     }
 
+    fn folds(&self, message: &Message) -> Option<Folded> {
+        if matches!(message, Message::Heartbeat { .. }) {
+            Some(Folded::Heartbeat)
+        } else if matches!(message, Message::Ack { .. }) && self.detail == Detail::Events {
+            Some(Folded::Ack)
+        } else {
+            None
+        }
+    }
+
     /// It does something; `entry` is what its table holds now of the key concerned.
-    pub fn output(&mut self, at_ms: u64, node: &PeerId, output: &Output, entry: Option<&Entry>) {
+    pub(super) fn output(&mut self, at_ms: u64, node: &PeerId, output: &Output, entry: Option<&Entry>) {
         match self.detail {
             Detail::Nothing => return,
             Detail::Seconds => {
@@ -133,19 +144,7 @@ impl Trace {
     fn effect(&mut self, node: &PeerId, output: &Output, entry: Option<&Entry>) -> Option<Effect> {
         Some(Effect::Other(match output {
             Output::Send { peer, message } => {
-                let news = match message {
-                    Message::Heartbeat { ready } => {
-                        let pair = (node.clone(), peer.clone());
-                        self.said_ready.insert(pair, *ready) != Some(*ready)
-                    }
-                    Message::Hello(hello) => {
-                        self.said_ready.insert((node.clone(), peer.clone()), hello.ready);
-                        true
-                    }
-                    Message::Ack { .. } => self.detail == Detail::Acks,
-                    _ => true,
-                };
-                if !news {
+                if !self.is_news(node, peer, message) {
                     return None;
                 }
                 return Some(Effect::Send { peer: peer.clone(), text: self.render.message(message) });
@@ -160,9 +159,25 @@ impl Trace {
         }))
     }
 
+    /// Whether a message says more than the last one of its kind.
+    fn is_news(&mut self, from: &PeerId, to: &PeerId, message: &Message) -> bool {
+        let mut said = |ready| self.said_ready.insert((from.clone(), to.clone()), ready) != Some(ready);
+        if let Message::Heartbeat { ready, .. } = message {
+            said(*ready)
+        } else if let Message::Hello(hello) = message {
+            said(hello.ready);
+            true
+        } else {
+            self.detail == Detail::Acks || !matches!(message, Message::Ack { .. })
+        }
+    }
+
     fn changed(&self, key: &StickKey, entry: Option<&Entry>) -> String {
         let key = self.render.key(key);
-        entry.map_or_else(|| format!("{key} is dropped"), |entry| format!("{key} is {}", self.render.entry(entry)))
+        entry.map_or_else(
+            || format!("{key} is dropped"),
+            |entry| format!("{key} is {}", self.render.entry(entry)),
+        )
     }
 
     /// The input under way has had all its effects.
@@ -185,8 +200,8 @@ impl Trace {
                 Effect::Other(text) => text,
                 Effect::Send { peer, text } => {
                     let mut peers = vec![peer];
-                    while let Some(Effect::Send { peer, .. }) =
-                        effects.next_if(|next| matches!(next, Effect::Send { text: other, .. } if *other == text))
+                    while let Some(Effect::Send { peer, .. }) = effects
+                        .next_if(|next| matches!(next, Effect::Send { text: other, .. } if *other == text))
                     {
                         peers.push(peer);
                     }
@@ -198,10 +213,10 @@ impl Trace {
     }
 
     fn count_input(&mut self, at_ms: u64, input: &Input) {
-        match input {
-            Input::Claim { .. } => self.count(at_ms, "claims of clients"),
-            Input::PeerLost { .. } => self.count(at_ms, "connections lost"),
-            _ => {}
+        if matches!(input, Input::Claim { .. }) {
+            self.count(at_ms, "claims of clients");
+        } else if matches!(input, Input::PeerLost { .. }) {
+            self.count(at_ms, "connections lost");
         }
     }
 
@@ -225,7 +240,7 @@ impl Trace {
     }
 
     /// Time has come this far.
-    pub fn pass_to(&mut self, at_ms: u64) {
+    pub(super) fn pass_to(&mut self, at_ms: u64) {
         if self.detail != Detail::Seconds {
             return;
         }

@@ -8,7 +8,7 @@ use super::file::Fault;
 
 /// What is left of a command's line.
 #[derive(Debug)]
-pub struct Words<'l> {
+pub(super) struct Words<'l> {
     file: &'l str,
     line: usize,
     whole: &'l str,
@@ -22,7 +22,7 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] for an option given twice.
-    pub fn new(file: &'l str, line: usize, whole: &'l str) -> Result<Self, Fault> {
+    pub(super) fn new(file: &'l str, line: usize, whole: &'l str) -> Result<Self, Fault> {
         let mut options = BTreeMap::new();
         let mut words = Vec::new();
         for word in whole.split_whitespace() {
@@ -45,7 +45,7 @@ impl<'l> Words<'l> {
 
     /// A fault of this line.
     #[must_use]
-    pub fn fault(&self, value: &str, expected: &str) -> Fault {
+    pub(super) fn fault(&self, value: &str, expected: &str) -> Fault {
         Fault {
             file: self.file.to_owned(),
             line: self.line,
@@ -58,27 +58,27 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] when there is none; it says what was `expected`.
-    pub fn word(&mut self, expected: &str) -> Result<&'l str, Fault> {
+    pub(super) fn word(&mut self, expected: &str) -> Result<&'l str, Fault> {
         self.words.next().ok_or_else(|| self.fault(self.whole, expected))
     }
 
     /// The next word if there is one.
-    pub fn optional(&mut self) -> Option<&'l str> {
+    pub(super) fn optional(&mut self) -> Option<&'l str> {
         self.words.next()
     }
 
     /// All words that are left.
-    pub fn rest(&mut self) -> Vec<&'l str> {
+    pub(super) fn rest(&mut self) -> Vec<&'l str> {
         self.words.by_ref().collect()
     }
 
     /// The option of this name if it is given.
-    pub fn option(&mut self, name: &str) -> Option<&'l str> {
+    pub(super) fn option(&mut self, name: &str) -> Option<&'l str> {
         self.options.remove(name)
     }
 
     /// All options that are left.
-    pub fn options(&mut self) -> BTreeMap<&'l str, &'l str> {
+    pub(super) fn options(&mut self) -> BTreeMap<&'l str, &'l str> {
         std::mem::take(&mut self.options)
     }
 
@@ -86,7 +86,7 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] when it is missing or no name.
-    pub fn node(&mut self) -> Result<PeerId, Fault> {
+    pub(super) fn node(&mut self) -> Result<PeerId, Fault> {
         let word = self.word("a node's name")?;
         self.peer(word)
     }
@@ -95,7 +95,7 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] when there is none, or one is no name.
-    pub fn nodes(&mut self) -> Result<Vec<PeerId>, Fault> {
+    pub(super) fn nodes(&mut self) -> Result<Vec<PeerId>, Fault> {
         let mut nodes = vec![self.node()?];
         for word in self.rest() {
             nodes.push(self.peer(word)?);
@@ -107,7 +107,7 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] when they are missing, or one is no name.
-    pub fn side(&mut self) -> Result<Vec<PeerId>, Fault> {
+    pub(super) fn side(&mut self) -> Result<Vec<PeerId>, Fault> {
         let word = self.word("nodes, with commas between them")?;
         word.split(',').map(|name| self.peer(name)).collect()
     }
@@ -116,7 +116,7 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] when it is no name.
-    pub fn peer(&self, word: &str) -> Result<PeerId, Fault> {
+    pub(super) fn peer(&self, word: &str) -> Result<PeerId, Fault> {
         PeerId::parse(word).map_err(|error| self.fault(word, error.expected))
     }
 
@@ -124,7 +124,7 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] when it is missing or no name.
-    pub fn shard(&mut self) -> Result<ShardName, Fault> {
+    pub(super) fn shard(&mut self) -> Result<ShardName, Fault> {
         let word = self.word("a shard's name")?;
         self.shard_of(word)
     }
@@ -133,7 +133,7 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] when it is no name.
-    pub fn shard_of(&self, word: &str) -> Result<ShardName, Fault> {
+    pub(super) fn shard_of(&self, word: &str) -> Result<ShardName, Fault> {
         ShardName::parse(word).map_err(|error| self.fault(word, error.expected))
     }
 
@@ -141,7 +141,7 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] when it is missing or no length of time.
-    pub fn ms(&mut self) -> Result<u64, Fault> {
+    pub(super) fn ms(&mut self) -> Result<u64, Fault> {
         let word = self.word("a length of time as 20, 20ms, 3s, 5m, 6h")?;
         self.ms_of(word)
     }
@@ -150,7 +150,7 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] when it is none.
-    pub fn ms_of(&self, word: &str) -> Result<u64, Fault> {
+    pub(super) fn ms_of(&self, word: &str) -> Result<u64, Fault> {
         let digits = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let unit = match &word[digits.len()..] {
             "" | "ms" => 1,
@@ -169,7 +169,7 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] when it is none.
-    pub fn number_of(&self, word: &str) -> Result<u64, Fault> {
+    pub(super) fn number_of(&self, word: &str) -> Result<u64, Fault> {
         if word == "max" {
             return Ok(u64::MAX);
         }
@@ -180,7 +180,7 @@ impl<'l> Words<'l> {
     ///
     /// # Errors
     /// [`Fault`] naming the first word or option too many.
-    pub fn end(mut self) -> Result<(), Fault> {
+    pub(super) fn end(mut self) -> Result<(), Fault> {
         let option = self.options.pop_first().map(|(name, value)| format!("{name}={value}"));
         match self.words.next().map(str::to_owned).or(option) {
             Some(extra) => Err(self.fault(&extra, "the end of the line")),

@@ -108,7 +108,10 @@ impl World {
         }
     }
 
-    fn send<W: Watch>(&mut self, from: Seat, to: Seat, message: Box<Message>, watch: &mut W) {
+    fn send<W: Watch>(&mut self, from: Seat, to: Seat, mut message: Box<Message>, watch: &mut W) {
+        if let (Some((_, newest)), Message::Hello(hello)) = (self.places[from].contracts, &mut *message) {
+            hello.contract = newest;
+        }
         let path = &mut self.paths[from][to];
         let Some(connection) = path.connection else { return };
         let lane = lane_of(&message);
@@ -153,11 +156,11 @@ impl World {
         watch: &mut W,
     ) {
         let path = &mut self.paths[from][to];
-        if path.blocked || path.clogged {
+        let lane = lane_of(&message);
+        if path.blocked || path.clogged || path.bulk_clogged && lane == Lane::Bulk {
             path.held.push(Held { sequence, connection, message });
             return;
         }
-        let lane = lane_of(&message);
         if path.connection == Some(connection) {
             path.under_way[lane as usize] = path.under_way[lane as usize].saturating_sub(1);
         }

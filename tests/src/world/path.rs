@@ -41,6 +41,8 @@ pub(super) struct Path {
     pub(super) blocked: bool,
     /// Packets wait; the connection does not notice.
     pub(super) clogged: bool,
+    /// Only those of the bulk lane wait.
+    pub(super) bulk_clogged: bool,
     /// The connection as the first seat sees it: the number of it.
     pub(super) connection: Option<u64>,
     /// Since when the first seat hears nothing of the other on it.
@@ -76,6 +78,7 @@ impl Path {
             noise: Noise { lost: 0, doubled: 0, late: 0 },
             blocked: false,
             clogged: false,
+            bulk_clogged: false,
             connection: None,
             silent_since: None,
             dialing_since: None,
