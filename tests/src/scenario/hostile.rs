@@ -12,6 +12,8 @@ use super::words::Words;
 pub(super) enum Kind {
     /// A greeting.
     Hello,
+    /// That it is ready.
+    Heartbeat,
     /// A batch of numbered items.
     Update,
     /// What was applied of the receiver's updates.
@@ -44,7 +46,7 @@ enum Created {
     Year1970,
 }
 
-const KINDS: &str = "hello, update, ack, correction or lease-report";
+const KINDS: &str = "hello, heartbeat, update, ack, correction or lease-report";
 
 /// Parses what follows the nodes of an `inject`.
 ///
@@ -53,6 +55,7 @@ const KINDS: &str = "hello, update, ack, correction or lease-report";
 pub(super) fn parse(words: &mut Words<'_>) -> Result<Hostile, Fault> {
     let kind = match words.word(KINDS)? {
         "hello" => Kind::Hello,
+        "heartbeat" => Kind::Heartbeat,
         "update" => Kind::Update,
         "ack" => Kind::Ack,
         "correction" => Kind::Correction,
@@ -62,7 +65,7 @@ pub(super) fn parse(words: &mut Words<'_>) -> Result<Hostile, Fault> {
     let key = match kind {
         Kind::Correction | Kind::LeaseReport => Some(words.word("a conference")?.to_owned()),
         Kind::Update => words.optional().map(str::to_owned),
-        Kind::Hello | Kind::Ack => None,
+        Kind::Hello | Kind::Heartbeat | Kind::Ack => None,
     };
     let shard = words.option("shard").map(|shard| words.shard_of(shard)).transpose()?;
     let mut number = |name: &str, default: u64| {
@@ -113,6 +116,7 @@ impl Hostile {
                 ready: true,
                 resume: None,
             }),
+            Kind::Heartbeat => Message::Heartbeat { ready: true },
             Kind::Update => Message::Update(Update { through: self.number, items: items() }),
             Kind::Ack => Message::Ack { through: self.number },
             Kind::Correction => Message::Correction { items: items() },

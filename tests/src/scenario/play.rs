@@ -126,6 +126,7 @@ impl Player<'_> {
                 let lines = self.stage.as_mut().map(|stage| stage.recorder.trace.take()).unwrap_or_default();
                 self.stage = Some(Stage::new(&names, &options));
                 self.load = None;
+                self.tokens = 0;
                 for earlier in lines {
                     self.print(line, earlier)?;
                 }

@@ -108,7 +108,11 @@ impl Stage {
             .map(|(peers, (live, entries))| {
                 let ended = entries.len() - live;
                 let which = if peers.len() > 1 { "equal tables" } else { equal };
-                format!("{}: {which}, {live} rooms and {ended} ended ones", names(&peers))
+                format!(
+                    "{}: {which}, {live} room{}, {ended} ended",
+                    names(&peers),
+                    if live == 1 { "" } else { "s" }
+                )
             })
             .collect()
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use shardgate_peering_core::{
     Claim, ClaimAnswer, ClaimReason, ClaimRefusal, ClaimResult, ClaimToken, Claimed, Entry, Hello, Input,
-    Item, Message, PeerId, Rank, Readiness, Reason, StickKey, Unstored,
+    Item, Message, PeerId, Rank, Readiness, Reason, StickKey, TimeoutReason, Unstored,
 };
 
 /// What is needed to name things shortly.
@@ -163,9 +163,40 @@ impl Render {
         }
     }
 
+    /// Conferences that an input is about, if they are few.
+    #[must_use]
+    pub(super) fn keys(input: &Input) -> Vec<StickKey> {
+        let items = |items: &[Item]| items.iter().map(|item| item.key.clone()).collect::<Vec<_>>();
+        let keys = match input {
+            Input::Claim { key, .. } => vec![key.clone()],
+            Input::Received { message, .. } => match message {
+                Message::Update(update) => items(&update.items),
+                Message::Correction { items: corrected } => items(corrected),
+                Message::ResyncChunk(chunk) => items(&chunk.items),
+                Message::Claim(claim) => vec![claim.key.clone()],
+                Message::ClaimAnswer(answer) => vec![answer.key.clone()],
+                Message::Hello(_)
+                | Message::Heartbeat { .. }
+                | Message::Ack { .. }
+                | Message::LeaseReport(_)
+                | Message::ResyncAck { .. } => Vec::new(),
+            },
+            Input::Touch { .. }
+            | Input::SessionOpened { .. }
+            | Input::SessionClosed { .. }
+            | Input::PeersChanged { .. }
+            | Input::PeerConnected { .. }
+            | Input::PeerLost { .. }
+            | Input::DialFailed { .. }
+            | Input::RoundTrip { .. }
+            | Input::Timeout => Vec::new(),
+        };
+        if keys.len() > ITEMS_SHOWN { Vec::new() } else { keys }
+    }
+
     /// What happened at a node. `None`: not worth a line by itself.
     #[must_use]
-    pub(super) fn input(&self, input: &Input) -> Option<String> {
+    pub(super) fn input(&self, input: &Input, due: TimeoutReason) -> Option<String> {
         Some(match input {
             Input::Claim { token: ClaimToken(token), key, proposal, reason } => {
                 let key = self.key(key);
@@ -189,7 +220,13 @@ impl Render {
             Input::PeerLost { peer } => format!("lost {peer}"),
             Input::DialFailed { peer } => format!("cannot reach {peer}"),
             Input::Received { peer, message } => format!("<- {peer}  {}", self.message(message)),
-            Input::RoundTrip { .. } | Input::Timeout => return None,
+            Input::Timeout => match due {
+                TimeoutReason::ClaimBudget => "(a home's budget is over)".to_owned(),
+                TimeoutReason::LeaseReport => "(a lease report is due)".to_owned(),
+                TimeoutReason::Expiry => "(a lease is over)".to_owned(),
+                TimeoutReason::Heartbeat => "(heartbeat)".to_owned(),
+            },
+            Input::RoundTrip { .. } => return None,
         })
     }
 

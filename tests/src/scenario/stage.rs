@@ -23,6 +23,8 @@ pub(super) struct Recorder {
     pub(super) trace: Trace,
     names: Vec<PeerId>,
     origin_ms: u64,
+    /// Entries of the keys that the input under way is about, as they were.
+    before: BTreeMap<StickKey, Option<Entry>>,
     /// Claims without an answer yet, and where.
     pub(super) waiting: BTreeMap<ClaimToken, Seat>,
 }
@@ -49,15 +51,31 @@ impl Watch for Recorder {
             self.waiting.insert(*token, scene.seat);
         }
         let at_ms = self.at_ms(scene.now_ms);
-        self.trace.input(at_ms, &self.names[scene.seat], input);
+        self.trace.input(at_ms, &self.names[scene.seat], input, scene.node.poll_timeout().1);
+        if self.trace.shows_events() {
+            let entry = |key: &StickKey| scene.node.entry(key).map(|(entry, _)| entry.clone());
+            self.before = Render::keys(input).into_iter().map(|key| (key.clone(), entry(&key))).collect();
+        }
     }
 
     fn output(&mut self, scene: &Scene<'_>, output: &Output) {
         if let Output::Answered { token, .. } = output {
             assert!(self.waiting.remove(token).is_some(), "{token:?} is answered twice");
         }
+        if let Output::Changed { key, .. } = output {
+            self.before.remove(key);
+        }
         let at_ms = self.at_ms(scene.now_ms);
         self.trace.output(at_ms, &self.names[scene.seat], output, Self::entry_of(scene, output));
+    }
+
+    fn settled(&mut self, scene: &Scene<'_>) {
+        for (key, before) in std::mem::take(&mut self.before) {
+            let after = scene.node.entry(&key).map(|(entry, _)| entry);
+            if before.as_ref() != after {
+                self.trace.replaced(&key, after);
+            }
+        }
     }
 }
 
@@ -88,6 +106,7 @@ impl Stage {
             trace: Trace::new(Render { short: BTreeMap::new(), ttl_ms }),
             names: names.to_vec(),
             origin_ms: 0,
+            before: BTreeMap::new(),
             waiting: BTreeMap::new(),
         };
         let all: BTreeSet<Seat> = (0..names.len()).collect();

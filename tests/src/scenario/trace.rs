@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shardgate_peering_core::{Entry, Input, Message, Output, PeerId, StickKey};
+use shardgate_peering_core::{Entry, Input, Message, Output, PeerId, StickKey, TimeoutReason};
 
 use super::command::Detail;
 use super::render::{Render, seconds};
@@ -12,8 +12,10 @@ use super::render::{Render, seconds};
 struct Happening {
     at_ms: u64,
     node: PeerId,
-    /// `None` for a timer or a measured round trip.
+    /// `None` for a measured round trip.
     cause: Option<String>,
+    /// Nothing from outside: no line if nothing comes of it.
+    timer: bool,
     /// A heartbeat or an ack, counted if nothing comes of it.
     folds: Option<Folded>,
     effects: Vec<Effect>,
@@ -100,7 +102,7 @@ impl Trace {
     }
 
     /// A node gets an input.
-    pub(super) fn input(&mut self, at_ms: u64, node: &PeerId, input: &Input) {
+    pub(super) fn input(&mut self, at_ms: u64, node: &PeerId, input: &Input, due: TimeoutReason) {
         self.finish();
         match self.detail {
             Detail::Nothing => return,
@@ -110,9 +112,10 @@ impl Trace {
             }
             Detail::Events | Detail::Acks => {}
         }
+        let timer = matches!(input, Input::Timeout | Input::RoundTrip { .. });
         let folds = if let Input::Received { message, .. } = input { self.folds(message) } else { None };
-        let cause = self.render.input(input);
-        self.now = Some(Happening { at_ms, node: node.clone(), cause, folds, effects: Vec::new() });
+        let cause = self.render.input(input, due);
+        self.now = Some(Happening { at_ms, node: node.clone(), cause, timer, folds, effects: Vec::new() });
     }
 
     fn folds(&self, message: &Message) -> Option<Folded> {
@@ -127,6 +130,12 @@ impl Trace {
 
     /// It does something; `entry` is what its table holds now of the key concerned.
     pub(super) fn output(&mut self, at_ms: u64, node: &PeerId, output: &Output, entry: Option<&Entry>) {
+        if let Output::Send { peer, message } = output
+            && !self.is_news(node, peer, message)
+            && self.detail != Detail::Seconds
+        {
+            return;
+        }
         match self.detail {
             Detail::Nothing => return,
             Detail::Seconds => {
@@ -135,18 +144,28 @@ impl Trace {
             }
             Detail::Events | Detail::Acks => {}
         }
-        let Some(effect) = self.effect(node, output, entry) else { return };
+        let Some(effect) = self.effect(output, entry) else { return };
         if let Some(now) = &mut self.now {
             now.effects.push(effect);
         }
     }
 
-    fn effect(&mut self, node: &PeerId, output: &Output, entry: Option<&Entry>) -> Option<Effect> {
+    /// An entry was replaced by one on the same shard: nothing for the read view, but news here.
+    pub(super) fn replaced(&mut self, key: &StickKey, entry: Option<&Entry>) {
+        let text = self.changed(key, entry);
+        if let Some(now) = &mut self.now {
+            now.effects.insert(0, Effect::Other(text));
+        }
+    }
+
+    /// Whether single events are shown.
+    pub(super) const fn shows_events(&self) -> bool {
+        matches!(self.detail, Detail::Events | Detail::Acks)
+    }
+
+    fn effect(&self, output: &Output, entry: Option<&Entry>) -> Option<Effect> {
         Some(Effect::Other(match output {
             Output::Send { peer, message } => {
-                if !self.is_news(node, peer, message) {
-                    return None;
-                }
                 return Some(Effect::Send { peer: peer.clone(), text: self.render.message(message) });
             }
             Output::Disconnect { peer, violation } => format!("disconnects {peer}: {violation:?}"),
@@ -175,24 +194,27 @@ impl Trace {
     fn changed(&self, key: &StickKey, entry: Option<&Entry>) -> String {
         let key = self.render.key(key);
         entry.map_or_else(
-            || format!("{key} is dropped"),
-            |entry| format!("{key} is {}", self.render.entry(entry)),
+            || format!("{key} is forgotten"),
+            |entry| {
+                let verb = if entry.is_tombstone() { "has" } else { "is on" };
+                format!("{key} {verb} {}", self.render.entry(entry))
+            },
         )
     }
 
     /// The input under way has had all its effects.
     fn finish(&mut self) {
-        let Some(Happening { at_ms, node, cause, folds, effects }) = self.now.take() else { return };
+        let Some(Happening { at_ms, node, cause, timer, folds, effects }) = self.now.take() else { return };
         if effects.is_empty() {
-            match (folds, &cause) {
-                (Some(Folded::Heartbeat), _) => return self.heartbeats += 1,
-                (Some(Folded::Ack), _) => return self.acks += 1,
-                (None, None) => return,
-                (None, Some(_)) => {}
+            match folds {
+                Some(Folded::Heartbeat) => return self.heartbeats += 1,
+                Some(Folded::Ack) => return self.acks += 1,
+                None if timer => return,
+                None => {}
             }
         }
         let start = format!("{:>8} {node:<2} ", seconds(at_ms));
-        self.lines.push(format!("{start}{}", cause.as_deref().unwrap_or("(timer)")));
+        self.lines.push(format!("{start}{}", cause.as_deref().unwrap_or_default()));
         let indent = " ".repeat(start.len() + 2);
         let mut effects = effects.into_iter().peekable();
         while let Some(effect) = effects.next() {
