@@ -22,7 +22,7 @@ pub(super) enum Detail {
 }
 
 /// What `wait` waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Awaited {
     /// Every claim is answered.
     Answers,
@@ -30,6 +30,8 @@ pub(super) enum Awaited {
     Ready,
     /// Every running node sees every connected peer in agreement.
     Agreement,
+    /// Some running node knows that this conference has ended.
+    End(String),
 }
 
 /// What a client or an operator does at a node.
@@ -141,6 +143,8 @@ pub(super) enum Command {
         /// Whether they are started.
         start: Start,
     },
+    /// Starts the nodes that do not run, waits until all are ready, and begins the time at 0.
+    Settle,
     /// Other settings for one node, from its next start on.
     Config {
         /// The node.
@@ -244,7 +248,12 @@ pub(super) enum Command {
     /// Time passes until something is so.
     Wait(Awaited),
     /// How much of the trace is shown.
-    Show(Detail),
+    Show {
+        /// How much.
+        detail: Detail,
+        /// At these nodes; at all when there is none.
+        at: Vec<PeerId>,
+    },
     /// Prints what is so now.
     Query(Query),
 }
@@ -258,7 +267,7 @@ pub(super) enum Start {
     Later,
 }
 
-const COMMANDS: &str = "a command: mesh nodes config key delay, join down set clear touch open close fill load, cut heal silent \
+const COMMANDS: &str = "a command: mesh nodes settle config key delay, join down set clear touch open close fill load, cut heal silent \
      oneway clog unclog, start crash restart pause suspend resume hang override clock speaks listed inject, run wait show, table \
      lookup tables peers stats agreement ready";
 
@@ -275,6 +284,7 @@ impl Command {
                 let start = if name == "mesh" { Start::Now } else { Start::Later };
                 Self::Nodes { names: words.nodes()?, options: settings(&mut words)?, start }
             }
+            "settle" => Self::Settle,
             "config" => Self::Config { node: words.node()?, options: settings(&mut words)? },
             "key" => {
                 let name = words.word("a short name")?.to_owned();
@@ -323,19 +333,24 @@ impl Command {
                 Self::Inject { at, from, message: hostile::parse(&mut words)? }
             }
             "run" => Self::Run(words.ms()?),
-            "wait" => Self::Wait(match words.word("answers, ready or agreement")? {
+            "wait" => Self::Wait(match words.word("answers, ready, agreement or end")? {
                 "answers" => Awaited::Answers,
                 "ready" => Awaited::Ready,
                 "agreement" => Awaited::Agreement,
-                other => return Err(words.fault(other, "answers, ready or agreement")),
+                "end" => Awaited::End(words.word("a conference")?.to_owned()),
+                other => return Err(words.fault(other, "answers, ready, agreement or end")),
             }),
-            "show" => Self::Show(match words.word("events, acks, seconds or nothing")? {
-                "events" => Detail::Events,
-                "acks" => Detail::Acks,
-                "seconds" => Detail::Seconds,
-                "nothing" => Detail::Nothing,
-                other => return Err(words.fault(other, "events, acks, seconds or nothing")),
-            }),
+            "show" => {
+                let detail = match words.word("events, acks, seconds or nothing")? {
+                    "events" => Detail::Events,
+                    "acks" => Detail::Acks,
+                    "seconds" => Detail::Seconds,
+                    "nothing" => Detail::Nothing,
+                    other => return Err(words.fault(other, "events, acks, seconds or nothing")),
+                };
+                let at: Result<_, _> = words.rest().into_iter().map(|name| words.peer(name)).collect();
+                Self::Show { detail, at: at? }
+            }
             "table" => {
                 let key = words.word("a conference")?.to_owned();
                 let lease = match words.optional() {
@@ -478,6 +493,7 @@ mod tests {
             "cut a,b c",
             "heal",
             "clog a b bulk",
+            "show events a b",
             "clock a -6h",
             "speaks b 1..2",
             "listed all a b",
@@ -496,7 +512,7 @@ mod tests {
             ("run soon", "soon", "a length of time"),
             ("delay a b 20..10", "20..10", "the shorter one first"),
             ("clock a 6h", "6h", "+ or - and a length of time"),
-            ("wait luck", "luck", "answers, ready or agreement"),
+            ("wait luck", "luck", "answers, ready, agreement or end"),
         ] {
             let said = parse(text).unwrap_err();
             assert!(said.starts_with(&format!("x.txt:3: {value:?}, expected {expected}")), "{said}");

@@ -1,7 +1,8 @@
 //! Messages that no code of ours would send, for `inject`.
 
 use shardgate_peering_core::{
-    Entry, Hello, Item, LeaseReport, Message, PeerId, Rank, Reason, ShardName, Stamp, StickKey, Update, Wall,
+    AsOf, Change, Digest, Entry, FAN_OUT, Heartbeat, Hello, Item, Lease, LeaseReport, Message, PeerId, Rank,
+    Reason, ShardName, Stamp, StickKey, Update, Wall,
 };
 
 use super::file::Fault;
@@ -107,21 +108,27 @@ impl Hostile {
             reason: if self.shard.is_some() { Reason::Claim } else { Reason::End },
         };
         let remaining_ms = self.remaining_ms;
-        let item = |key: StickKey| Item { key, entry: Some(entry.clone()), remaining_ms };
+        let item =
+            |key: StickKey| Item { key, change: Change::Entry(entry.clone()), remaining_ms, held: false };
         let items = || key.iter().cloned().map(item).collect();
         match self.kind {
             Kind::Hello => Message::Hello(Hello {
                 contract: u32::try_from(self.number).unwrap_or(u32::MAX),
+                contract_oldest: 1,
                 incarnation: 7,
                 ready: true,
+                capacity: 1_000,
                 resume: None,
             }),
-            Kind::Heartbeat => Message::Heartbeat { ready: true },
+            Kind::Heartbeat => Message::Heartbeat(Heartbeat {
+                ready: true,
+                digest: Digest { as_of: AsOf(Stamp(0)), ranges: [0; FAN_OUT] },
+            }),
             Kind::Update => Message::Update(Update { through: self.number, items: items() }),
             Kind::Ack => Message::Ack { through: self.number },
             Kind::Correction => Message::Correction { items: items() },
             Kind::LeaseReport => Message::LeaseReport(LeaseReport {
-                leases: key.iter().map(|key| (key.clone(), remaining_ms)).collect(),
+                leases: key.iter().map(|key| Lease { key: key.clone(), remaining_ms, held: true }).collect(),
             }),
         }
     }

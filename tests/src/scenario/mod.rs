@@ -9,6 +9,7 @@ mod file;
 mod hostile;
 mod play;
 mod query;
+mod reconciliation;
 mod render;
 mod stage;
 mod trace;

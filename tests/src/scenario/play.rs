@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use shardgate_peering_core::{ClaimReason, ClaimToken, Input, PeerId, ShardName, StickKey};
 
-use crate::world::{Delay, Seat, Sleep};
+use crate::world::{Delay, Seat, Sleep, State};
 
 use super::command::{Act, Awaited, Command, NodeChange, PathChange, Query, Start};
 use super::file::{CommandLine, Fault, ScenarioFile};
@@ -131,9 +131,10 @@ impl Player<'_> {
                     self.print(line, earlier)?;
                 }
                 if start == Start::Now {
-                    self.settle(line, &names)?
+                    self.settle(line)?;
                 }
             }
+            Command::Settle => self.settle(line)?,
             Command::Config { node, options } => {
                 let seat = self.seat(line, &node)?;
                 self.stage(line)?.config(seat, &options);
@@ -204,20 +205,23 @@ impl Player<'_> {
                 self.run_to(line, until)?;
             }
             Command::Wait(awaited) => self.wait(line, awaited)?,
-            Command::Show(detail) => {
+            Command::Show { detail, at } => {
+                self.seats(line, &at)?;
                 let at_ms = self.stage(line)?.now_ms();
-                self.stage(line)?.recorder.trace.show(at_ms, detail);
+                self.stage(line)?.recorder.trace.show(at_ms, detail, at);
             }
             Command::Query(query) => self.query(line, query)?,
         }
         Ok(())
     }
 
-    fn settle(&mut self, line: &CommandLine, nodes: &[PeerId]) -> Result<(), Fault> {
+    fn settle(&mut self, line: &CommandLine) -> Result<(), Fault> {
         use super::command::Detail;
         let stage = self.stage(line)?;
-        stage.recorder.trace.show(0, Detail::Nothing);
-        for seat in 0..stage.world.len() {
+        stage.recorder.trace.show(0, Detail::Nothing, Vec::new());
+        let asleep: Vec<Seat> =
+            (0..stage.world.len()).filter(|seat| stage.world.state(*seat) == State::Crashed).collect();
+        for seat in asleep {
             stage.start(seat);
         }
         let began_ms = self.stage(line)?.world.now_ms();
@@ -227,8 +231,9 @@ impl Player<'_> {
         self.run_to(line, until)?;
         let stage = self.stage(line)?;
         stage.begin();
-        stage.recorder.trace.show(0, Detail::Events);
-        stage.recorder.trace.line(format!("{} are connected and ready", names(nodes)));
+        let nodes = names((0..stage.world.len()).map(|seat| stage.world.name(seat)));
+        stage.recorder.trace.show(0, Detail::Events, Vec::new());
+        stage.recorder.trace.line(format!("{nodes} are connected and ready"));
         Ok(())
     }
 
@@ -266,7 +271,7 @@ impl Player<'_> {
             Act::Set(proposal) => {
                 Input::Claim { token: self.token(), key, proposal, reason: ClaimReason::Operator }
             }
-            Act::Clear => return Err(self.fault(line, "clear", "the new core")),
+            Act::Clear => Input::Clear { token: self.token(), key },
             Act::Touch => Input::Touch { key },
             Act::Open(shard) => Input::SessionOpened { key, shard },
             Act::Close(shard) => Input::SessionClosed { key, shard },
@@ -336,7 +341,7 @@ impl Player<'_> {
                     world.resume(seat, recorder);
                 }
                 NodeChange::Hang => stage.world.hang(seat),
-                NodeChange::Override => return Err(self.fault(line, "override", "the new core")),
+                NodeChange::Override => stage.inject(seat, Input::ReadyOverride),
             }
         }
         Ok(())
@@ -393,6 +398,15 @@ impl Player<'_> {
             Awaited::Ready => {
                 self.wait_until(line, |stage| stage.running().all(|seat| stage.world.is_ready(seat)))?;
                 "every node is ready"
+            }
+            Awaited::End(name) => {
+                let key = self.key(line, &name)?;
+                let ended = |stage: &Stage, seat: Seat| {
+                    let entry = stage.world.node(seat).and_then(|node| node.entry(&key));
+                    entry.is_some_and(|(entry, _)| entry.is_tombstone())
+                };
+                self.wait_until(line, |stage| stage.running().any(|seat| ended(stage, seat)))?;
+                "some node has ended it"
             }
             Awaited::Agreement => {
                 self.wait_until(line, Stage::all_agree)?;

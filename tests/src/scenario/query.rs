@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shardgate_peering_core::{Entry, LinkState, Node, PeerId, PeerView, StickKey};
+use shardgate_peering_core::{Agreement, Entry, LinkState, Node, PeerId, PeerView, StickKey};
 
 use crate::world::Seat;
 
@@ -34,7 +34,12 @@ const fn link(state: LinkState) -> &'static str {
 
 /// What is there instead of agreement with a peer.
 fn agreement(view: &PeerView) -> Option<&'static str> {
-    (view.link != LinkState::Reconciled).then(|| link(view.link))
+    match (view.link, view.agreement) {
+        (LinkState::Reconciled | LinkState::Learning, Agreement::Agreed) => None,
+        (LinkState::Reconciled | LinkState::Learning, Agreement::Disagreed) => Some("differs"),
+        (LinkState::Reconciled | LinkState::Learning, Agreement::Unknown) => Some("not compared yet"),
+        (LinkState::Dialing | LinkState::Down | LinkState::Greeting, _) => Some("not connected"),
+    }
 }
 
 impl Stage {

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use shardgate_peering_core::{
-    Claim, ClaimAnswer, ClaimReason, ClaimRefusal, ClaimResult, ClaimToken, Claimed, Entry, Hello, Input,
-    Item, Message, PeerId, Rank, Readiness, Reason, StickKey, TimeoutReason, Unstored,
+    Change, Claim, ClaimAnswer, ClaimReason, ClaimRefusal, ClaimResult, ClaimToken, Claimed, Entry,
+    Heartbeat, Hello, Input, Item, Lease, Message, PeerId, Rank, Readiness, Reason, StickKey, TimeoutReason,
+    Unstored, Welcome,
 };
+
+use super::reconciliation;
 
 /// What is needed to name things shortly.
 #[derive(Debug, Default)]
@@ -18,6 +21,9 @@ pub(super) struct Render {
 
 /// Items shown of a list; of a longer one only their number.
 const ITEMS_SHOWN: usize = 3;
+
+/// A capacity that is not worth a word: the default.
+const USUAL_CAPACITY: u64 = 1_000_000;
 
 /// A length of time, in seconds.
 #[must_use]
@@ -36,6 +42,7 @@ const fn reason(reason: Reason) -> &'static str {
         Reason::Down => ", shard down",
         Reason::Operator => ", operator",
         Reason::Arbitration => ", verdict",
+        Reason::Full => ", table full",
     }
 }
 
@@ -43,6 +50,8 @@ const fn unstored(why: Unstored) -> &'static str {
     match why {
         Unstored::TableFull => "the table is full",
         Unstored::Overload => "too many claims",
+        Unstored::NoHome => "no home answers",
+        Unstored::Restarted => "this node starts anew",
     }
 }
 
@@ -71,9 +80,13 @@ impl Render {
 
     fn item(&self, item: &Item) -> String {
         let key = self.key(&item.key);
-        match &item.entry {
-            Some(entry) => format!("{key} {}{}", self.entry(entry), self.left(entry, item.remaining_ms)),
-            None => format!("{key} renewed for {}", seconds(item.remaining_ms)),
+        let held = if item.held { ", held" } else { "" };
+        match &item.change {
+            Change::Entry(entry) => {
+                format!("{key} {}{}{held}", self.entry(entry), self.left(entry, item.remaining_ms))
+            }
+            Change::Renewed => format!("{key} renewed for {}{held}", seconds(item.remaining_ms)),
+            Change::Dropped { .. } => format!("{key} dropped"),
         }
     }
 
@@ -88,24 +101,35 @@ impl Render {
     }
 
     fn hello(&self, hello: &Hello) -> String {
-        let Hello { contract, incarnation, ready, resume } = hello;
+        let Hello { contract, contract_oldest, incarnation, ready, capacity, resume } = hello;
         let ready = if *ready { "ready" } else { "not ready" };
         let resume = resume.map_or(String::new(), |resume| {
             format!(", has your updates (start {}) up to {}", resume.incarnation, resume.through)
         });
-        format!("hello: contract {contract}, start {incarnation}, {ready}{resume}")
+        let contracts = if (*contract_oldest, *contract) == (1, 1) {
+            String::new()
+        } else {
+            format!(", speaks {contract_oldest} to {contract}")
+        };
+        let capacity = if *capacity == USUAL_CAPACITY {
+            String::new()
+        } else {
+            format!(", takes {capacity} rooms")
+        };
+        format!("hello: start {incarnation}, {ready}{contracts}{capacity}{resume}")
     }
 
     fn claim(&self, claim: &Claim) -> String {
         let key = self.key(&claim.key);
-        let mut text = format!("claim {}: {key} to {}", claim.id, claim.proposal);
+        let to = claim.proposal.as_ref().map_or("nowhere", |proposal| proposal.as_str());
+        let mut text = format!("claim {}: {key} to {to}", claim.id);
         match claim.reason {
             Reason::Claim => {}
             Reason::Down => {
                 let failed = claim.failed.as_ref().map_or("?", |failed| failed.as_str());
                 text.push_str(&format!(", {failed} is down"));
             }
-            Reason::Operator | Reason::Arbitration | Reason::End => text.push_str(reason(claim.reason)),
+            Reason::Operator | Reason::Arbitration | Reason::End | Reason::Full => text.push_str(reason(claim.reason)),
         }
         if let Some((entry, remaining_ms)) = &claim.known {
             text.push_str(&format!(", knows {}{}", self.entry(entry), self.left(entry, *remaining_ms)));
@@ -128,6 +152,8 @@ impl Render {
             ClaimResult::Refused(ClaimRefusal::NotReady) => "refused, not ready".to_owned(),
             ClaimResult::Refused(ClaimRefusal::TableFull) => "refused, the table is full".to_owned(),
             ClaimResult::Refused(ClaimRefusal::Overload) => "refused, too many claims".to_owned(),
+            ClaimResult::Refused(ClaimRefusal::Held) => "refused, it is held".to_owned(),
+            ClaimResult::Refused(ClaimRefusal::NoEntry) => "refused, there is none".to_owned(),
         };
         format!("answer {id}: {} {what}", self.key(key))
     }
@@ -137,7 +163,13 @@ impl Render {
     pub(super) fn message(&self, message: &Message) -> String {
         match message {
             Message::Hello(hello) => self.hello(hello),
-            Message::Heartbeat { ready } => {
+            Message::Welcome(Welcome { resumed: true, continues_after }) => {
+                format!("welcome: you continue, after {continues_after}")
+            }
+            Message::Welcome(Welcome { resumed: false, continues_after }) => {
+                format!("welcome: you reconcile, updates begin after {continues_after}")
+            }
+            Message::Heartbeat(Heartbeat { ready, .. }) => {
                 format!("heartbeat, {}", if *ready { "ready" } else { "not ready" })
             }
             Message::Update(update) => format!("update {}: {}", update.through, self.list(&update.items)),
@@ -146,20 +178,22 @@ impl Render {
             Message::Claim(claim) => self.claim(claim),
             Message::ClaimAnswer(answer) => self.claim_answer(answer),
             Message::LeaseReport(report) => {
-                let keys: Vec<String> = report
-                    .leases
-                    .iter()
-                    .map(|(key, ms)| format!("{} for {}", self.key(key), seconds(*ms)))
-                    .collect();
-                let keys =
-                    if keys.len() > ITEMS_SHOWN { format!("{} keys", keys.len()) } else { keys.join("; ") };
+                let lease = |lease: &Lease| {
+                    let held = if lease.held { ", held" } else { "" };
+                    format!("{} for {}{held}", self.key(&lease.key), seconds(lease.remaining_ms))
+                };
+                let keys = if report.leases.len() > ITEMS_SHOWN {
+                    format!("{} keys", report.leases.len())
+                } else {
+                    report.leases.iter().map(lease).collect::<Vec<_>>().join("; ")
+                };
                 format!("lease report: {keys}")
             }
-            Message::ResyncChunk(chunk) => {
-                let last = if chunk.last { ", the last" } else { "" };
-                format!("chunk {}: {}{last}", chunk.number, self.list(&chunk.items))
-            }
-            Message::ResyncAck { number } => format!("chunk ack {number}"),
+            Message::Compare(compare) => reconciliation::compare(compare),
+            Message::Compared(compared) => reconciliation::compared(compared),
+            Message::Give(give) => format!("give {}: {}", give.number, self.list(&give.items)),
+            Message::GiveAck { number } => format!("give ack {number}"),
+            Message::Reconciled { id } => format!("reconciled {id}"),
         }
     }
 
@@ -168,18 +202,22 @@ impl Render {
     pub(super) fn keys(input: &Input) -> Vec<StickKey> {
         let items = |items: &[Item]| items.iter().map(|item| item.key.clone()).collect::<Vec<_>>();
         let keys = match input {
-            Input::Claim { key, .. } => vec![key.clone()],
+            Input::Claim { key, .. } | Input::Clear { key, .. } => vec![key.clone()],
             Input::Received { message, .. } => match message {
                 Message::Update(update) => items(&update.items),
                 Message::Correction { items: corrected } => items(corrected),
-                Message::ResyncChunk(chunk) => items(&chunk.items),
+                Message::Give(give) => items(&give.items),
                 Message::Claim(claim) => vec![claim.key.clone()],
                 Message::ClaimAnswer(answer) => vec![answer.key.clone()],
                 Message::Hello(_)
-                | Message::Heartbeat { .. }
+                | Message::Welcome(_)
+                | Message::Heartbeat(_)
                 | Message::Ack { .. }
                 | Message::LeaseReport(_)
-                | Message::ResyncAck { .. } => Vec::new(),
+                | Message::Compare(_)
+                | Message::Compared(_)
+                | Message::GiveAck { .. }
+                | Message::Reconciled { .. } => Vec::new(),
             },
             Input::Touch { .. }
             | Input::SessionOpened { .. }
@@ -189,6 +227,7 @@ impl Render {
             | Input::PeerLost { .. }
             | Input::DialFailed { .. }
             | Input::RoundTrip { .. }
+            | Input::ReadyOverride
             | Input::Timeout => Vec::new(),
         };
         if keys.len() > ITEMS_SHOWN { Vec::new() } else { keys }
@@ -208,6 +247,8 @@ impl Render {
                     ClaimReason::Operator => format!("#{token} sets {key} to {proposal}"),
                 }
             }
+            Input::Clear { token: ClaimToken(token), key } => format!("#{token} clears {}", self.key(key)),
+            Input::ReadyOverride => "an operator declares it ready".to_owned(),
             Input::Touch { key } => format!("a request uses {}", self.key(key)),
             Input::SessionOpened { key, shard } => {
                 format!("a tunnel of {} opens on {shard}", self.key(key))
@@ -236,6 +277,8 @@ impl Render {
         let ClaimToken(token) = token;
         match claimed {
             Claimed::Stick { shard } => format!("#{token} is answered {shard}"),
+            Claimed::Cleared => format!("#{token} is answered: cleared"),
+            Claimed::Held => format!("#{token} is answered: not cleared, it is held"),
             Claimed::Unstored { why } => format!("#{token} is answered: not stored, {}", unstored(*why)),
         }
     }

@@ -47,7 +47,7 @@ impl Recorder {
 
 impl Watch for Recorder {
     fn input(&mut self, scene: &Scene<'_>, input: &Input) {
-        if let Input::Claim { token, .. } = input {
+        if let Input::Claim { token, .. } | Input::Clear { token, .. } = input {
             self.waiting.insert(*token, scene.seat);
         }
         let at_ms = self.at_ms(scene.now_ms);

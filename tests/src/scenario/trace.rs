@@ -1,6 +1,6 @@
 //! Turns what happens in the world into the lines of a trace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shardgate_peering_core::{Entry, Input, Message, Output, PeerId, StickKey, TimeoutReason};
 
@@ -39,12 +39,16 @@ pub(super) struct Trace {
     /// How things are called.
     pub(super) render: Render,
     detail: Detail,
+    /// Only these nodes are shown; all when there is none.
+    only: Vec<PeerId>,
     lines: Vec<String>,
     now: Option<Happening>,
     heartbeats: u64,
     acks: u64,
     /// What each node last said of its readiness to each other: a heartbeat that repeats it is no news.
     said_ready: BTreeMap<(PeerId, PeerId), bool>,
+    /// The second cannot be reached by the first, and the trace said so.
+    unreachable: BTreeSet<(PeerId, PeerId)>,
     /// Messages by kind and other things that happened in the second that began then.
     second: (u64, BTreeMap<&'static str, u64>),
 }
@@ -56,18 +60,21 @@ impl Trace {
         Self {
             render,
             detail: Detail::Events,
+            only: Vec::new(),
             lines: Vec::new(),
             now: None,
             heartbeats: 0,
             acks: 0,
             said_ready: BTreeMap::new(),
+            unreachable: BTreeSet::new(),
             second: (0, BTreeMap::new()),
         }
     }
 
     /// Shows more or less from now on.
-    pub(super) fn show(&mut self, at_ms: u64, detail: Detail) {
+    pub(super) fn show(&mut self, at_ms: u64, detail: Detail, at: Vec<PeerId>) {
         self.finish();
+        self.only = at;
         self.detail = detail;
         self.second = (at_ms, BTreeMap::new());
     }
@@ -112,14 +119,29 @@ impl Trace {
             }
             Detail::Events | Detail::Acks => {}
         }
-        let timer = matches!(input, Input::Timeout | Input::RoundTrip { .. });
+        if !self.only.is_empty() && !self.only.contains(node) {
+            return;
+        }
+        let timer =
+            matches!(input, Input::Timeout | Input::RoundTrip { .. }) || self.dialled_again(node, input);
         let folds = if let Input::Received { message, .. } = input { self.folds(message) } else { None };
         let cause = self.render.input(input, due);
         self.now = Some(Happening { at_ms, node: node.clone(), cause, timer, folds, effects: Vec::new() });
     }
 
+    /// Whether another dial was in vain after one of which the trace told.
+    fn dialled_again(&mut self, node: &PeerId, input: &Input) -> bool {
+        if let Input::PeerConnected { peer } = input {
+            self.unreachable.remove(&(node.clone(), peer.clone()));
+        }
+        if let Input::DialFailed { peer } = input {
+            return !self.unreachable.insert((node.clone(), peer.clone()));
+        }
+        false
+    }
+
     fn folds(&self, message: &Message) -> Option<Folded> {
-        if matches!(message, Message::Heartbeat { .. }) {
+        if matches!(message, Message::Heartbeat(_)) {
             Some(Folded::Heartbeat)
         } else if matches!(message, Message::Ack { .. }) && self.detail == Detail::Events {
             Some(Folded::Ack)
@@ -170,6 +192,7 @@ impl Trace {
             }
             Output::Disconnect { peer, violation } => format!("disconnects {peer}: {violation:?}"),
             Output::Changed { key, .. } => self.changed(key, entry),
+            Output::Emptied => "its table is emptied, it starts anew".to_owned(),
             Output::Moved { key, to } => {
                 format!("tunnels of {} here are not on {to}: told to move", self.render.key(key))
             }
@@ -181,8 +204,8 @@ impl Trace {
     /// Whether a message says more than the last one of its kind.
     fn is_news(&mut self, from: &PeerId, to: &PeerId, message: &Message) -> bool {
         let mut said = |ready| self.said_ready.insert((from.clone(), to.clone()), ready) != Some(ready);
-        if let Message::Heartbeat { ready, .. } = message {
-            said(*ready)
+        if let Message::Heartbeat(heartbeat) = message {
+            said(heartbeat.ready)
         } else if let Message::Hello(hello) = message {
             said(hello.ready);
             true
@@ -235,7 +258,7 @@ impl Trace {
     }
 
     fn count_input(&mut self, at_ms: u64, input: &Input) {
-        if matches!(input, Input::Claim { .. }) {
+        if matches!(input, Input::Claim { .. } | Input::Clear { .. }) {
             self.count(at_ms, "claims of clients");
         } else if matches!(input, Input::PeerLost { .. }) {
             self.count(at_ms, "connections lost");
@@ -250,6 +273,7 @@ impl Trace {
             }
             Output::Changed { .. } => self.count(at_ms, "entries that came"),
             Output::Disconnect { .. } => self.count(at_ms, "disconnects"),
+            Output::Emptied => self.count(at_ms, "tables emptied"),
             Output::Moved { .. } => self.count(at_ms, "keys told to move"),
             Output::Answered { .. } => self.count(at_ms, "answers"),
             Output::Readiness(_) => self.count(at_ms, "changes of readiness"),
