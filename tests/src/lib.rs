@@ -2,4 +2,5 @@
 
 pub mod bench;
 pub mod scenario;
+pub mod sim;
 pub mod world;

@@ -100,24 +100,20 @@ impl Stage {
     #[must_use]
     pub(super) fn tables(&self) -> Vec<String> {
         let tables = self.at_each(|_, node| {
-            let mut all = node.entries(None, usize::MAX);
-            all.sort_by(|(a, ..), (b, ..)| a.cmp(b));
-            let entries: Vec<(StickKey, Entry)> =
-                all.into_iter().map(|(key, entry, _)| (key, entry)).collect();
-            (node.len(), entries)
+            let entries = node.entries(None, usize::MAX).into_iter().map(|(key, entry, _)| (key, entry));
+            let mut live: Vec<(StickKey, Entry)> =
+                entries.filter(|(_, entry)| !entry.is_tombstone()).collect();
+            live.sort_by(|(a, _), (b, _)| a.cmp(b));
+            live
         });
         let groups = alike(tables);
         let equal = if groups.len() == 1 { "equal tables" } else { "its own table" };
         groups
             .into_iter()
-            .map(|(peers, (live, entries))| {
-                let ended = entries.len() - live;
+            .map(|(peers, live)| {
                 let which = if peers.len() > 1 { "equal tables" } else { equal };
-                format!(
-                    "{}: {which}, {live} room{}, {ended} ended",
-                    names(&peers),
-                    if live == 1 { "" } else { "s" }
-                )
+                let rooms = if live.len() == 1 { "room" } else { "rooms" };
+                format!("{}: {which}, {} {rooms}", names(&peers), live.len())
             })
             .collect()
     }

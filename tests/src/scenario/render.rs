@@ -111,11 +111,8 @@ impl Render {
         } else {
             format!(", speaks {contract_oldest} to {contract}")
         };
-        let capacity = if *capacity == USUAL_CAPACITY {
-            String::new()
-        } else {
-            format!(", takes {capacity} rooms")
-        };
+        let capacity =
+            if *capacity == USUAL_CAPACITY { String::new() } else { format!(", takes {capacity} rooms") };
         format!("hello: start {incarnation}, {ready}{contracts}{capacity}{resume}")
     }
 
@@ -129,7 +126,9 @@ impl Render {
                 let failed = claim.failed.as_ref().map_or("?", |failed| failed.as_str());
                 text.push_str(&format!(", {failed} is down"));
             }
-            Reason::Operator | Reason::Arbitration | Reason::End | Reason::Full => text.push_str(reason(claim.reason)),
+            Reason::Operator | Reason::Arbitration | Reason::End | Reason::Full => {
+                text.push_str(reason(claim.reason))
+            }
         }
         if let Some((entry, remaining_ms)) = &claim.known {
             text.push_str(&format!(", knows {}{}", self.entry(entry), self.left(entry, *remaining_ms)));
@@ -163,10 +162,10 @@ impl Render {
     pub(super) fn message(&self, message: &Message) -> String {
         match message {
             Message::Hello(hello) => self.hello(hello),
-            Message::Welcome(Welcome { resumed: true, continues_after }) => {
+            Message::Welcome(Welcome { resumed: true, continues_after, .. }) => {
                 format!("welcome: you continue, after {continues_after}")
             }
-            Message::Welcome(Welcome { resumed: false, continues_after }) => {
+            Message::Welcome(Welcome { resumed: false, continues_after, .. }) => {
                 format!("welcome: you reconcile, updates begin after {continues_after}")
             }
             Message::Heartbeat(Heartbeat { ready, .. }) => {
@@ -266,6 +265,7 @@ impl Render {
                 TimeoutReason::LeaseReport => "(a lease report is due)".to_owned(),
                 TimeoutReason::Expiry => "(a lease is over)".to_owned(),
                 TimeoutReason::Heartbeat => "(heartbeat)".to_owned(),
+                TimeoutReason::Readiness => "(all have heard that it is ready: it decides from now on)".to_owned(),
             },
             Input::RoundTrip { .. } => return None,
         })

@@ -7,6 +7,9 @@ use shardgate_peering_core::{Entry, Input, Message, Output, PeerId, StickKey, Ti
 use super::command::Detail;
 use super::render::{Render, seconds};
 
+/// Changed entries shown of one input; of more only their number.
+const CHANGES_SHOWN: usize = 4;
+
 /// What a node does because of one input.
 #[derive(Debug)]
 struct Happening {
@@ -30,6 +33,7 @@ enum Folded {
 #[derive(Debug)]
 enum Effect {
     Send { peer: PeerId, text: String },
+    Changed(String),
     Other(String),
 }
 
@@ -176,7 +180,7 @@ impl Trace {
     pub(super) fn replaced(&mut self, key: &StickKey, entry: Option<&Entry>) {
         let text = self.changed(key, entry);
         if let Some(now) = &mut self.now {
-            now.effects.insert(0, Effect::Other(text));
+            now.effects.insert(0, Effect::Changed(text));
         }
     }
 
@@ -191,7 +195,7 @@ impl Trace {
                 return Some(Effect::Send { peer: peer.clone(), text: self.render.message(message) });
             }
             Output::Disconnect { peer, violation } => format!("disconnects {peer}: {violation:?}"),
-            Output::Changed { key, .. } => self.changed(key, entry),
+            Output::Changed { key, .. } => return Some(Effect::Changed(self.changed(key, entry))),
             Output::Emptied => "its table is emptied, it starts anew".to_owned(),
             Output::Moved { key, to } => {
                 format!("tunnels of {} here are not on {to}: told to move", self.render.key(key))
@@ -239,10 +243,15 @@ impl Trace {
         let start = format!("{:>8} {node:<2} ", seconds(at_ms));
         self.lines.push(format!("{start}{}", cause.as_deref().unwrap_or_default()));
         let indent = " ".repeat(start.len() + 2);
+        let changed = effects.iter().filter(|effect| matches!(effect, Effect::Changed(_))).count();
+        if changed > CHANGES_SHOWN {
+            self.lines.push(format!("{indent}{changed} rooms change"));
+        }
         let mut effects = effects.into_iter().peekable();
         while let Some(effect) = effects.next() {
             let text = match effect {
-                Effect::Other(text) => text,
+                Effect::Changed(_) if changed > CHANGES_SHOWN => continue,
+                Effect::Changed(text) | Effect::Other(text) => text,
                 Effect::Send { peer, text } => {
                     let mut peers = vec![peer];
                     while let Some(Effect::Send { peer, .. }) = effects

@@ -3,7 +3,7 @@
 use shardgate_peering_core::Input;
 
 use super::clockwork::Happening;
-use super::seat::{Seat, State};
+use super::seat::{Feed, Seat, State};
 use super::watch::{Network, Watch};
 use super::world_state::{IDLE_MS, World};
 
@@ -56,25 +56,24 @@ impl World {
 
     /// `at` sees its connection to `peer` no longer, dials anew, and is told.
     pub(super) fn lose_connection<W: Watch>(&mut self, at: Seat, peer: Seat, watch: &mut W) {
-        if self.forget_connection(at, peer, watch).is_some() {
-            let name = self.name(peer).clone();
-            self.feed(at, Input::PeerLost { peer: name }, watch);
+        if let Some(connection) = self.forget_connection(at, peer, watch) {
+            self.feed(at, Feed::Lost { peer, connection }, watch);
         }
     }
 
     /// The same, and `at` closes the connection so that the peer learns of it if packets pass.
     pub(super) fn end_connection<W: Watch>(&mut self, at: Seat, peer: Seat, watch: &mut W) {
-        self.close_connection(at, peer, watch);
-        let name = self.name(peer).clone();
-        self.feed(at, Input::PeerLost { peer: name }, watch);
+        if let Some(connection) = self.close_connection(at, peer, watch) {
+            self.feed(at, Feed::Lost { peer, connection }, watch);
+        }
     }
 
-    /// `at` closes its connection to `peer`; the node there knows.
-    pub(super) fn close_connection<W: Watch>(&mut self, at: Seat, peer: Seat, watch: &mut W) {
-        if let Some(connection) = self.forget_connection(at, peer, watch) {
-            let arrives = self.now + self.paths[at][peer].delay.draw(&mut self.random);
-            self.clockwork.push(arrives, Happening::Closed { at: peer, peer: at, connection });
-        }
+    /// `at` closes its connection to `peer`; its node is not told.
+    pub(super) fn close_connection<W: Watch>(&mut self, at: Seat, peer: Seat, watch: &mut W) -> Option<u64> {
+        let connection = self.forget_connection(at, peer, watch)?;
+        let arrives = self.now + self.paths[at][peer].delay.draw(&mut self.random);
+        self.clockwork.push(arrives, Happening::Closed { at: peer, peer: at, connection });
+        Some(connection)
     }
 
     fn forget_connection<W: Watch>(&mut self, at: Seat, peer: Seat, watch: &mut W) -> Option<u64> {
@@ -131,7 +130,7 @@ impl World {
             self.paths[from][to].dialing_since = Some(self.now);
             watch.network(self.now, &Network::DialFailed(from, to));
             let peer = self.name(to).clone();
-            self.feed(from, Input::DialFailed { peer }, watch);
+            self.feed(from, Feed::Input(Input::DialFailed { peer }), watch);
         }
         self.clockwork.push(again, Happening::Dial { from, to });
     }
@@ -171,7 +170,6 @@ impl World {
         self.paths[at][peer].begin(connection, heard_from);
         self.note(3_000 + at as u64);
         watch.network(self.now, &Network::Connected(at, peer));
-        let name = self.name(peer).clone();
-        self.feed(at, Input::PeerConnected { peer: name }, watch);
+        self.feed(at, Feed::Connected { peer, connection }, watch);
     }
 }

@@ -6,12 +6,12 @@ use super::clockwork::{Due, Happening};
 use super::lane::{Lane, carries_round_trip, hash_message, hash_output, lane_of};
 use super::path::Held;
 use super::random::mix;
-use super::seat::{Seat, State};
+use super::seat::{Feed, Seat, State};
 use super::watch::{Network, Scene, Watch};
 use super::world_state::World;
 
-/// What the shell keeps for a peer that takes too little (`peering/src/outbox.rs`), by lane: control, bulk, claims.
-const OUTBOX_MAX: [usize; 3] = [8_192, 64, 8_192];
+/// What the shell keeps for a peer that takes too little (`peering/src/outbox.rs`), by lane: control, claims, bulk.
+const OUTBOX_MAX: [usize; 3] = [8_192, 8_192, 64];
 const LATE_MAX_MS: u64 = 1_500;
 
 impl World {
@@ -41,16 +41,40 @@ impl World {
     }
 
     /// Gives a node an input, and carries out what it causes.
-    pub(super) fn feed<W: Watch>(&mut self, seat: Seat, input: Input, watch: &mut W) {
+    pub(super) fn feed<W: Watch>(&mut self, seat: Seat, feed: Feed, watch: &mut W) {
         let place = &mut self.places[seat];
         match place.state {
             State::Crashed => return,
             State::Paused(_) | State::Hung => {
-                place.waiting_inputs.push_back(input);
+                place.waiting_inputs.push_back(feed);
                 return;
             }
             State::Running => {}
         }
+        let input = match feed {
+            Feed::Input(input) => input,
+            Feed::Connected { peer, connection } => {
+                self.paths[seat][peer].told = Some(connection);
+                Input::PeerConnected { peer: self.name(peer).clone() }
+            }
+            Feed::Lost { peer, connection } => {
+                if self.paths[seat][peer].told != Some(connection) {
+                    return;
+                }
+                self.paths[seat][peer].told = None;
+                Input::PeerLost { peer: self.name(peer).clone() }
+            }
+            Feed::Received { peer, connection, rtt_ms, message } => {
+                if self.paths[seat][peer].told != Some(connection) {
+                    return;
+                }
+                let peer = self.name(peer).clone();
+                if let Some(rtt_ms) = rtt_ms {
+                    self.give(seat, Input::RoundTrip { peer: peer.clone(), rtt_ms }, watch);
+                }
+                Input::Received { peer, message: *message }
+            }
+        };
         self.give(seat, input, watch);
         if self.lazy_permille > 0 && self.random.chance(self.lazy_permille) {
             let place = &mut self.places[seat];
@@ -94,38 +118,51 @@ impl World {
                 }
             }
             Output::Disconnect { peer, .. } => {
-                if let Some(to) = self.seat_of(&peer)
-                    && self.paths[seat][to].connection.is_some()
-                {
-                    self.close_connection(seat, to, watch);
-                    self.give(seat, Input::PeerLost { peer }, watch);
+                if let Some(to) = self.seat_of(&peer) {
+                    self.end_told(seat, to, watch);
                 }
             }
             Output::Readiness(readiness) => {
                 self.places[seat].ready = matches!(readiness, Readiness::Ready { .. });
             }
+            Output::Emptied => self.places[seat].ready = false,
             Output::Changed { .. } | Output::Moved { .. } | Output::Answered { .. } => {}
         }
     }
 
+    /// The node, or its shell, ends the connection that the node knows.
+    fn end_told<W: Watch>(&mut self, seat: Seat, to: Seat, watch: &mut W) {
+        let path = &mut self.paths[seat][to];
+        let Some(connection) = path.told.take() else { return };
+        if path.connection == Some(connection) {
+            let _closed = self.close_connection(seat, to, watch);
+        }
+        let peer = self.name(to).clone();
+        self.give(seat, Input::PeerLost { peer }, watch);
+    }
+
     fn send<W: Watch>(&mut self, from: Seat, to: Seat, mut message: Box<Message>, watch: &mut W) {
-        if let (Some((_, newest)), Message::Hello(hello)) = (self.places[from].contracts, &mut *message) {
+        if let (Some((oldest, newest)), Message::Hello(hello)) = (self.places[from].contracts, &mut *message)
+        {
+            hello.contract_oldest = oldest;
             hello.contract = newest;
         }
         let path = &mut self.paths[from][to];
-        let Some(connection) = path.connection else { return };
+        let Some(connection) = path.told else { return };
+        if path.connection != Some(connection) {
+            watch.network(self.now, &Network::Lost(from, to, &message));
+            return;
+        }
         let lane = lane_of(&message);
         if path.under_way[lane as usize] >= OUTBOX_MAX[lane as usize] {
             watch.network(self.now, &Network::OutboxFull(from, to));
-            self.close_connection(from, to, watch);
-            let peer = self.name(to).clone();
-            self.give(from, Input::PeerLost { peer }, watch);
+            self.end_told(from, to, watch);
             return;
         }
         let greets = matches!(*message, Message::Hello(_));
         let mut at = path.arrival(self.now, lane, greets, &mut self.random);
         let noise = path.noise;
-        if lane == Lane::Claim {
+        if lane == Lane::Claims {
             if self.random.chance(noise.lost) {
                 watch.network(self.now, &Network::Lost(from, to, &message));
                 return;
@@ -169,14 +206,12 @@ impl World {
             return;
         }
         self.note(mix(from as u64 ^ (to as u64) << 8) ^ hash_message(&message));
-        let peer = self.name(from).clone();
-        if carries_round_trip(&message) {
+        let rtt_ms = carries_round_trip(&message).then(|| {
             let there = self.paths[from][to].delay.draw(&mut self.random);
             let back = self.paths[to][from].delay.draw(&mut self.random);
-            let rtt_ms = self.paths[to][from].smooth(there + back);
-            self.feed(to, Input::RoundTrip { peer: peer.clone(), rtt_ms }, watch);
-        }
-        self.feed(to, Input::Received { peer, message: *message }, watch);
+            self.paths[to][from].smooth(there + back)
+        });
+        self.feed(to, Feed::Received { peer: from, connection, rtt_ms, message }, watch);
     }
 
     /// What was held arrives now, before everything that was sent later.

@@ -1,39 +1,21 @@
 //! The only place of the world that knows kinds of messages: the lane each takes, and what of it enters the trace hash.
 
-use shardgate_peering_core::{Claimed, Entry, Item, Message, Output, StickKey};
+use shardgate_peering_core::{Change, Claimed, Entry, Item, Message, Output, StickKey};
+
+pub use shardgate_peering_core::Lane;
 
 use super::random::mix;
-
-/// How a message travels. Lanes do not wait for each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lane {
-    /// In order: hello, heartbeat, update, ack, correction, lease report.
-    Control,
-    /// In order: what a reconciliation carries.
-    Bulk,
-    /// Claims and answers: each on its own.
-    Claim,
-}
 
 /// The lane of a message.
 #[must_use]
 pub const fn lane_of(message: &Message) -> Lane {
-    match message {
-        Message::Hello(_)
-        | Message::Heartbeat { .. }
-        | Message::Update(_)
-        | Message::Ack { .. }
-        | Message::Correction { .. }
-        | Message::LeaseReport(_) => Lane::Control,
-        Message::ResyncChunk(_) | Message::ResyncAck { .. } => Lane::Bulk,
-        Message::Claim(_) | Message::ClaimAnswer(_) => Lane::Claim,
-    }
+    message.lane()
 }
 
 /// Whether the shell tells the path's round trip time together with this message.
 #[must_use]
 pub const fn carries_round_trip(message: &Message) -> bool {
-    matches!(message, Message::Hello(_) | Message::Heartbeat { .. })
+    matches!(message, Message::Hello(_) | Message::Heartbeat(_))
 }
 
 /// How many items a message carries: what a decoder bounds.
@@ -43,13 +25,17 @@ pub fn items_in(message: &Message) -> usize {
         Message::Update(update) => update.items.len(),
         Message::Correction { items } => items.len(),
         Message::LeaseReport(report) => report.leases.len(),
-        Message::ResyncChunk(chunk) => chunk.items.len(),
+        Message::Give(give) => give.items.len(),
+        Message::Compare(compare) => compare.parts.len(),
+        Message::Compared(compared) => compared.parts.len(),
         Message::Hello(_)
-        | Message::Heartbeat { .. }
+        | Message::Welcome(_)
+        | Message::Heartbeat(_)
         | Message::Ack { .. }
         | Message::Claim(_)
         | Message::ClaimAnswer(_)
-        | Message::ResyncAck { .. } => 0,
+        | Message::GiveAck { .. }
+        | Message::Reconciled { .. } => 0,
     }
 }
 
@@ -73,7 +59,11 @@ fn entry(hash: u64, entry: &Entry) -> u64 {
 fn items(hash: u64, items: &[Item]) -> u64 {
     items.iter().fold(hash, |hash, item| {
         let hash = key(mix(hash ^ item.remaining_ms), &item.key);
-        item.entry.as_ref().map_or(hash, |decision| entry(hash, decision))
+        match &item.change {
+            Change::Entry(decision) => entry(hash, decision),
+            Change::Renewed => hash,
+            Change::Dropped { digest, .. } => mix(hash ^ digest),
+        }
     })
 }
 
@@ -84,15 +74,22 @@ pub fn hash_message(message: &Message) -> u64 {
     match message {
         Message::Update(update) => items(mix(hash ^ update.through), &update.items),
         Message::Correction { items: corrected } => items(hash, corrected),
-        Message::ResyncChunk(chunk) => items(mix(hash ^ chunk.number), &chunk.items),
-        Message::Ack { through: number } | Message::ResyncAck { number } => mix(hash ^ number),
+        Message::Give(give) => items(mix(hash ^ give.number), &give.items),
+        Message::Ack { through: number }
+        | Message::GiveAck { number }
+        | Message::Reconciled { id: number } => mix(hash ^ number),
         Message::Claim(claim) => key(mix(hash ^ claim.id), &claim.key),
         Message::ClaimAnswer(answer) => key(mix(hash ^ answer.id), &answer.key),
         Message::LeaseReport(report) => {
-            report.leases.iter().fold(hash, |hash, (of, ms)| key(mix(hash ^ ms), of))
+            report.leases.iter().fold(hash, |hash, lease| key(mix(hash ^ lease.remaining_ms), &lease.key))
         }
+        Message::Compare(compare) => mix(hash ^ compare.number ^ (compare.parts.len() as u64) << 32),
+        Message::Compared(compared) => mix(hash ^ compared.number ^ (compared.parts.len() as u64) << 32),
         Message::Hello(hello) => mix(hash ^ hello.incarnation),
-        Message::Heartbeat { ready } => mix(hash ^ u64::from(*ready)),
+        Message::Welcome(welcome) => mix(hash ^ welcome.continues_after),
+        Message::Heartbeat(heartbeat) => {
+            heartbeat.digest.ranges.iter().fold(hash, |hash, range| mix(hash ^ range))
+        }
     }
 }
 
@@ -112,5 +109,6 @@ pub fn hash_output(output: &Output) -> u64 {
             if let Claimed::Stick { shard } = claimed { text(hash, shard.as_str()) } else { hash }
         }
         Output::Readiness(_) => mix(6),
+        Output::Emptied => mix(7),
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Path {
     pub(super) bulk_clogged: bool,
     /// The connection as the first seat sees it: the number of it.
     pub(super) connection: Option<u64>,
+    /// The connection that the first seat's node was told of; it lags behind while the node hangs.
+    pub(super) told: Option<u64>,
     /// Since when the first seat hears nothing of the other on it.
     pub(super) silent_since: Option<u64>,
     /// Since when the first seat dials the other.
@@ -80,6 +82,7 @@ impl Path {
             clogged: false,
             bulk_clogged: false,
             connection: None,
+            told: None,
             silent_since: None,
             dialing_since: None,
             handshake: None,
@@ -106,6 +109,7 @@ impl Path {
     /// The first seat's process is gone.
     pub(super) fn forget(&mut self) {
         self.connection = None;
+        self.told = None;
         self.silent_since = None;
         self.dialing_since = None;
         self.handshake = None;
@@ -127,7 +131,7 @@ impl Path {
                 self.bulk_floor = self.bulk_floor.max(at).max(self.hello_floor);
                 self.bulk_floor
             }
-            Lane::Claim => at.max(self.hello_floor),
+            Lane::Claims => at.max(self.hello_floor),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use shardgate_peering_core::{Config, Input, Instant, Node, Now, Wall};
+use shardgate_peering_core::{Config, Input, Instant, Message, Node, Now, Wall};
 
 use super::clockwork::Happening;
 
@@ -34,6 +34,15 @@ pub enum Sleep {
     Machine,
 }
 
+/// What a shell gives its node, in order: events of connections name theirs, as they may be old when the node gets to them.
+#[derive(Debug)]
+pub(super) enum Feed {
+    Input(Input),
+    Connected { peer: Seat, connection: u64 },
+    Lost { peer: Seat, connection: u64 },
+    Received { peer: Seat, connection: u64, rtt_ms: Option<u64>, message: Box<Message> },
+}
+
 /// A place where a node runs.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -57,7 +66,7 @@ pub(super) struct Place {
     /// What the network had for it while it was paused.
     pub(super) waiting_packets: VecDeque<Happening>,
     /// Inputs that wait for it while it is paused or hung.
-    pub(super) waiting_inputs: VecDeque<Input>,
+    pub(super) waiting_inputs: VecDeque<Feed>,
     /// When it wants to be woken, in the world's time.
     pub(super) deadline: u64,
     /// Outputs are to be fetched at this time: several inputs share them.
@@ -91,6 +100,7 @@ impl Place {
         let wall = WALL_START_MS.saturating_add_unsigned(now).saturating_add(self.wall_error_ms);
         Now {
             mono: Instant(now + self.mono_ahead - self.suspended_ms),
+            boot: Instant(now + self.mono_ahead),
             wall: Wall(u64::try_from(wall).unwrap_or(0)),
         }
     }

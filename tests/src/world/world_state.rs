@@ -7,7 +7,7 @@ use shardgate_peering_core::{Config, Input, Node, Now, PeerId};
 use super::clockwork::{Clockwork, Happening};
 use super::path::{Delay, Noise, Path};
 use super::random::{Random, mix};
-use super::seat::{Place, Seat, Sleep, State, WALL_START_MS};
+use super::seat::{Feed, Place, Seat, Sleep, State, WALL_START_MS};
 use super::watch::{Network, Scene, Watch};
 
 /// A connection on which a side hears nothing for so long has ended for it.
@@ -189,7 +189,8 @@ impl World {
         self.lives += 1;
         let place = &mut self.places[seat];
         assert!(place.state == State::Crashed, "{} runs already", place.config.me);
-        place.config.incarnation = self.lives;
+        // A node that was paused counts on by itself.
+        place.config.incarnation = self.lives << 16;
         place.life = self.lives;
         let node = Node::new(place.config.clone(), place.moment(self.now)).expect("a valid configuration");
         place.deadline = place.world_time(node.poll_timeout().0);
@@ -271,7 +272,7 @@ impl World {
         let inputs = std::mem::take(&mut place.waiting_inputs);
         // Whichever comes first: its timer, or what waited.
         if self.random.chance(500) {
-            self.feed(seat, Input::Timeout, watch);
+            self.feed(seat, Feed::Input(Input::Timeout), watch);
         }
         for input in inputs {
             self.feed(seat, input, watch);
@@ -297,7 +298,7 @@ impl World {
         }
         self.places[seat].listed = peers.iter().copied().collect();
         let listed = peers.iter().map(|peer| self.name(*peer).clone()).collect();
-        self.feed(seat, Input::PeersChanged { listed }, watch);
+        self.feed(seat, Feed::Input(Input::PeersChanged { listed }), watch);
         for peer in peers {
             self.dial_unless_connected(seat, *peer);
         }
@@ -365,7 +366,7 @@ impl World {
 
     /// Gives a node an input now (or as soon as it runs again; never if it crashed).
     pub fn inject<W: Watch>(&mut self, seat: Seat, input: Input, watch: &mut W) {
-        self.feed(seat, input, watch);
+        self.feed(seat, Feed::Input(input), watch);
     }
 
     /// Does the next thing that is due until `until`; false, and it is `until`, when there is none.
@@ -395,7 +396,7 @@ impl World {
             } else {
                 self.spins += 1;
                 assert!(self.spins < SPINS_MAX, "{} spins at {} ms", self.name(seat), self.now);
-                self.feed(seat, Input::Timeout, watch);
+                self.feed(seat, Feed::Input(Input::Timeout), watch);
             }
         } else if let Some(due) = self.clockwork.pop() {
             self.happen(due, watch);
