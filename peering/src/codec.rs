@@ -154,6 +154,9 @@ fn to_wire(message: &Message) -> wire::envelope::Message {
             W::ClaimAnswer(wire::ClaimAnswer { id, key, entry, remaining_ms, refusal: refusal.into() })
         }
         Message::LeaseReport(report) => W::LeaseReport(items::leases_to_wire(&report.leases)),
+        Message::LeaseAsk { keys } => {
+            W::LeaseAsk(wire::LeaseAsk { keys: keys.iter().map(ToString::to_string).collect() })
+        }
         Message::Compare(compare) => W::Compare(compare::to_wire(compare)),
         Message::Compared(compared) => W::Compared(compare::answer_to_wire(compared)),
         Message::Give(Give { number, through, items }) => {
@@ -213,6 +216,11 @@ fn from_wire(message: wire::envelope::Message) -> Result<Message, FrameError> {
         }
         W::LeaseReport(report) => {
             Message::LeaseReport(LeaseReport { leases: items::leases_from_wire(report)? })
+        }
+        W::LeaseAsk(wire::LeaseAsk { keys }) => {
+            bounded("lease_ask.keys", keys.len())?;
+            let keys = keys.iter().map(|text| key("lease_ask.keys", text)).collect::<Result<_, _>>()?;
+            Message::LeaseAsk { keys }
         }
         W::Compare(compare) => Message::Compare(compare::from_wire(compare)?),
         W::Compared(compared) => Message::Compared(compare::answer_from_wire(compared)?),

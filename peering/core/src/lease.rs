@@ -123,9 +123,11 @@ impl Node {
     /// A tunnel of the conference was opened here.
     pub(crate) fn session_opened(&mut self, now: Now, key: StickKey, shard: ShardName) {
         *self.uses.sessions.entry(key.clone()).or_default().entry(shard.clone()).or_default() += 1;
-        match self.table.shard(&key).cloned() {
-            Some(there) if there == shard => {}
-            Some(to) => self.outputs.push_back(Output::Moved { key: key.clone(), to }),
+        match self.table.shard(&key) {
+            Some(there) if *there == shard => {}
+            Some(_) => {
+                self.misplaced.insert(key.clone());
+            }
             None => self.claim_for_sessions(now, &key),
         }
         self.used(now, &key, Told::NotYet);
@@ -314,6 +316,7 @@ impl Node {
     /// Looks at every entry whose timer ran out: held ones live on, the home ends what nobody renewed, others have a backstop.
     pub(crate) fn expire_entries(&mut self, now: Now) {
         let (ttl_ms, grain_ms) = (self.config.ttl_ms, self.config.timer_grain_ms());
+        let mut asks: BTreeMap<PeerId, Vec<StickKey>> = BTreeMap::new();
         for key in self.table.due(now.mono) {
             let held = self.uses.holds(&key);
             let Some(slot) = self.table.get_mut(&key) else { continue };
@@ -343,6 +346,11 @@ impl Node {
                     EndRole::Bystander => 2 * ttl_ms,
                 };
             if now.mono < at {
+                if role != EndRole::First && now.mono >= lease + ttl_ms / 2 && now.mono < lease + ttl_ms {
+                    for peer in self.whom_to_ask(&key) {
+                        asks.entry(peer).or_default().push(key.clone());
+                    }
+                }
                 // Roles change: it is looked at again soon.
                 self.table.set_timer(at.min(now.mono + self.config.end_grace_ms()), grain_ms, key);
                 continue;
@@ -357,6 +365,30 @@ impl Node {
                     let at = self.clock.stamp(now.wall);
                     self.forget(now, &key, at);
                 }
+            }
+        }
+        for (peer, keys) in asks {
+            for keys in keys.chunks(self.config.batch_items) {
+                self.send(&peer, Message::LeaseAsk { keys: keys.to_vec() });
+            }
+        }
+    }
+
+    /// Two connected peers who may have heard of uses that this node has not: its path to the home may be cut while theirs is not.
+    fn whom_to_ask(&self, key: &StickKey) -> impl Iterator<Item = PeerId> + use<> {
+        let streaming = || self.sessions.iter().filter(|(_, session)| session.streaming());
+        let first = first_by_rendezvous(key, streaming().map(|(peer, _)| peer)).cloned();
+        let others = streaming().map(|(peer, _)| peer).filter(|peer| Some(*peer) != first.as_ref());
+        let second = first_by_rendezvous(key, others).cloned();
+        first.into_iter().chain(second)
+    }
+
+    /// A peer's leases of these keys are over: it is told of those that run on here.
+    pub(crate) fn on_lease_ask(&mut self, now: Now, peer: &PeerId, keys: &[StickKey]) {
+        for key in keys {
+            let running = |slot: &crate::table::Slot| !slot.entry.is_tombstone() && slot.lease > now.mono;
+            if self.table.get(key).is_some_and(running) {
+                self.correct(peer, key);
             }
         }
     }

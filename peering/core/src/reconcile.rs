@@ -388,7 +388,8 @@ impl Node {
                     };
                     let more =
                         cell.count as usize > LISTED_MAX || ours.iter().any(|tag| !theirs.contains(tag));
-                    if more || learning {
+                    let teaches = learning && self.table.within(range, None).next().is_some();
+                    if more || teaches {
                         answer.gives |=
                             talk.giver.add(range, Which::Except(theirs, tombstones), as_of, number);
                     }

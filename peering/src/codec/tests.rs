@@ -101,6 +101,7 @@ fn every_message() -> Vec<Message> {
         Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, false)] }),
         Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, false), lease("b", 500, true)] }),
         Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, true), lease("b", 600, true)] }),
+        Message::LeaseAsk { keys: vec![key(), key()] },
         Message::Compare(Compare {
             id: 1,
             number: 2,

@@ -43,7 +43,6 @@ struct Waiting {
     room: Room,
     seat: Seat,
     life: u64,
-    proposal: Shard,
     tries: u8,
     opens: bool,
 }
@@ -193,7 +192,14 @@ impl Clients {
                     );
                 }
             }
-            715..850 => {
+            715..740 if !healthy => {
+                let room = self.some_room();
+                if let Some(seat) = self.some_node(world) {
+                    observer.coverage.saw(Sort::Step, "clear");
+                    self.clear(room, seat, world, observer);
+                }
+            }
+            740..850 => {
                 let nth = self.random.index(self.people.len().max(1));
                 let person = self.people.keys().nth(nth).copied();
                 if let Some(person) = person {
@@ -288,9 +294,19 @@ impl Clients {
         let token = ClaimToken(self.tokens);
         let life = world.life(seat);
         let opens = opens == Opens::Yes;
-        self.waiting.insert(token, Waiting { room, seat, life, proposal, tries, opens });
+        self.waiting.insert(token, Waiting { room, seat, life, tries, opens });
         let (key, proposal) = (observer.names.key(room), observer.names.shard(proposal));
         world.inject(seat, Input::Claim { token, key, proposal, reason }, observer);
+    }
+
+    fn clear(&mut self, room: Room, seat: Seat, world: &mut World, observer: &mut Observer) {
+        self.tokens += 1;
+        self.steps += 1;
+        let token = ClaimToken(self.tokens);
+        let life = world.life(seat);
+        self.waiting.insert(token, Waiting { room, seat, life, tries: 0, opens: false });
+        let key = observer.names.key(room);
+        world.inject(seat, Input::Clear { token, key }, observer);
     }
 
     fn connect(&mut self, room: Room, seat: Seat, shard: Shard, world: &mut World, observer: &mut Observer) {
@@ -362,8 +378,10 @@ impl Clients {
     }
 
     fn answered(&mut self, asked: &Waiting, claimed: &Claimed, world: &mut World, observer: &mut Observer) {
-        let Waiting { room, seat, proposal, tries, opens, .. } = *asked;
+        let Waiting { room, seat, tries, opens, .. } = *asked;
         match claimed {
+            Claimed::Cleared => observer.coverage.saw(Sort::Step, "cleared"),
+            Claimed::Held => observer.coverage.saw(Sort::Step, "clear of a held one"),
             Claimed::Stick { .. } if !opens => {}
             Claimed::Stick { shard } => {
                 let shard = shard_of(shard);
@@ -380,7 +398,6 @@ impl Clients {
                 let key = observer.names.key(room);
                 let there = world.node(seat).and_then(|node| node.lookup(&key)).map(shard_of);
                 let shard = there.filter(|shard| self.usable(*shard)).unwrap_or_else(|| self.by_hash(room));
-                let _proposal = proposal;
                 self.connect(room, seat, shard, world, observer);
             }
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use shardgate_peering_core::Message;
+
 use super::fault::Kind;
 
 /// A list of things of one sort.
@@ -36,38 +38,32 @@ impl Sort {
     }
 }
 
-const REASONS: &[&str] = &["Claim", "Down", "Operator", "End"];
+const REASONS: &[&str] = &["Claim", "Down", "Operator", "End", "Full"];
 const RANKS: &[&str] = &["Home", "Alone"];
 const STEPS: &[&str] =
-    &["racing first join", "join", "touch", "open", "close", "operator set", "shard down claim", "moved"];
+    &["racing first join", "join", "touch", "open", "close", "operator set", "clear", "cleared", "clear of a held one", "shard down claim", "moved"];
 const BOUNDS: &[&str] = &[
     "table full",
     "overload",
     "window full",
     "fell behind",
     "resumed from the log",
-    "fully reconciled",
+    "reconciliation",
+    "reconciliation abandoned",
+    "digests unequal",
+    "dropped without a decision",
+    "dropped by a minority",
+    "ended early",
+    "restart in place",
+    "stamp far ahead",
+    "entry not taken, full",
     "conflict",
     "claim timed out",
     "claim passed on",
     "held end answered",
     "connection replaced",
     "dial in vain",
-    "ended by the home",
 ];
-const MESSAGES: &[&str] = &[
-    "hello",
-    "heartbeat",
-    "update",
-    "ack",
-    "correction",
-    "claim",
-    "claim-answer",
-    "lease-report",
-    "resync-chunk",
-    "resync-ack",
-];
-
 /// Counts by name.
 #[derive(Debug, Clone, Default)]
 pub struct Coverage(BTreeMap<(Sort, &'static str), u64>);
@@ -95,7 +91,7 @@ impl Coverage {
             (Sort::Reason, REASONS),
             (Sort::Rank, RANKS),
             (Sort::Bound, BOUNDS),
-            (Sort::Message, MESSAGES),
+            (Sort::Message, Message::KINDS.as_slice()),
             (Sort::Step, STEPS),
         ];
         let named = lists.into_iter().flat_map(|(sort, names)| names.iter().map(move |name| (sort, *name)));

@@ -203,6 +203,8 @@ fn draw_fault(nodes: usize, shards: u16, phase_ms: u64, random: &mut Random) -> 
     };
     let at_ms = match kind {
         Kind::ListedLate => 0,
+        // From its start, or by a jump.
+        Kind::ClockSkew if random.chance(500) => 0,
         Kind::ClockSkew => random.below(phase_ms / 4),
         _ => phase_ms / 20 + random.below(phase_ms * 8 / 10),
     };

@@ -91,7 +91,6 @@ pub struct Observer {
     pub(super) ttl_ms: u64,
     pub(super) capacities: Vec<usize>,
     pub(super) small_tables: bool,
-    pub(super) limits_window: u64,
     pub(super) names: Names,
     pub(super) ledger: Ledger,
     pub(super) places: Vec<Place>,
@@ -120,7 +119,6 @@ impl Observer {
             ttl_ms: setup.ttl_ms,
             capacities: setup.capacities.clone(),
             small_tables: setup.small_tables(),
-            limits_window: setup.limits.window_items,
             names: Names::default(),
             ledger: Ledger::default(),
             places: (0..nodes).map(|_| Place::default()).collect(),
@@ -225,6 +223,11 @@ impl Observer {
                     self.operator_at.insert(room, now);
                 }
             }
+            Input::Clear { token, key } => {
+                let room = room_of(key);
+                self.claims.asked(*token, scene.seat, scene.life, room, now);
+                self.operator_at.insert(room, now);
+            }
             _ => {}
         }
     }
@@ -232,7 +235,7 @@ impl Observer {
     fn saw_broken(&mut self, scene: &Scene<'_>, peer: Seat, broken: Broken) {
         match broken {
             Broken::FellBehind => self.coverage.saw(Sort::Bound, "fell behind"),
-            Broken::NotListed => {}
+            Broken::NotListed | Broken::Restarted => {}
             _ => {
                 let text = format!("{} disconnects n{peer:02}: {broken:?}", name(scene.seat));
                 self.accuse("nobody breaks the protocol", scene.now_ms, None, text);
@@ -316,6 +319,11 @@ impl Watch for Observer {
                     self.accuse("every claim is answered once", scene.now_ms, None, text);
                 }
                 self.news.push(News::Answered(*token, claimed.clone()));
+            }
+            Output::Emptied => {
+                let place = &mut self.places[scene.seat];
+                place.ready = false;
+                place.empty();
             }
             Output::Readiness(readiness) => {
                 self.places[scene.seat].ready = matches!(readiness, Readiness::Ready { .. });

@@ -147,7 +147,7 @@ pub fn mutants(options: &Options, progress: Progress<'_>) -> (String, bool) {
     let all = Mutant::all();
     let mut text = String::new();
     let mut every = !all.is_empty();
-    for (name, mutant) in all {
+    for (name, _, mutant) in all {
         let (line, caught) = hunt(name, mutant, options, progress);
         every &= caught;
         let _written = writeln!(text, "{line}");
@@ -174,7 +174,8 @@ fn hunt(name: &str, mutant: Mutant, options: &Options, progress: Progress<'_>) -
 /// The names of the planted faults.
 #[must_use]
 pub fn list_mutants() -> (String, bool) {
-    let names: Vec<&str> = Mutant::all().into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> =
+        Mutant::all().into_iter().map(|(name, what, _)| format!("{name:<28} {what}")).collect();
     if names.is_empty() {
         return ("no planted faults: build with --features test-hooks".to_owned(), false);
     }

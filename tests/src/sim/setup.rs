@@ -157,7 +157,7 @@ impl Setup {
             log_max: self.limits.log_max,
             batch_items: self.limits.batch_items,
             window_items: self.limits.window_items,
-            resync_window: self.limits.bulk_window,
+            gives_window: self.limits.bulk_window,
             ..Config::new(me, 1)
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use shardgate_peering_core::{Input, Message, Output};
 
-use super::fact::{each_in_input, each_in_message};
+use super::fact::{each_in_input, each_in_message, is_dull};
 use super::model::{Room, room_of};
 
 /// What is to be traced.
@@ -123,7 +123,7 @@ impl Trace {
 
     /// What of a message is wanted.
     fn message(&self, message: &Message) -> Option<String> {
-        let dull = matches!(message, Message::Heartbeat { .. } | Message::Ack { .. });
+        let dull = is_dull(message);
         let mut text = message.kind().to_owned();
         let mut found = !dull && self.wanted == Wanted::Full || matches!(message, Message::Hello(_));
         let wanted = self.wanted;

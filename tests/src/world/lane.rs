@@ -25,6 +25,7 @@ pub fn items_in(message: &Message) -> usize {
         Message::Update(update) => update.items.len(),
         Message::Correction { items } => items.len(),
         Message::LeaseReport(report) => report.leases.len(),
+        Message::LeaseAsk { keys } => keys.len(),
         Message::Give(give) => give.items.len(),
         Message::Compare(compare) => compare.parts.len(),
         Message::Compared(compared) => compared.parts.len(),
@@ -83,13 +84,12 @@ pub fn hash_message(message: &Message) -> u64 {
         Message::LeaseReport(report) => {
             report.leases.iter().fold(hash, |hash, lease| key(mix(hash ^ lease.remaining_ms), &lease.key))
         }
+        Message::LeaseAsk { keys } => keys.iter().fold(hash, key),
         Message::Compare(compare) => mix(hash ^ compare.number ^ (compare.parts.len() as u64) << 32),
         Message::Compared(compared) => mix(hash ^ compared.number ^ (compared.parts.len() as u64) << 32),
         Message::Hello(hello) => mix(hash ^ hello.incarnation),
         Message::Welcome(welcome) => mix(hash ^ welcome.continues_after),
-        Message::Heartbeat(heartbeat) => {
-            heartbeat.digest.ranges.iter().fold(hash, |hash, range| mix(hash ^ range))
-        }
+        Message::Heartbeat(heartbeat) => heartbeat.digest.ranges.iter().fold(hash, |hash, range| mix(hash ^ range)),
     }
 }
 

@@ -58,8 +58,16 @@ impl Observer {
     pub(in crate::sim) fn count_turns(&mut self, scene: &Scene<'_>) {
         let stats = scene.node.stats();
         let turns = [
-            ("resumed from the log", stats.resyncs_resumed),
-            ("fully reconciled", stats.resyncs_full),
+            ("resumed from the log", stats.hellos_resumed),
+            ("reconciliation", stats.reconciliations),
+            ("reconciliation abandoned", stats.reconciliations_abandoned),
+            ("window full", stats.windows_full),
+            ("digests unequal", stats.digests_unequal),
+            ("dropped by a minority", stats.dropped_minority),
+            ("ended early", stats.ended_early),
+            ("restart in place", stats.restarts_in_place),
+            ("stamp far ahead", stats.stamps_far_ahead),
+            ("entry not taken, full", stats.dropped_full),
             ("conflict", stats.conflicts),
             ("claim timed out", stats.claims_timed_out),
             ("claim passed on", stats.claims_passed_on),
@@ -71,9 +79,6 @@ impl Observer {
             if count > 0 {
                 self.coverage.saw(Sort::Bound, name);
             }
-        }
-        if scene.node.peers().any(|(_, view)| view.behind >= self.limits_window) {
-            self.coverage.saw(Sort::Bound, "window full");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The end: the healed core holds one table, says so, and everybody in it is where the table says.
 
-use crate::sim::model::{Decision, Room, decision_of};
+use shardgate_peering_core::Agreement;
+
+use crate::sim::model::{Decision, Room, decision_of, seat_of};
 use crate::sim::observer::{Observer, name};
 use crate::sim::setup::Setup;
 use crate::world::{Seat, World};
@@ -22,6 +24,8 @@ pub(in crate::sim) enum Converged {
     Differ(Room, Seat, Option<Decision>, Seat, Option<Decision>),
     /// One that is not ready.
     NotReady(Seat),
+    /// One that does not show agreement with another.
+    NotAgreed(Seat, Seat, Agreement),
 }
 
 fn live(world: &World, observer: &mut Observer, seat: Seat, room: Room) -> Option<Decision> {
@@ -52,6 +56,15 @@ pub(in crate::sim) fn converged(
             let two = live(world, observer, *other, room);
             if one != two {
                 return Converged::Differ(room, *first, one, *other, two);
+            }
+        }
+    }
+    for a in core {
+        let Some(node) = world.node(*a) else { continue };
+        for (peer, view) in node.peers() {
+            let b = seat_of(peer);
+            if core.contains(&b) && view.agreement != Agreement::Agreed {
+                return Converged::NotAgreed(*a, b, view.agreement);
             }
         }
     }

@@ -19,6 +19,7 @@ const fn reason_name(reason: Reason) -> &'static str {
         Reason::Operator => "Operator",
         Reason::Arbitration => "Arbitration",
         Reason::End => "End",
+        Reason::Full => "Full",
     }
 }
 
@@ -107,16 +108,16 @@ impl Observer {
             }
             (Reason::Operator, _) if !self.operator_at.contains_key(&room) => Some("no operator asked"),
             (Reason::Arbitration, _) => Some("nobody arbitrates yet"),
-            (Reason::End, None) => Some("there was nothing to end"),
-            (Reason::End, Some(_)) if !decision.is_tombstone() => Some("an end that is none"),
+            (Reason::End | Reason::Full, None) => Some("there was nothing to end"),
+            (Reason::End | Reason::Full, Some(_)) if !decision.is_tombstone() => Some("an end that is none"),
             _ => None,
         };
         if let Some(fault) = fault {
             let text = format!("{who} r{room}: {decision:?} ({reason:?}) after {knew:?}: {fault}");
             self.accuse("nothing moves without a reason", at, Some(room), text);
         }
-        if decision.is_tombstone() && reason == Reason::End {
-            self.check_end(scene, room);
+        if decision.is_tombstone() {
+            self.check_end(scene, room, reason);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Held and used rooms do not end.
 
-use crate::sim::coverage::Sort;
+use shardgate_peering_core::Reason;
+
 use crate::sim::model::Room;
 use crate::sim::observer::{Observer, name};
 use crate::world::{Scene, Seat, State, World};
@@ -10,9 +11,9 @@ const GONE_MAX_MS: u64 = 4_000;
 const SLACK_MS: u64 = 1_500;
 
 impl Observer {
-    /// A node ends a room for everyone: nobody that it is in contact with may hold it or have used it within the ttl.
-    pub(in crate::sim) fn check_end(&mut self, scene: &Scene<'_>, room: Room) {
-        self.coverage.saw(Sort::Bound, "ended by the home");
+    /// A node ends a room for everyone: nobody that it is in contact with may hold it nor, unless the end is early on purpose, have
+    /// used it within the ttl.
+    pub(in crate::sim) fn check_end(&mut self, scene: &Scene<'_>, room: Room, reason: Reason) {
         let (at, ttl_ms) = (scene.now_ms, self.ttl_ms);
         let long = ttl_ms + 2 * SLACK_MS;
         for seat in 0..self.places.len() {
@@ -27,7 +28,9 @@ impl Observer {
             if let Some(since) = held_since.filter(|since| since + slack <= at) {
                 let text = format!("{} ends r{room}, held at {} since {since}", name(scene.seat), name(seat));
                 self.accuse("a held entry never ends", at, Some(room), text);
-            } else if let Some(used) = used_at.filter(|used| used + slack <= at && at < used + ttl_ms) {
+            } else if reason == Reason::End
+                && let Some(used) = used_at.filter(|used| used + slack <= at && at < used + ttl_ms)
+            {
                 let text = format!("{} ends r{room}, used at {} at {used}", name(scene.seat), name(seat));
                 self.accuse("an entry lives one ttl after its last use", at, Some(room), text);
             }
