@@ -36,6 +36,16 @@ pub(super) fn names<'n>(names: impl IntoIterator<Item = &'n PeerId>) -> String {
     names.into_iter().map(PeerId::as_str).collect::<Vec<_>>().join(" ")
 }
 
+/// An incarnation: the world numbers starts of processes in the upper bits, a node that starts anew in place counts in the lower ones.
+fn start(incarnation: u64) -> String {
+    let (process, in_place) = (incarnation >> 16, incarnation & 0xffff);
+    match (process, in_place) {
+        (0, _) => in_place.to_string(),
+        (_, 0) => process.to_string(),
+        (_, _) => format!("{process}+{in_place}"),
+    }
+}
+
 const fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Claim | Reason::End => "",
@@ -104,7 +114,7 @@ impl Render {
         let Hello { contract, contract_oldest, incarnation, ready, capacity, resume } = hello;
         let ready = if *ready { "ready" } else { "not ready" };
         let resume = resume.map_or(String::new(), |resume| {
-            format!(", has your updates (start {}) up to {}", resume.incarnation, resume.through)
+            format!(", has your updates (start {}) up to {}", start(resume.incarnation), resume.through)
         });
         let contracts = if (*contract_oldest, *contract) == (1, 1) {
             String::new()
@@ -113,7 +123,8 @@ impl Render {
         };
         let capacity =
             if *capacity == USUAL_CAPACITY { String::new() } else { format!(", takes {capacity} rooms") };
-        format!("hello: start {incarnation}, {ready}{contracts}{capacity}{resume}")
+        let start = start(*incarnation);
+        format!("hello: start {start}, {ready}{contracts}{capacity}{resume}")
     }
 
     fn claim(&self, claim: &Claim) -> String {
@@ -188,6 +199,11 @@ impl Render {
                 };
                 format!("lease report: {keys}")
             }
+            Message::LeaseAsk { keys } if keys.len() <= ITEMS_SHOWN => {
+                let keys: Vec<&str> = keys.iter().map(|key| self.key(key)).collect();
+                format!("does it still live: {}?", keys.join(", "))
+            }
+            Message::LeaseAsk { keys } => format!("do they still live: {} rooms?", keys.len()),
             Message::Compare(compare) => reconciliation::compare(compare),
             Message::Compared(compared) => reconciliation::compared(compared),
             Message::Give(give) => format!("give {}: {}", give.number, self.list(&give.items)),
@@ -213,6 +229,7 @@ impl Render {
                 | Message::Heartbeat(_)
                 | Message::Ack { .. }
                 | Message::LeaseReport(_)
+                | Message::LeaseAsk { .. }
                 | Message::Compare(_)
                 | Message::Compared(_)
                 | Message::GiveAck { .. }
@@ -265,7 +282,9 @@ impl Render {
                 TimeoutReason::LeaseReport => "(a lease report is due)".to_owned(),
                 TimeoutReason::Expiry => "(a lease is over)".to_owned(),
                 TimeoutReason::Heartbeat => "(heartbeat)".to_owned(),
-                TimeoutReason::Readiness => "(all have heard that it is ready: it decides from now on)".to_owned(),
+                TimeoutReason::Readiness => {
+                    "(all have heard that it is ready: it decides from now on)".to_owned()
+                }
             },
             Input::RoundTrip { .. } => return None,
         })
