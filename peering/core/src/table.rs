@@ -202,6 +202,11 @@ impl Table {
         ranges.map(|cell| cell.sum)
     }
 
+    /// The earliest moment that digests tell of these days.
+    pub(crate) const fn set_earliest(&mut self, earliest: Stamp) {
+        self.recent.set_earliest(earliest);
+    }
+
     /// What has changed since a moment; [`Table::cell`] and [`Table::digests`] take it back.
     pub(crate) fn since(&self, as_of: AsOf) -> Since {
         self.recent.since(as_of)
