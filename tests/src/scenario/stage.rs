@@ -162,8 +162,21 @@ impl Stage {
     /// Starts a node and tells it whom discovery lists.
     pub(super) fn start(&mut self, seat: Seat) {
         self.world.start(seat, &mut self.recorder);
+        #[cfg(feature = "test-hooks")]
+        self.plant_fault(seat);
         let listed: Vec<Seat> = self.listed[seat].iter().copied().collect();
         self.world.list(seat, &listed, &mut self.recorder);
+    }
+
+    /// Plants the fault that `SHARDGATE_MUTATION` names, to see which scenarios notice it.
+    #[cfg(feature = "test-hooks")]
+    fn plant_fault(&mut self, seat: Seat) {
+        let name = std::env::var("SHARDGATE_MUTATION").unwrap_or_default();
+        let mutation = shardgate_peering_core::Mutation::parse(&name);
+        assert!(mutation.is_some() || name.is_empty(), "{name:?} is no planted fault");
+        if let (Some(mutation), Some(node)) = (mutation, self.world.node_mut(seat)) {
+            node.mutate(mutation);
+        }
     }
 
     /// Its process ends without a word. Nobody is answered there any more.

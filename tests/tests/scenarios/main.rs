@@ -39,6 +39,7 @@ cases! {
     shard_dies
     flapping_shard_costs_one_move
     late_tunnel_is_told
+    budget_follows_the_distance
     home_answers_late_own_proposal
     home_answers_late_anothers_proposal
     home_killed_after_answering_one
@@ -48,6 +49,7 @@ cases! {
     passed_on_once
     lone_decision_and_later_claim
     home_restarted_third_node_knows
+    home_restarts_while_asked
     whole_mesh_starts_cold
     two_cold_nodes_and_a_slow_full_one
     ready_with_an_unreachable_peer
@@ -61,6 +63,7 @@ cases! {
     a_c_cut_while_a_and_b_hold
     small_side_drops_without_ending
     stand_in_home_ends_later
+    one_way_path
     lease_report_and_renewal
     first_use_elsewhere_late_in_the_lease
     natural_end
@@ -80,6 +83,7 @@ cases! {
     unequal_capacities
     everything_held_and_full
     two_protocol_versions
+    ended_rooms_take_no_place
     hostile_entries
     hostile_lifetimes
     hostile_numbers
