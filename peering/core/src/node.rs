@@ -192,10 +192,10 @@ impl Node {
         [claim, report, expiry, ready].into_iter().flatten().fold(heartbeat, Ord::min)
     }
 
-    /// The shard of a live entry.
+    /// The shard of a live entry whose lease runs, as far as this node knows.
     #[must_use]
     pub fn lookup(&self, key: &StickKey) -> Option<&ShardName> {
-        self.table.shard(key)
+        self.table.get(key).filter(|slot| !slot.lapsed)?.entry.shard.as_ref()
     }
 
     /// A key's entry (a tombstone too) and how many milliseconds of its lease are left as far as this node knows.
@@ -266,7 +266,7 @@ impl Node {
 
     /// Merges a decision into the table and tells the read view what changed.
     pub(crate) fn merge(&mut self, now: Now, key: &StickKey, entry: &Entry, lease: Instant) -> Merged {
-        let before = self.table.shard(key).cloned();
+        let before = self.lookup(key).cloned();
         let merged = {
             let lease = lease.max(now.mono);
             #[cfg(feature = "test-hooks")]
@@ -282,7 +282,10 @@ impl Node {
                 if entry.is_tombstone() { lease.min(now.mono + self.config.ttl_ms / 2) } else { lease };
             self.table.merge(now, key, entry, lease, first_look, self.config.timer_grain_ms())
         };
-        let after = self.table.shard(key).cloned();
+        if merged == Merged::Same {
+            self.lease_runs(now, key);
+        }
+        let after = self.lookup(key).cloned();
         if before != after {
             self.outputs.push_back(Output::Changed { key: key.clone(), shard: after.clone() });
             if let Some(to) = after

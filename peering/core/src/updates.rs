@@ -65,8 +65,9 @@ impl Node {
                 }
                 Change::Renewed => {
                     let lease = now.mono + remaining_ms.min(self.config.ttl_ms);
-                    if let Some(slot) = self.table.get_mut(&key).filter(|slot| !slot.entry.is_tombstone()) {
-                        slot.lease = slot.lease.max(lease);
+                    if self.extend(now, &key, lease)
+                        && let Some(slot) = self.table.get_mut(&key)
+                    {
                         slot.announced = slot.announced.max(lease);
                     }
                 }
@@ -98,7 +99,7 @@ impl Node {
     /// Takes a key out of the table without a decision.
     pub(crate) fn forget(&mut self, now: Now, key: &StickKey, at: Stamp) {
         let Some(slot) = self.table.remove(now, key, at) else { return };
-        if !slot.entry.is_tombstone() {
+        if !slot.entry.is_tombstone() && !slot.lapsed {
             self.outputs.push_back(Output::Changed { key: key.clone(), shard: None });
         }
     }

@@ -49,6 +49,7 @@ fn every_message() -> Vec<Message> {
         failed: Some(ShardName::parse("s1").unwrap()),
         tried: Some(PeerId::parse("b").unwrap()),
         hops: 1,
+        held: true,
     };
     let answer = |result| Message::ClaimAnswer(ClaimAnswer { id: 5, key: key(), result });
     let hello = Hello {

@@ -185,6 +185,9 @@ pub struct Claim {
     pub tried: ::prost::alloc::string::String,
     #[prost(uint32, tag = "9")]
     pub hops: u32,
+    /// Sessions of the conference are open at the asker.
+    #[prost(bool, tag = "10")]
+    pub held: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimAnswer {

@@ -50,6 +50,14 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// A use counts for an entry that is there.
+    fn used(&mut self, room: Room, now: u64) {
+        let cell = self.cell(room);
+        if cell.entry.is_some_and(|entry| !entry.is_tombstone()) {
+            cell.used_at = Some(now);
+        }
+    }
+
     pub(super) fn cell(&mut self, room: Room) -> &mut Cell {
         let index = room as usize;
         if self.cells.len() <= index {
@@ -195,16 +203,16 @@ impl Observer {
         let now = scene.now_ms;
         let place = &mut self.places[scene.seat];
         match input {
-            Input::Touch { key } => place.cell(room_of(key)).used_at = Some(now),
+            Input::Touch { key } => place.used(room_of(key), now),
             Input::SessionOpened { key, shard } => {
                 let room = room_of(key);
-                place.cell(room).used_at = Some(now);
+                place.used(room, now);
                 let (_, shards) = place.held.entry(room).or_insert_with(|| (now, BTreeMap::new()));
                 *shards.entry(shard_of(shard)).or_default() += 1;
             }
             Input::SessionClosed { key, shard } => {
                 let room = room_of(key);
-                place.cell(room).used_at = Some(now);
+                place.used(room, now);
                 if let Some((_, shards)) = place.held.get_mut(&room) {
                     let left = shards.entry(shard_of(shard)).or_insert(1);
                     *left -= 1;
