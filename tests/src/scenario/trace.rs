@@ -195,6 +195,9 @@ impl Trace {
                 return Some(Effect::Send { peer: peer.clone(), text: self.render.message(message) });
             }
             Output::Disconnect { peer, violation } => format!("disconnects {peer}: {violation:?}"),
+            Output::Changed { key, shard: None } if entry.is_some_and(|entry| !entry.is_tombstone()) => {
+                format!("{} has lapsed: asked about before it is used again", self.render.key(key))
+            }
             Output::Changed { key, .. } => return Some(Effect::Changed(self.changed(key, entry))),
             Output::Emptied => "its table is emptied, it starts anew".to_owned(),
             Output::Moved { key, to } => {
@@ -277,10 +280,8 @@ impl Trace {
     fn count_output(&mut self, at_ms: u64, output: &Output, entry: Option<&Entry>) {
         match output {
             Output::Send { message, .. } => self.count(at_ms, message.kind()),
-            Output::Changed { .. } if entry.is_none_or(Entry::is_tombstone) => {
-                self.count(at_ms, "entries that went");
-            }
-            Output::Changed { .. } => self.count(at_ms, "entries that came"),
+            Output::Changed { shard: None, .. } => self.count(at_ms, "rooms out of view"),
+            Output::Changed { .. } => self.count(at_ms, "rooms in view"),
             Output::Disconnect { .. } => self.count(at_ms, "disconnects"),
             Output::Emptied => self.count(at_ms, "tables emptied"),
             Output::Moved { .. } => self.count(at_ms, "keys told to move"),

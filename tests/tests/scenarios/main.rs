@@ -64,6 +64,7 @@ cases! {
     small_side_drops_without_ending
     stand_in_home_ends_later
     one_way_path
+    request_between_lease_and_end
     lease_report_and_renewal
     first_use_elsewhere_late_in_the_lease
     natural_end
