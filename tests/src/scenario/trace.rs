@@ -165,7 +165,7 @@ impl Trace {
         match self.detail {
             Detail::Nothing => return,
             Detail::Seconds => {
-                self.count_output(at_ms, output, entry);
+                self.count_output(at_ms, output);
                 return;
             }
             Detail::Events | Detail::Acks => {}
@@ -277,7 +277,7 @@ impl Trace {
         }
     }
 
-    fn count_output(&mut self, at_ms: u64, output: &Output, entry: Option<&Entry>) {
+    fn count_output(&mut self, at_ms: u64, output: &Output) {
         match output {
             Output::Send { message, .. } => self.count(at_ms, message.kind()),
             Output::Changed { shard: None, .. } => self.count(at_ms, "rooms out of view"),

@@ -56,6 +56,7 @@ cases! {
     ready_by_override
     restarted_node_is_taught
     peers_list_changes
+    cursor_belongs_to_one_start
     cut_and_healed
     both_sides_move_to_one_generation
     three_sides_healed_in_any_order
