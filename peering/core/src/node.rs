@@ -402,6 +402,7 @@ impl Node {
             self.passed_on.retain(|_, passed| now.mono.since_ms(passed.at) < answered_by_ms);
             let table = &self.table;
             self.lone.retain(|key| table.shard(key).is_some());
+            self.shrink(now);
             self.abandon_silent(now);
             self.start_wanted(now);
             self.heartbeat(now);
