@@ -281,6 +281,7 @@ impl Render {
                 TimeoutReason::ClaimBudget => "(a home's budget is over)".to_owned(),
                 TimeoutReason::LeaseReport => "(a lease report is due)".to_owned(),
                 TimeoutReason::Expiry => "(a lease is over)".to_owned(),
+                TimeoutReason::Flush => "(what waited for company goes out)".to_owned(),
                 TimeoutReason::Heartbeat => "(heartbeat)".to_owned(),
                 TimeoutReason::Readiness => {
                     "(all have heard that it is ready: it decides from now on)".to_owned()
