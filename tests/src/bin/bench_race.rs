@@ -10,10 +10,11 @@ use shardgate_tests::bench::mesh::race::{Outcome, has_homes, race};
 use shardgate_tests::bench::mesh::{Fleet, Path, Placement, Spec, node_name};
 use shardgate_tests::bench::net::AddressPlan;
 use shardgate_tests::bench::process::{Cpus, Obedient, sibling};
+use shardgate_tests::bench::stage::run_or_usage;
 use shardgate_tests::bench::subject::{Ground, Kind};
 use shardgate_tests::bench::{haproxy, shardgate};
 
-const USAGE: &str = "bench_race [--rooms N] [--delay MILLISECONDS] [--seed N] [--haproxy] [--smoke]";
+const USAGE: &str = "[--rooms N] [--delay MILLISECONDS] [--seed N] [--haproxy] [--smoke]";
 /// Two nodes in each of three regions.
 const REGIONS: [usize; 6] = [0, 0, 1, 1, 2, 2];
 /// 127.77.0.0/16.
@@ -28,15 +29,7 @@ struct Wanted {
 }
 
 fn main() -> ExitCode {
-    let (code, message) = match wanted(std::env::args().skip(1)) {
-        Err(error) => (2, format!("{error}\nusage: {USAGE}")),
-        Ok(wanted) => match run(&wanted) {
-            Ok(code) => return code,
-            Err(error) => (1, error.to_string()),
-        },
-    };
-    writeln!(io::stderr(), "bench_race: {message}").ok();
-    ExitCode::from(code)
+    run_or_usage("bench_race", USAGE, wanted(std::env::args().skip(1)), run)
 }
 
 fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
@@ -113,7 +106,10 @@ fn tell(fleet: &Fleet, outcome: &Outcome) -> io::Result<()> {
     row("pairs sent more than 1 ms apart", outcome.late_pairs.to_string());
     row("a pair's questions apart, p99", ms(&outcome.apart, 0.99));
     if has_homes(fleet.kind) {
-        row("rooms of which neither first participant came through the home", outcome.through_strangers.to_string());
+        row(
+            "rooms of which neither first participant came through the home",
+            outcome.through_strangers.to_string(),
+        );
         for (name, what) in [
             ("shardgate_table_decided_alone_total", "lone decisions"),
             ("shardgate_table_claims_timed_out_total", "homes that missed their budget"),
@@ -121,7 +117,7 @@ fn tell(fleet: &Fleet, outcome: &Outcome) -> io::Result<()> {
             ("shardgate_table_decided_home_total", "decisions at homes"),
             ("shardgate_table_conflicts_total", "conflicts"),
         ] {
-            row(what, fleet.counter_of_all(name)?.map_or("-".to_owned(), |count| count.to_string()));
+            row(what, fleet.counter_of_all(name)?.map_or_else(|| "-".to_owned(), |count| count.to_string()));
         }
         let homes = outcome.homes.iter().enumerate();
         let homes = homes.map(|(node, rooms)| format!("{} {rooms}", node_name(node)));

@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// What a mesh looks like.
 #[derive(Clone)]
 pub struct Spec {
-    /// Distinguishes meshes that run at the same time; below 200.
+    /// Distinguishes meshes of one kind that run at the same time; below 100.
     pub number: u8,
     /// The region of each node, from 0; the shards are dealt to the regions in turn.
     pub regions: Vec<usize>,
@@ -82,7 +82,7 @@ impl Spec {
     fn cpu(&self, ground: Ground<'_>, index: usize) -> Cpu {
         let subject = match self.placement {
             Placement::FirstAlone => index == 0,
-            Placement::InTurn => index % 2 == 0,
+            Placement::InTurn => index.is_multiple_of(2),
         };
         if subject { ground.cpus.subject } else { ground.cpus.rest }
     }
@@ -117,6 +117,8 @@ impl Places {
 pub(super) trait Kit {
     /// The program and its arguments for a node.
     fn command(&self, index: usize) -> io::Result<(PathBuf, Vec<OsString>)>;
+    /// Whether it serves.
+    fn is_serving(&self, index: usize) -> bool;
     /// Whether it serves and is connected to all its peers.
     fn is_joined(&self, index: usize) -> bool;
     /// Entries in its table.
@@ -142,8 +144,13 @@ pub struct Fleet {
 impl Fleet {
     /// Starts the nodes and waits until all are connected to all.
     pub fn start(kind: Kind, ground: Ground<'_>, spec: Spec) -> io::Result<Self> {
-        let places = Places { plan: ground.plan, number: spec.number };
+        let of_kind = if kind == Kind::HaProxy { 0 } else { 100 };
+        let places = Places { plan: ground.plan, number: spec.number + of_kind };
         let folder = ground.folder.join(format!("{}-{}", kind.name(), spec.number));
+        // Of an earlier mesh with this number.
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
         std::fs::create_dir_all(&folder)?;
         let routes = routes(&spec, places);
         let wires = match (routes.is_empty(), kind) {
@@ -157,9 +164,7 @@ impl Fleet {
         };
         let kit: Box<dyn Kit> = match kind {
             Kind::HaProxy => Box::new(haproxies::prepare(&folder, places, &spec, address)?),
-            Kind::Shardgate | Kind::Relay => {
-                Box::new(shardgates::prepare(&folder, places, &spec, address)?)
-            }
+            Kind::Shardgate | Kind::Relay => Box::new(shardgates::prepare(&folder, places, &spec, address)?),
         };
         let cpus: Vec<Cpu> = (0..spec.regions.len()).map(|index| spec.cpu(ground, index)).collect();
         let processes = cpus.iter().map(|_| None).collect();
@@ -206,6 +211,12 @@ impl Fleet {
         self.places.frontend(index)
     }
 
+    /// Whether a node serves.
+    #[must_use]
+    pub fn is_serving(&self, index: usize) -> bool {
+        self.kit.is_serving(index)
+    }
+
     /// Whether a node serves and is connected to all its peers.
     #[must_use]
     pub fn is_joined(&self, index: usize) -> bool {
@@ -245,10 +256,12 @@ impl Fleet {
     }
 
     /// Waits until every node's table has at least so many entries.
-    pub fn wait_replicated(&mut self, entries: u64) -> io::Result<()> {
+    pub fn wait_replicated(&self, entries: u64) -> io::Result<()> {
         for index in 0..self.len() {
             let what = format!("has {entries} entries in the table of node {index}");
-            self.wait_for(&what, REPLICATED_MAX, |fleet| fleet.entries(index).is_ok_and(|now| now >= entries))?;
+            self.wait_for(&what, REPLICATED_MAX, |fleet| {
+                fleet.entries(index).is_ok_and(|now| now >= entries)
+            })?;
         }
         Ok(())
     }

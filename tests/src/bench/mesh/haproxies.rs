@@ -74,10 +74,14 @@ impl Kit for HaProxies {
         Ok((program()?, vec!["-f".into(), node.file.clone().into(), "-L".into(), node.name.clone().into()]))
     }
 
+    fn is_serving(&self, index: usize) -> bool {
+        TcpStream::connect(self.nodes[index].frontend).is_ok()
+    }
+
     fn is_joined(&self, index: usize) -> bool {
         let node = &self.nodes[index];
         let connected = ask(&node.socket, "show peers").map(|text| text.matches("last_status=ESTA").count());
-        connected.is_ok_and(|count| count >= self.peers) && TcpStream::connect(node.frontend).is_ok()
+        connected.is_ok_and(|count| count >= self.peers) && self.is_serving(index)
     }
 
     fn entries(&self, index: usize) -> io::Result<u64> {

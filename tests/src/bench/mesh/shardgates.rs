@@ -93,9 +93,13 @@ impl Kit for Shardgates {
         Ok((program()?, vec!["serve".into(), "--config".into(), self.nodes[index].file.clone().into()]))
     }
 
+    fn is_serving(&self, index: usize) -> bool {
+        get(self.nodes[index].admin, "/readyz").is_ok_and(|answer| is_ok(&answer))
+    }
+
     fn is_joined(&self, index: usize) -> bool {
         let admin = self.nodes[index].admin;
-        get(admin, "/readyz").is_ok_and(|answer| is_ok(&answer))
+        self.is_serving(index)
             && get(admin, "/metrics").is_ok_and(|text| {
                 // A peer's readiness is heard of with its next heartbeat; until then nodes differ about the homes.
                 ["shardgate_peer_reconciled{", "shardgate_peer_ready{"].iter().all(|name| {

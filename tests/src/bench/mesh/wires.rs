@@ -260,7 +260,12 @@ fn relay_connections(listener: &TcpListener, route: Route, tally: &Arc<Tally>, s
 }
 
 /// Carries both directions until either side ends, on threads that end with their connections.
-fn carry_connection(client: TcpStream, target: TcpStream, route: Route, tally: &Arc<Tally>) -> io::Result<()> {
+fn carry_connection(
+    client: TcpStream,
+    target: TcpStream,
+    route: Route,
+    tally: &Arc<Tally>,
+) -> io::Result<()> {
     client.set_nonblocking(false)?;
     client.set_nodelay(true)?;
     target.set_nodelay(true)?;
