@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, Instant};
 
-use shardgate_peering::core::{PeerId, StickKey, first_by_rendezvous};
-
 use super::super::askers::{Answer, Askers, joining};
 use super::super::http_load::room_name;
 use super::super::latency::Latencies;
 use super::super::subject::Kind;
 use super::fleet::Fleet;
-use super::shardgates::node_name;
+use super::shardgates::home_of_room;
 
 /// Rooms raced for at the same time.
 const WAVE: usize = 50;
@@ -99,13 +97,9 @@ impl Race {
                 askers.add(fleet.frontend(node))?;
             }
         }
-        let ids: Result<Vec<PeerId>, _> = (0..nodes).map(|node| PeerId::parse(&node_name(node))).collect();
-        let ids = ids.map_err(io::Error::other)?;
         let mut dice = Dice(seed.max(1));
         let prepared = (0..rooms).map(|room| {
-            let key = StickKey::parse(&room_name(room)).map_err(io::Error::other)?;
-            let home = first_by_rendezvous(&key, ids.iter());
-            let home = ids.iter().position(|id| Some(id) == home).unwrap_or(0);
+            let home = home_of_room(nodes, room)?;
             Ok(Room { nodes: three_nodes(&fleet.spec.regions, &mut dice), home, ..Room::default() })
         });
         let rooms = prepared.collect::<io::Result<_>>()?;

@@ -7,6 +7,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use shardgate_peering::core::{PeerId, StickKey, first_by_rendezvous};
+
+use super::super::http_load::room_name;
 use super::super::shardgate::{ENTRIES_METRIC, get, is_ok, metric, program, run};
 use super::fleet::{Kit, Places, Spec, shards};
 
@@ -62,6 +65,15 @@ pub(super) fn prepare(
 #[must_use]
 pub fn node_name(index: usize) -> String {
     format!("node{index}")
+}
+
+/// The home of the room with this number in a mesh of so many nodes that are all ready.
+pub(super) fn home_of_room(nodes: usize, room: usize) -> io::Result<usize> {
+    let ids: Result<Vec<PeerId>, _> = (0..nodes).map(|node| PeerId::parse(&node_name(node))).collect();
+    let ids = ids.map_err(io::Error::other)?;
+    let key = StickKey::parse(&room_name(room)).map_err(io::Error::other)?;
+    let home = first_by_rendezvous(&key, ids.iter());
+    Ok(ids.iter().position(|id| Some(id) == home).unwrap_or(0))
 }
 
 fn region_name(region: usize) -> String {

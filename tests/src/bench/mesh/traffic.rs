@@ -19,6 +19,8 @@ const CONNECTIONS: usize = 32;
 const SETTLE: Duration = Duration::from_secs(1);
 /// The wanted limit for a new entry with a key of 30 bytes; HAProxy's figure.
 const NEW_BYTES_MAX: f64 = 41.0;
+/// Frames that a shardgate wrote: what the relay counts beyond them is QUIC's.
+const FRAMES_METRIC: &str = "shardgate_peer_sent_bytes_total";
 const LEASES_METRIC: &str = "shardgate_table_leases_reported_total";
 
 /// Counts at one moment, later between two.
@@ -88,6 +90,7 @@ fn new_rooms(run: &Run<'_>, kind: Kind, seconds: usize, rate: u32, report: &mut 
     let idle = Sent::now(&fleet);
     sleep(run.sized(Duration::from_secs(10), Duration::from_secs(1)));
     let (idle_s, idle_there, idle_back, _) = idle.until_now(&fleet);
+    let frames_before = fleet.counter(0, FRAMES_METRIC)?;
     let (before, cpus) = (Sent::now(&fleet), cpus(&fleet)?);
     let count = seconds * rate as usize;
     let done = ask_rooms(&mut load, Rooms { first: 1_000, count, times: 1, rate }, name, report)?;
@@ -96,20 +99,22 @@ fn new_rooms(run: &Run<'_>, kind: Kind, seconds: usize, rate: u32, report: &mut 
     let (_, there, back, packets) = before.until_now(&fleet);
     let [sender, receiver] = cpu_us_each(&fleet, &cpus, count)?;
     let each = |number: u64| number as f64 / count as f64;
+    let frames = frames_before.zip(fleet.counter(0, FRAMES_METRIC)?).map(|(before, now)| each(now - before));
     let per_second = done.done as f64 * 1e6 / done.busy_us as f64;
     report.say(format!(
-        "{name:<10} new rooms, {}/s: {:.1} bytes per entry A to B ({:.2} packets), {:.1} back; CPU {sender:.1} us A, {receiver:.1} us B; \
+        "{name:<10} new rooms, {}/s: {:.1} bytes per entry A to B ({:.2} packets{}), {:.1} back; CPU {sender:.1} us A, {receiver:.1} us B; \
          idle {:.0} and {:.0} bytes/s",
         grouped(per_second as u64),
         each(there),
         each(packets),
+        frames.map_or(String::new(), |frames| format!(", {frames:.1} of it frames")),
         each(back),
         idle_there as f64 / idle_s,
         idle_back as f64 / idle_s
     ));
     report.add_section(json!({
         "title": TITLE, "subject": name, "work": "new rooms", "entries": count, "per_second": per_second,
-        "bytes_there": there, "bytes_back": back, "packets_there": packets, "bytes_per_entry": each(there),
+        "bytes_there": there, "bytes_back": back, "packets_there": packets, "bytes_per_entry": each(there), "frame_bytes_per_entry": frames,
         "cpu_us_sender": sender, "cpu_us_receiver": receiver, "idle_bytes_per_second": idle_there as f64 / idle_s,
     }));
     Ok(each(there))
