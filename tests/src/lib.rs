@@ -1,3 +1,5 @@
-//! What the benches share. The tests of the whole stand in `tests/tests` and `tests/e2e`.
+//! What the benches and simulations share. The tests of the whole stand in `tests/tests` and `tests/e2e`.
 
 pub mod bench;
+pub mod sim;
+pub mod world;
