@@ -40,8 +40,19 @@ impl Sort {
 
 const REASONS: &[&str] = &["Claim", "Down", "Operator", "End", "Full"];
 const RANKS: &[&str] = &["Home", "Alone"];
-const STEPS: &[&str] =
-    &["racing first join", "join", "touch", "open", "close", "operator set", "clear", "cleared", "clear of a held one", "shard down claim", "moved"];
+const STEPS: &[&str] = &[
+    "racing first join",
+    "join",
+    "touch",
+    "open",
+    "close",
+    "operator set",
+    "clear",
+    "cleared",
+    "clear of a held one",
+    "shard down claim",
+    "moved",
+];
 const BOUNDS: &[&str] = &[
     "table full",
     "overload",

@@ -89,7 +89,9 @@ pub fn hash_message(message: &Message) -> u64 {
         Message::Compared(compared) => mix(hash ^ compared.number ^ (compared.parts.len() as u64) << 32),
         Message::Hello(hello) => mix(hash ^ hello.incarnation),
         Message::Welcome(welcome) => mix(hash ^ welcome.continues_after),
-        Message::Heartbeat(heartbeat) => heartbeat.digest.ranges.iter().fold(hash, |hash, range| mix(hash ^ range)),
+        Message::Heartbeat(heartbeat) => {
+            heartbeat.digest.ranges.iter().fold(hash, |hash, range| mix(hash ^ range))
+        }
     }
 }
 

@@ -102,7 +102,7 @@ struct Counted {
 impl Counted {
     fn add(&mut self, message: &Message) {
         let bytes = codec::encode(message).len() as u64;
-        if matches!(message, Message::Heartbeat { .. }) {
+        if matches!(message, Message::Heartbeat(_)) {
             self.heartbeat_bytes += bytes;
             return;
         }
@@ -172,8 +172,11 @@ impl Pair {
         let before = self.nodes[node].len();
         for room in first..first + count {
             self.tokens += 1;
-            // Some decisions in each millisecond, as in a busy mesh.
+            // Some decisions in each millisecond, as in a busy mesh; neither node may think that it slept.
             self.now_ms += u64::from(self.tokens.is_multiple_of(20));
+            if self.tokens.is_multiple_of(1_000) {
+                (0..2).for_each(|node| self.put(node, Input::Timeout));
+            }
             let key = StickKey::parse(&room_name(room)).map_err(io::Error::other)?;
             let (token, proposal) = (ClaimToken(self.tokens), self.shard.clone());
             self.put(node, Input::Claim { token, key, proposal, reason: ClaimReason::Join });
@@ -246,7 +249,7 @@ impl Pair {
         while let Some(output) = self.nodes[node].poll_output() {
             if let Output::Send { message, .. } = output {
                 self.counted.add(&message);
-                if !matches!(message, Message::Heartbeat { .. }) {
+                if !matches!(message, Message::Heartbeat(_)) {
                     self.busy_ms = self.now_ms;
                 }
                 self.under_way.push_back((self.now_ms + HOP_MS, 1 - node, message));
@@ -264,5 +267,5 @@ fn peer(name: &str) -> io::Result<PeerId> {
 }
 
 fn now(ms: u64) -> Now {
-    Now { mono: Instant(ms), wall: Wall(1_700_000_000_000 + ms) }
+    Now { mono: Instant(ms), boot: Instant(ms), wall: Wall(1_700_000_000_000 + ms) }
 }
