@@ -42,10 +42,12 @@ impl Askers {
         Ok(asker)
     }
 
-    /// Sends a request on a connection that has nothing under way; the moment before it was written.
+    /// Sends a request; the moment before it was written. A connection whose last question was given up is made anew.
     pub fn ask(&mut self, asker: usize, question: usize, request: &[u8]) -> io::Result<Instant> {
         let (target, connection) = &mut self.connections[asker];
-        debug_assert!(connection.awaited.is_none(), "one question at a time");
+        if connection.awaited.is_some() {
+            *connection = connect(&self.poll, *target, asker)?;
+        }
         let mut now = Instant::now();
         if !connection.stream.write(request).is_ok_and(|count| count == request.len()) {
             // It was idle, so the node was free to close it.

@@ -41,6 +41,19 @@ pub struct Seen {
     pub lost: usize,
 }
 
+impl Seen {
+    /// A few may take too long on a busy machine; more make the figures worthless.
+    pub fn judge_lost(&self, name: &str, title: &str, report: &mut Report) {
+        let reason = format!("{name}: {} rooms not visible within 3 s, or without a good answer", self.lost);
+        let all = self.visible.count() + self.lost as u64;
+        if self.lost as u64 * 100 > all {
+            report.add_void(title, vec![reason]);
+        } else if self.lost > 0 {
+            report.say(reason);
+        }
+    }
+}
+
 /// Rooms that are new one at a time, looked for at the last node.
 pub struct Watch {
     askers: Askers,
@@ -144,9 +157,7 @@ pub fn measure(run: &Run<'_>, report: &mut Report) -> io::Result<()> {
             ));
         }
         p50s.push((fleet.kind, p50));
-        if seen.lost > 0 {
-            report.add_void(TITLE, vec![format!("{name}: {} rooms lost", seen.lost)]);
-        }
+        seen.judge_lost(name, TITLE, report);
         report.add_section(json!({
             "title": TITLE, "subject": name, "rooms": rooms * rounds, "visible": quantiles(&seen.visible),
             "visible_home_first": quantiles(&seen.by_home[0]), "visible_home_other": quantiles(&seen.by_home[1]), "answered_right": quantiles(&seen.answered_right), "answered": quantiles(&seen.answered), "look": quantiles(&seen.look), "lost": seen.lost,

@@ -43,9 +43,7 @@ fn one(run: &Run<'_>, fleet: &Fleet, report: &mut Report) -> io::Result<()> {
     for room in 0..run.sized(300, 20) {
         watch.follow(fleet, 1_000 + room, &mut seen)?;
     }
-    if seen.lost > 0 {
-        report.add_void(TITLE, vec![format!("{name}, {nodes} nodes: {} rooms lost", seen.lost)]);
-    }
+    seen.judge_lost(&format!("{name}, {nodes} nodes"), TITLE, report);
     let (before, began) = (readings(fleet)?, Instant::now());
     sleep(run.sized(Duration::from_secs(5), Duration::from_secs(1)));
     let idle = spent_us(fleet, &before)?;
