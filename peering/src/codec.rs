@@ -142,6 +142,7 @@ fn to_wire(message: &Message) -> wire::envelope::Message {
             failed: claim.failed.as_ref().map(ToString::to_string).unwrap_or_default(),
             tried: claim.tried.as_ref().map(ToString::to_string).unwrap_or_default(),
             hops: claim.hops,
+            held: claim.held,
         }),
         Message::ClaimAnswer(answer) => {
             let (entry, remaining_ms, refusal) = match &answer.result {
@@ -200,6 +201,7 @@ fn from_wire(message: wire::envelope::Message) -> Result<Message, FrameError> {
                 failed: optional(&claim.failed, |name| shard("claim.failed", name))?,
                 tried: optional(&claim.tried, |name| peer("claim.tried", name))?,
                 hops: claim.hops,
+                held: claim.held,
             })
         }
         W::ClaimAnswer(answer) => {

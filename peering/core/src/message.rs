@@ -239,6 +239,8 @@ pub struct Claim {
     pub proposal: Option<ShardName>,
     /// Why.
     pub reason: Reason,
+    /// Sessions of the conference are open at the asker.
+    pub held: bool,
     /// With [`Reason::Down`]: the shard that failed.
     pub failed: Option<ShardName>,
     /// A home that was asked before and did not answer.

@@ -54,6 +54,8 @@ pub struct Node {
     pub(crate) ready: bool,
     /// Every peer has heard that: it decides as a home, and takes traffic. Two nodes that differ about who is home would decide twice.
     pub(crate) decides: bool,
+    /// When something that waits for company is to be sent.
+    pub(crate) flush_at: Option<Instant>,
     decides_from: Instant,
     /// Discovery has told who the peers are; before that nothing is known of whom to wait for.
     peers_told: bool,
@@ -106,6 +108,7 @@ impl Node {
             spared_until: now.mono,
             ready: false,
             decides: false,
+            flush_at: None,
             decides_from: now.mono,
             peers_told: false,
             told_readiness: None,
@@ -189,13 +192,14 @@ impl Node {
         let expiry = self.table.next_timer().map(|at| (at, TimeoutReason::Expiry));
         let heartbeat = (self.next_heartbeat, TimeoutReason::Heartbeat);
         let ready = (self.ready && !self.decides).then_some((self.decides_from, TimeoutReason::Readiness));
-        [claim, report, expiry, ready].into_iter().flatten().fold(heartbeat, Ord::min)
+        let flush = self.flush_at.map(|at| (at, TimeoutReason::Flush));
+        [claim, report, expiry, ready, flush].into_iter().flatten().fold(heartbeat, Ord::min)
     }
 
-    /// The shard of a live entry.
+    /// The shard of a live entry whose lease runs, as far as this node knows.
     #[must_use]
     pub fn lookup(&self, key: &StickKey) -> Option<&ShardName> {
-        self.table.shard(key)
+        self.table.get(key).filter(|slot| !slot.lapsed)?.entry.shard.as_ref()
     }
 
     /// A key's entry (a tombstone too) and how many milliseconds of its lease are left as far as this node knows.
@@ -266,7 +270,7 @@ impl Node {
 
     /// Merges a decision into the table and tells the read view what changed.
     pub(crate) fn merge(&mut self, now: Now, key: &StickKey, entry: &Entry, lease: Instant) -> Merged {
-        let before = self.table.shard(key).cloned();
+        let before = self.lookup(key).cloned();
         let merged = {
             let lease = lease.max(now.mono);
             #[cfg(feature = "test-hooks")]
@@ -282,7 +286,10 @@ impl Node {
                 if entry.is_tombstone() { lease.min(now.mono + self.config.ttl_ms / 2) } else { lease };
             self.table.merge(now, key, entry, lease, first_look, self.config.timer_grain_ms())
         };
-        let after = self.table.shard(key).cloned();
+        if merged == Merged::Same {
+            self.lease_runs(now, key);
+        }
+        let after = self.lookup(key).cloned();
         if before != after {
             self.outputs.push_back(Output::Changed { key: key.clone(), shard: after.clone() });
             if let Some(to) = after
@@ -399,6 +406,7 @@ impl Node {
             self.passed_on.retain(|_, passed| now.mono.since_ms(passed.at) < answered_by_ms);
             let table = &self.table;
             self.lone.retain(|key| table.shard(key).is_some());
+            self.shrink(now);
             self.abandon_silent(now);
             self.start_wanted(now);
             self.heartbeat(now);

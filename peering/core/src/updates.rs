@@ -13,6 +13,9 @@ use crate::table::Merged;
 use crate::time::{Now, Stamp};
 use crate::update_log::LogKind;
 
+/// How long an acknowledgement waits for others: it only lets the log be trimmed.
+const ACK_DELAY_MS: u64 = 100;
+
 impl Node {
     pub(crate) fn on_update(&mut self, now: Now, peer: &PeerId, update: Update) -> Result<(), Violation> {
         let Some(session) = self.sessions.get_mut(peer) else { return Err(Violation::NotListed) };
@@ -36,9 +39,24 @@ impl Node {
             }
             return Ok(());
         }
+        let session_unacked = if session.unacked == 0 { now.mono } else { session.unacked_since };
+        session.unacked_since = session_unacked;
+        session.unacked += update.items.len().max(1) as u64;
         self.take_items(now, peer, update.items);
-        self.send(peer, Message::Ack { through: update.through });
         Ok(())
+    }
+
+    /// Acknowledges what was applied: at once when the sender's window may be half full, otherwise a little later for many together.
+    fn push_ack(&mut self, now: Now, peer: &PeerId) {
+        let Some(session) = self.sessions.get_mut(peer).filter(|session| session.unacked > 0) else { return };
+        let due = session.unacked_since + ACK_DELAY_MS;
+        if session.unacked < self.config.window_items / 2 && now.mono < due {
+            self.flush_at = Some(self.flush_at.map_or(due, |at| at.min(due)));
+            return;
+        }
+        session.unacked = 0;
+        let through = session.last_update;
+        self.send(peer, Message::Ack { through });
     }
 
     pub(crate) fn on_ack(&mut self, peer: &PeerId, through: u64) -> Result<(), Violation> {
@@ -65,8 +83,9 @@ impl Node {
                 }
                 Change::Renewed => {
                     let lease = now.mono + remaining_ms.min(self.config.ttl_ms);
-                    if let Some(slot) = self.table.get_mut(&key).filter(|slot| !slot.entry.is_tombstone()) {
-                        slot.lease = slot.lease.max(lease);
+                    if self.extend(now, &key, lease)
+                        && let Some(slot) = self.table.get_mut(&key)
+                    {
                         slot.announced = slot.announced.max(lease);
                     }
                 }
@@ -98,7 +117,7 @@ impl Node {
     /// Takes a key out of the table without a decision.
     pub(crate) fn forget(&mut self, now: Now, key: &StickKey, at: Stamp) {
         let Some(slot) = self.table.remove(now, key, at) else { return };
-        if !slot.entry.is_tombstone() {
+        if !slot.entry.is_tombstone() && !slot.lapsed {
             self.outputs.push_back(Output::Changed { key: key.clone(), shard: None });
         }
     }
@@ -188,9 +207,11 @@ impl Node {
     /// Writes what is due to every peer, as far as their windows reach. Called when the output queue has run empty, so that many
     /// inputs share one batch.
     pub(crate) fn flush(&mut self, now: Now) {
+        self.flush_at = None;
         let peers = self.streaming_peers();
         for peer in peers {
             while self.push_updates(now, &peer) {}
+            self.push_ack(now, &peer);
             self.push_corrections(now, &peer);
             self.push_talk(now, &peer);
         }
@@ -201,6 +222,11 @@ impl Node {
         let Some(session) = self.sessions.get(peer) else { return false };
         let mut at = session.pushed;
         if at == self.log.head() {
+            return false;
+        }
+        let due = session.last_push.map(|last| last + self.config.updates_pause_ms);
+        if let Some(due) = due.filter(|due| now.mono < *due && session.last_push != Some(now.mono)) {
+            self.flush_at = Some(self.flush_at.map_or(due, |at| at.min(due)));
             return false;
         }
         if at.saturating_sub(session.acked) >= self.config.window_items {
@@ -221,6 +247,7 @@ impl Node {
         }
         let Some(session) = self.sessions.get_mut(peer) else { return false };
         session.pushed = at;
+        session.last_push = Some(now.mono);
         self.stats.updates_sent += items.len() as u64;
         self.send(peer, Message::Update(Update { through: at, items }));
         true

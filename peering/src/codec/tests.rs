@@ -49,6 +49,7 @@ fn every_message() -> Vec<Message> {
         failed: Some(ShardName::parse("s1").unwrap()),
         tried: Some(PeerId::parse("b").unwrap()),
         hops: 1,
+        held: true,
     };
     let answer = |result| Message::ClaimAnswer(ClaimAnswer { id: 5, key: key(), result });
     let hello = Hello {
@@ -77,6 +78,17 @@ fn every_message() -> Vec<Message> {
                 item("b", None),
                 told(Change::Renewed, true),
                 item("c", Some("s2")),
+            ],
+        }),
+        Message::Update(Update {
+            through: 9,
+            items: vec![
+                item("acme/room", Some("s1")),
+                item("acme/rose", Some("s1")),
+                item("acme/rosé", Some("s1")),
+                item("acme/ros\u{e8}", Some("s1")),
+                item("acme", Some("s1")),
+                item("b", Some("s1")),
             ],
         }),
         Message::Update(Update {
@@ -238,6 +250,10 @@ fn broken_frames_name_the_field_and_what_was_expected() {
         (
             items(wire::Items { kinds: vec![0x70], ..good.clone() }),
             "items.kinds is 7, expected one of the known values",
+        ),
+        (
+            items(wire::Items { shared: vec![1], ..good.clone() }),
+            "items.shared has not as many values as there are keys for it",
         ),
         (
             items(wire::Items { created: vec![1, 2], ..good.clone() }),

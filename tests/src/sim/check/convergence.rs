@@ -14,6 +14,9 @@ pub(in crate::sim) fn bound_ms(setup: &Setup) -> u64 {
     3_000 + 500 + 12 * setup.delay_max_ms() + 2_000 + 4_000
 }
 
+/// Digests of clocks that differ by more may be of the future.
+const CLOCKS_APART_MS: u64 = 2_000;
+
 /// What is missing until the core has converged.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Converged {
@@ -63,7 +66,14 @@ pub(in crate::sim) fn converged(
         let Some(node) = world.node(*a) else { continue };
         for (peer, view) in node.peers() {
             let b = seat_of(peer);
-            if core.contains(&b) && view.agreement != Agreement::Agreed {
+            // A digest of a moment far in the future says nothing, so nobody agrees with a wrong clock.
+            let apart = world.clocks(*a).wall.0.abs_diff(world.clocks(b).wall.0);
+            let agrees = match view.agreement {
+                Agreement::Agreed => true,
+                Agreement::Unknown => apart > CLOCKS_APART_MS,
+                Agreement::Disagreed => false,
+            };
+            if core.contains(&b) && !agrees {
                 return Converged::NotAgreed(*a, b, view.agreement);
             }
         }
