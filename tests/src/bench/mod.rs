@@ -18,6 +18,7 @@ pub mod process;
 pub mod relay;
 pub mod report;
 pub mod room_load;
+pub mod room_names;
 pub mod rounds;
 pub mod shardgate;
 pub mod stage;

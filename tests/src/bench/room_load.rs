@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::askers::{Askers, joining};
-use super::http_load::room_name;
 use super::latency::Latencies;
 use super::load_report::LoadReport;
+use super::room_names::unlike_room_name;
 
 /// An answer that has not come after this time is an error, and ends the run.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -64,7 +64,7 @@ impl Order {
             while asked < self.due(start, total)
                 && let Some(asker) = free.pop()
             {
-                askers.ask(asker, asked, &joining(&room_name(self.first + asked % self.count)))?;
+                askers.ask(asker, asked, &joining(&unlike_room_name(self.first + asked % self.count)))?;
                 asked += 1;
             }
             let resting = free.len() == connections;

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::super::askers::{Answer, Askers, joining, looking};
-use super::super::http_load::room_name;
 use super::super::latency::Latencies;
 use super::super::report::Report;
+use super::super::room_names::unlike_room_name;
 use super::super::subject::Kind;
 use super::fleet::{Fleet, Spec};
 use super::run::{Run, ms, quantiles, ratio};
@@ -72,7 +72,7 @@ impl Watch {
     /// Follows the room with this number, which is new.
     pub fn follow(&mut self, fleet: &Fleet, room: usize, seen: &mut Seen) -> io::Result<()> {
         let at_first = fleet.kind != Kind::Shardgate || home_of_room(fleet.len(), room)? == 0;
-        let (join, look) = (joining(&room_name(room)), looking(&room_name(room)));
+        let (join, look) = (joining(&unlike_room_name(room)), looking(&unlike_room_name(room)));
         let asked = self.askers.ask(0, room, &join)?;
         self.askers.ask(1, room, &look)?;
         let (mut answered, mut visible, mut good) = (false, false, true);

@@ -5,8 +5,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::super::askers::{Answer, Askers, joining};
-use super::super::http_load::room_name;
 use super::super::latency::Latencies;
+use super::super::room_names::unlike_room_name;
 use super::super::subject::Kind;
 use super::fleet::Fleet;
 use super::shardgates::home_of_room;
@@ -143,7 +143,7 @@ impl Race {
     fn ask(&mut self, room: usize, node: usize, role: Role) -> io::Result<Instant> {
         let asker = (room % WAVE) * self.nodes + node;
         let number = ROLES.iter().position(|other| *other == role).unwrap_or(0);
-        self.askers.ask(asker, room * ROLES.len() + number, &joining(&room_name(room)))
+        self.askers.ask(asker, room * ROLES.len() + number, &joining(&unlike_room_name(room)))
     }
 
     fn hear(&mut self, mut awaited: usize) -> io::Result<()> {
@@ -185,7 +185,7 @@ impl Race {
             let Room { nodes: [first, second, third], home, shards, .. } = room;
             format!(
                 "{}: shards {shards:?}; first through {first} and {second}, then {third}; home {home}",
-                room_name(number)
+                unlike_room_name(number)
             )
         });
         let mut homes = BTreeMap::new();

@@ -15,8 +15,8 @@ use shardgate_peering::core::{
     ShardName, StickKey, Wall,
 };
 
-use super::super::http_load::room_name;
 use super::super::report::{Report, grouped};
+use super::super::room_names::unlike_room_name;
 use super::run::Run;
 
 const TITLE: &str = "reconciled differences";
@@ -177,7 +177,7 @@ impl Pair {
             if self.tokens.is_multiple_of(1_000) {
                 (0..2).for_each(|node| self.put(node, Input::Timeout));
             }
-            let key = StickKey::parse(&room_name(room)).map_err(io::Error::other)?;
+            let key = StickKey::parse(&unlike_room_name(room)).map_err(io::Error::other)?;
             let (token, proposal) = (ClaimToken(self.tokens), self.shard.clone());
             self.put(node, Input::Claim { token, key, proposal, reason: ClaimReason::Join });
         }

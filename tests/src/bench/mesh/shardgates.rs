@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use shardgate_peering::core::{PeerId, StickKey, first_by_rendezvous};
 
-use super::super::http_load::room_name;
+use super::super::room_names::unlike_room_name;
 use super::super::shardgate::{ENTRIES_METRIC, get, is_ok, metric, program, run};
 use super::fleet::{Kit, Places, Spec, shards};
 
@@ -71,7 +71,7 @@ pub fn node_name(index: usize) -> String {
 pub(super) fn home_of_room(nodes: usize, room: usize) -> io::Result<usize> {
     let ids: Result<Vec<PeerId>, _> = (0..nodes).map(|node| PeerId::parse(&node_name(node))).collect();
     let ids = ids.map_err(io::Error::other)?;
-    let key = StickKey::parse(&room_name(room)).map_err(io::Error::other)?;
+    let key = StickKey::parse(&unlike_room_name(room)).map_err(io::Error::other)?;
     let home = first_by_rendezvous(&key, ids.iter());
     Ok(ids.iter().position(|id| Some(id) == home).unwrap_or(0))
 }

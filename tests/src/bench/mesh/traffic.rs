@@ -56,7 +56,7 @@ pub fn measure(run: &Run<'_>, report: &mut Report) -> io::Result<()> {
     let seconds = run.sized(60, 2);
     let rate = run.sized(2_000, 500);
     let known = run.sized(2_000, 100);
-    report.say(format!("\n{TITLE}: payload of the peer port from A to B over {seconds} s"));
+    report.say(format!("\n{TITLE}: payload of the peer port from A to B over {seconds} s, keys of 30 bytes that have nothing in common"));
     let (mut per_new, mut per_known) = (vec![], vec![]);
     for kind in run.kinds() {
         per_new.push((kind, new_rooms(run, kind, seconds, rate, report)?));
