@@ -139,7 +139,7 @@ impl Node {
             Input::SessionOpened { key, shard } => self.session_opened(now, key, shard),
             Input::SessionClosed { key, shard } => self.session_closed(now, &key, &shard),
             Input::PeersChanged { listed } => self.peers_changed(now, &listed),
-            Input::PeerConnected { peer } => self.peer_connected(&peer),
+            Input::PeerConnected { peer } => self.peer_connected(now, &peer),
             Input::PeerLost { peer } => self.peer_lost(now, &peer),
             Input::DialFailed { peer } => self.dial_failed(&peer),
             Input::RoundTrip { peer, rtt_ms } => {
@@ -407,6 +407,7 @@ impl Node {
             let table = &self.table;
             self.lone.retain(|key| table.shard(key).is_some());
             self.shrink(now);
+            self.end_silent_greetings(now);
             self.abandon_silent(now);
             self.start_wanted(now);
             self.heartbeat(now);
