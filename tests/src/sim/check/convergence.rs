@@ -14,6 +14,9 @@ pub(in crate::sim) fn bound_ms(setup: &Setup) -> u64 {
     3_000 + 500 + 12 * setup.delay_max_ms() + 2_000 + 4_000
 }
 
+/// A decision younger than this may still be on its way.
+const UNDER_WAY_MS: u64 = 1_000;
+
 /// Digests of clocks that differ by more may be of the future.
 const CLOCKS_APART_MS: u64 = 2_000;
 
@@ -37,6 +40,21 @@ fn live(world: &World, observer: &mut Observer, seat: Seat, room: Room) -> Optio
     Some(decision_of(entry)).filter(|decision| !decision.is_tombstone())
 }
 
+/// Whether a node answers requests with what it has of a room: not when the lease is over as far as it knows.
+fn answers(world: &World, observer: &mut Observer, seat: Seat, room: Room) -> bool {
+    let key = observer.names.key(room);
+    world.node(seat).is_some_and(|node| node.lookup(&key).is_some())
+}
+
+/// Whether the newest of what two nodes hold of a room is so young that the other one may not have heard of it.
+fn under_way(world: &World, observer: &mut Observer, seats: [Seat; 2], room: Room) -> bool {
+    let key = observer.names.key(room);
+    let held = seats.into_iter().filter_map(|seat| world.node(seat)?.entry(&key));
+    let newest =
+        held.filter_map(|(entry, _)| observer.ledger.get(room, &decision_of(entry))).map(|known| known.at);
+    newest.max().is_some_and(|at| world.now_ms() < at + UNDER_WAY_MS)
+}
+
 /// Whether the core has converged.
 pub(in crate::sim) fn converged(
     world: &World,
@@ -57,7 +75,13 @@ pub(in crate::sim) fn converged(
         let one = live(world, observer, *first, room);
         for other in others {
             let two = live(world, observer, *other, room);
-            if one != two {
+            if one == two || under_way(world, observer, [*first, *other], room) {
+                continue;
+            }
+            // One that has none is where the others will be as soon as somebody ends it.
+            let lapses = one.is_none() && !answers(world, observer, *other, room)
+                || two.is_none() && !answers(world, observer, *first, room);
+            if !lapses {
                 return Converged::Differ(room, *first, one, *other, two);
             }
         }
