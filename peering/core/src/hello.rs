@@ -60,7 +60,7 @@ impl Node {
             {
                 session.greeting_since = now.mono;
                 session.dial_failed = true;
-                let violation = Violation::NotGreeted;
+                let violation = Violation::Silent;
                 self.outputs.push_back(Output::Disconnect { peer: peer.clone(), violation });
             }
         }

@@ -272,7 +272,9 @@ impl Node {
     pub(crate) fn merge(&mut self, now: Now, key: &StickKey, entry: &Entry, lease: Instant) -> Merged {
         let before = self.lookup(key).cloned();
         let merged = {
-            let lease = lease.max(now.mono);
+            // It was used here by another decision, perhaps; it was used all the same.
+            let used_until = self.uses.kept_until(key).filter(|_| !entry.is_tombstone());
+            let lease = lease.max(now.mono).max(used_until.unwrap_or_default());
             #[cfg(feature = "test-hooks")]
             let lease = if entry.is_tombstone()
                 && self.mutation == Some(crate::mutation::Mutation::TombstoneDroppedEarly)
