@@ -1,3 +1,4 @@
 //! What the benches share. The tests of the whole stand in `tests/tests` and `tests/e2e`.
 
 pub mod bench;
+pub mod fuzz;
