@@ -254,7 +254,8 @@ impl World {
                 }
             }
             4 => {
-                let rtt_ms = bytes.number(&[500, u64::MAX / 2, u64::MAX]);
+                // Of its own shell's making: no peer can claim a thousand years.
+                let rtt_ms = bytes.number(&[500, 5_000, 1 << 40]).min(1 << 45);
                 let peer = self.hostile.clone();
                 if self.place(at).connected.contains(&peer) {
                     self.feed(at, Input::RoundTrip { peer, rtt_ms });
