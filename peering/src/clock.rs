@@ -17,7 +17,15 @@ impl Clock {
 
     pub(crate) fn now(&self) -> core::Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        core::Now { mono: core::Instant(millis(self.start.elapsed())), wall: core::Wall(millis(wall)) }
+        // The kernel's clock that goes on while the machine sleeps (clock_gettime(2), CLOCK_BOOTTIME).
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let boot = u64::try_from(boot.tv_sec).unwrap_or(0) * 1_000
+            + u64::try_from(boot.tv_nsec).unwrap_or(0) / 1_000_000;
+        core::Now {
+            mono: core::Instant(millis(self.start.elapsed())),
+            boot: core::Instant(boot),
+            wall: core::Wall(millis(wall)),
+        }
     }
 
     /// The moment of the core's clock as one of tokio's.

@@ -3,14 +3,18 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 use shardgate_peering_core::{
-    Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Entry, Hello, IdError, Item, KeyError, LeaseReport,
-    Message, PeerId, Rank, Reason, Resume, ResyncChunk, ShardName, Stamp, StickKey, Update,
+    AsOf, Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Digest, Entry, FAN_OUT, Give, Heartbeat, Hello,
+    IdError, KeyError, LeaseReport, Message, PeerId, Rank, Reason, Resume, ShardName, Stamp, StickKey,
+    Update, Welcome,
 };
 use shardgate_proto::peer as wire;
 
+mod compare;
+mod items;
+
 /// The longest frame: 256 items with the longest keys and names fit.
 pub const FRAME_MAX: usize = 1 << 20;
-/// The most items, leases or chunks' entries in one message.
+/// The most items, leases, ranges or digests of a range in one message.
 pub const ITEMS_MAX: usize = 1_024;
 
 /// Why a frame is no message.
@@ -60,6 +64,20 @@ pub enum FrameError {
         /// The number.
         value: i32,
     },
+    /// A number that names no range.
+    #[error("{field} is {value}, expected a range of the keys' hashes")]
+    Range {
+        /// The field.
+        field: &'static str,
+        /// The number.
+        value: u64,
+    },
+    /// A column of the wrong length.
+    #[error("{field} has not as many values as there are keys for it")]
+    Columns {
+        /// The column.
+        field: &'static str,
+    },
     /// A part that must be there.
     #[error("{field} is missing")]
     Missing {
@@ -93,25 +111,33 @@ fn to_wire(message: &Message) -> wire::envelope::Message {
     match message {
         Message::Hello(hello) => W::Hello(wire::Hello {
             contract: hello.contract,
+            contract_oldest: hello.contract_oldest,
             incarnation: hello.incarnation,
             ready: hello.ready,
+            capacity: hello.capacity,
             resume: hello.resume.map(|Resume { incarnation, through }| wire::Resume { incarnation, through }),
         }),
-        Message::Heartbeat { ready } => W::Heartbeat(wire::Heartbeat { ready: *ready }),
-        Message::Update(update) => W::Update(wire::Update {
-            through: update.through,
-            items: update.items.iter().map(item_to_wire).collect(),
+        Message::Welcome(Welcome { resumed, ready, continues_after }) => {
+            W::Welcome(wire::Welcome { resumed: *resumed, ready: *ready, continues_after: *continues_after })
+        }
+        Message::Heartbeat(Heartbeat { ready, digest }) => W::Heartbeat(wire::Heartbeat {
+            ready: *ready,
+            as_of: digest.as_of.0.0,
+            ranges: digest.ranges.to_vec(),
         }),
+        Message::Update(update) => {
+            W::Update(wire::Update { through: update.through, items: Some(items::to_wire(&update.items)) })
+        }
         Message::Ack { through } => W::Ack(wire::Ack { through: *through }),
         Message::Correction { items } => {
-            W::Correction(wire::Correction { items: items.iter().map(item_to_wire).collect() })
+            W::Correction(wire::Correction { items: Some(items::to_wire(items)) })
         }
         Message::Claim(claim) => W::Claim(wire::Claim {
             id: claim.id,
             key: claim.key.to_string(),
             known: claim.known.as_ref().map(|(entry, _)| entry_to_wire(entry)),
             known_remaining_ms: claim.known.as_ref().map_or(0, |(_, remaining)| clamp(*remaining)),
-            proposal: claim.proposal.to_string(),
+            proposal: claim.proposal.as_ref().map(ToString::to_string).unwrap_or_default(),
             reason: reason_to_wire(claim.reason).into(),
             failed: claim.failed.as_ref().map(ToString::to_string).unwrap_or_default(),
             tried: claim.tried.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -127,43 +153,46 @@ fn to_wire(message: &Message) -> wire::envelope::Message {
             let (id, key) = (answer.id, answer.key.to_string());
             W::ClaimAnswer(wire::ClaimAnswer { id, key, entry, remaining_ms, refusal: refusal.into() })
         }
-        Message::LeaseReport(report) => W::LeaseReport(wire::LeaseReport {
-            leases: report
-                .leases
-                .iter()
-                .map(|(key, remaining)| wire::Lease { key: key.to_string(), remaining_ms: clamp(*remaining) })
-                .collect(),
-        }),
-        Message::ResyncChunk(chunk) => W::ResyncChunk(wire::ResyncChunk {
-            number: chunk.number,
-            items: chunk.items.iter().map(item_to_wire).collect(),
-            last: chunk.last,
-            continues_after: chunk.continues_after,
-        }),
-        Message::ResyncAck { number } => W::ResyncAck(wire::ResyncAck { number: *number }),
+        Message::LeaseReport(report) => W::LeaseReport(items::leases_to_wire(&report.leases)),
+        Message::Compare(compare) => W::Compare(compare::to_wire(compare)),
+        Message::Compared(compared) => W::Compared(compare::answer_to_wire(compared)),
+        Message::Give(Give { number, through, items }) => {
+            W::Give(wire::Give { number: *number, through: *through, items: Some(items::to_wire(items)) })
+        }
+        Message::GiveAck { number } => W::GiveAck(wire::GiveAck { number: *number }),
+        Message::Reconciled { id } => W::Reconciled(wire::Reconciled { id: *id }),
     }
 }
 
 fn from_wire(message: wire::envelope::Message) -> Result<Message, FrameError> {
     use wire::envelope::Message as W;
     Ok(match message {
-        W::Hello(wire::Hello { contract, incarnation, ready, resume }) => {
-            let resume = resume.map(|wire::Resume { incarnation, through }| Resume { incarnation, through });
-            Message::Hello(Hello { contract, incarnation, ready, resume })
+        W::Hello(hello) => {
+            let resume =
+                hello.resume.map(|wire::Resume { incarnation, through }| Resume { incarnation, through });
+            let wire::Hello { contract, contract_oldest, incarnation, ready, capacity, .. } = hello;
+            Message::Hello(Hello { contract, contract_oldest, incarnation, ready, capacity, resume })
         }
-        W::Heartbeat(wire::Heartbeat { ready }) => Message::Heartbeat { ready },
+        W::Welcome(wire::Welcome { resumed, ready, continues_after }) => {
+            Message::Welcome(Welcome { resumed, ready, continues_after })
+        }
+        W::Heartbeat(wire::Heartbeat { ready, as_of, ranges }) => {
+            let ranges: [u64; FAN_OUT] =
+                ranges.try_into().map_err(|_| FrameError::Columns { field: "heartbeat.ranges" })?;
+            Message::Heartbeat(Heartbeat { ready, digest: Digest { as_of: AsOf(Stamp(as_of)), ranges } })
+        }
         W::Update(wire::Update { through, items }) => {
-            Message::Update(Update { through, items: items_from_wire(items)? })
+            Message::Update(Update { through, items: items::from_wire(items)? })
         }
         W::Ack(wire::Ack { through }) => Message::Ack { through },
-        W::Correction(wire::Correction { items }) => Message::Correction { items: items_from_wire(items)? },
+        W::Correction(wire::Correction { items }) => Message::Correction { items: items::from_wire(items)? },
         W::Claim(claim) => {
             let remaining = u64::from(claim.known_remaining_ms);
             Message::Claim(Claim {
                 id: claim.id,
                 key: key("claim.key", &claim.key)?,
                 known: claim.known.map(entry_from_wire).transpose()?.map(|entry| (entry, remaining)),
-                proposal: shard("claim.proposal", &claim.proposal)?,
+                proposal: optional(&claim.proposal, |name| shard("claim.proposal", name))?,
                 reason: reason_from_wire("claim.reason", claim.reason)?,
                 failed: optional(&claim.failed, |name| shard("claim.failed", name))?,
                 tried: optional(&claim.tried, |name| peer("claim.tried", name))?,
@@ -183,36 +212,16 @@ fn from_wire(message: wire::envelope::Message) -> Result<Message, FrameError> {
             })
         }
         W::LeaseReport(report) => {
-            bounded("lease_report.leases", report.leases.len())?;
-            let lease =
-                |lease: wire::Lease| Ok((key("lease.key", &lease.key)?, u64::from(lease.remaining_ms)));
-            let leases = report.leases.into_iter().map(lease).collect::<Result<_, FrameError>>()?;
-            Message::LeaseReport(LeaseReport { leases })
+            Message::LeaseReport(LeaseReport { leases: items::leases_from_wire(report)? })
         }
-        W::ResyncChunk(wire::ResyncChunk { number, items, last, continues_after }) => {
-            Message::ResyncChunk(ResyncChunk {
-                number,
-                items: items_from_wire(items)?,
-                last,
-                continues_after,
-            })
+        W::Compare(compare) => Message::Compare(compare::from_wire(compare)?),
+        W::Compared(compared) => Message::Compared(compare::answer_from_wire(compared)?),
+        W::Give(wire::Give { number, through, items }) => {
+            Message::Give(Give { number, through, items: items::from_wire(items)? })
         }
-        W::ResyncAck(wire::ResyncAck { number }) => Message::ResyncAck { number },
+        W::GiveAck(wire::GiveAck { number }) => Message::GiveAck { number },
+        W::Reconciled(wire::Reconciled { id }) => Message::Reconciled { id },
     })
-}
-
-fn item_to_wire(item: &Item) -> wire::Item {
-    let entry = item.entry.as_ref().map(entry_to_wire);
-    wire::Item { key: item.key.to_string(), entry, remaining_ms: clamp(item.remaining_ms) }
-}
-
-fn items_from_wire(items: Vec<wire::Item>) -> Result<Vec<Item>, FrameError> {
-    bounded("items", items.len())?;
-    let item = |item: wire::Item| {
-        let entry = item.entry.map(entry_from_wire).transpose()?;
-        Ok(Item { key: key("item.key", &item.key)?, entry, remaining_ms: u64::from(item.remaining_ms) })
-    };
-    items.into_iter().map(item).collect()
 }
 
 fn entry_to_wire(entry: &Entry) -> wire::Entry {
@@ -237,7 +246,7 @@ fn entry_from_wire(entry: wire::Entry) -> Result<Entry, FrameError> {
         rank: match wire::Rank::try_from(entry.rank) {
             Ok(wire::Rank::Home) => Rank::Home,
             Ok(wire::Rank::Alone) => Rank::Alone,
-            Ok(wire::Rank::Unspecified) | Err(_) => {
+            Err(_) => {
                 return Err(FrameError::Enum { field: "entry.rank", value: entry.rank });
             }
         },
@@ -254,7 +263,13 @@ const fn reason_to_wire(reason: Reason) -> wire::Reason {
         Reason::Operator => wire::Reason::Operator,
         Reason::Arbitration => wire::Reason::Arbitration,
         Reason::End => wire::Reason::End,
+        Reason::Full => wire::Reason::Full,
     }
+}
+
+/// The reason's number, which is below 8.
+const fn reason_code(reason: Reason) -> u8 {
+    reason_to_wire(reason) as u8
 }
 
 fn reason_from_wire(field: &'static str, value: i32) -> Result<Reason, FrameError> {
@@ -264,7 +279,8 @@ fn reason_from_wire(field: &'static str, value: i32) -> Result<Reason, FrameErro
         Ok(wire::Reason::Operator) => Ok(Reason::Operator),
         Ok(wire::Reason::Arbitration) => Ok(Reason::Arbitration),
         Ok(wire::Reason::End) => Ok(Reason::End),
-        Ok(wire::Reason::Unspecified) | Err(_) => Err(FrameError::Enum { field, value }),
+        Ok(wire::Reason::Full) => Ok(Reason::Full),
+        Err(_) => Err(FrameError::Enum { field, value }),
     }
 }
 
@@ -273,6 +289,8 @@ const fn refusal_to_wire(refusal: ClaimRefusal) -> wire::Refusal {
         ClaimRefusal::NotReady => wire::Refusal::NotReady,
         ClaimRefusal::TableFull => wire::Refusal::TableFull,
         ClaimRefusal::Overload => wire::Refusal::Overload,
+        ClaimRefusal::Held => wire::Refusal::Held,
+        ClaimRefusal::NoEntry => wire::Refusal::NoEntry,
     }
 }
 
@@ -281,6 +299,8 @@ fn refusal_from_wire(value: i32) -> Result<ClaimRefusal, FrameError> {
         Ok(wire::Refusal::NotReady) => Ok(ClaimRefusal::NotReady),
         Ok(wire::Refusal::TableFull) => Ok(ClaimRefusal::TableFull),
         Ok(wire::Refusal::Overload) => Ok(ClaimRefusal::Overload),
+        Ok(wire::Refusal::Held) => Ok(ClaimRefusal::Held),
+        Ok(wire::Refusal::NoEntry) => Ok(ClaimRefusal::NoEntry),
         Ok(wire::Refusal::Unspecified) => Err(FrameError::Missing { field: "claim_answer.entry" }),
         Err(_) => Err(FrameError::Enum { field: "claim_answer.refusal", value }),
     }

@@ -105,6 +105,13 @@ impl Driver {
                 self.waiting.insert(token, reply);
                 self.handle(Input::Claim { token, key, proposal, reason });
             }
+            Request::Clear { key, reply } => {
+                self.tokens += 1;
+                let token = ClaimToken(self.tokens);
+                self.waiting.insert(token, reply);
+                self.handle(Input::Clear { token, key });
+            }
+            Request::ReadyOverride => self.handle(Input::ReadyOverride),
             Request::Touch(key) => self.handle(Input::Touch { key }),
             Request::SessionOpened { key, shard } => self.handle(Input::SessionOpened { key, shard }),
             Request::SessionClosed { key, shard } => self.handle(Input::SessionClosed { key, shard }),
@@ -113,6 +120,14 @@ impl Driver {
                 let status = MeshStatus { stats: self.node.stats(), entries: self.node.len(), peers };
                 // Who asked may have gone.
                 drop(reply.send(status));
+            }
+            Request::Row { key, reply } => {
+                let row = self.node.entry(&key).map(|(entry, remaining_ms)| TableRow {
+                    key: key.clone(),
+                    entry: entry.clone(),
+                    remaining_ms,
+                });
+                drop(reply.send(row));
             }
             Request::Page { after, most, reply } => {
                 let rows = self.node.entries(after.as_ref(), most).into_iter();
@@ -128,7 +143,6 @@ impl Driver {
             LinkEvent::Connected { peer, link, outbox } => {
                 if let Some((_, old)) = self.outboxes.insert(peer.clone(), (link, outbox)) {
                     old.close(LinkEnd::Replaced);
-                    self.handle(Input::PeerLost { peer: peer.clone() });
                 }
                 self.handle(Input::PeerConnected { peer });
             }
@@ -141,7 +155,7 @@ impl Driver {
             LinkEvent::DialFailed { peer } => self.handle(Input::DialFailed { peer }),
             LinkEvent::Received { peer, link, rtt_ms, message } => {
                 if self.outboxes.get(&peer).is_some_and(|(current, _)| *current == link) {
-                    if matches!(*message, Message::Hello(_) | Message::Heartbeat { .. }) {
+                    if matches!(*message, Message::Hello(_) | Message::Heartbeat(_)) {
                         self.handle(Input::RoundTrip { peer: peer.clone(), rtt_ms });
                     }
                     self.handle(Input::Received { peer, message: *message });
@@ -157,6 +171,10 @@ impl Driver {
                 Output::Send { peer, message } => self.send(&peer, &message),
                 Output::Disconnect { peer, violation } => self.disconnect(&peer, violation),
                 Output::Changed { key, shard } => self.view.set(key, shard),
+                Output::Emptied => {
+                    warn!("this node was paused for too long: it starts anew");
+                    self.view.clear();
+                }
                 Output::Moved { key, to } => {
                     // Nobody may be listening: a node without tunnels.
                     drop(self.moves.send(Moved { key, to }));

@@ -54,9 +54,12 @@ pub struct TableRow {
 #[derive(Debug)]
 pub(crate) enum Request {
     Claim { key: StickKey, proposal: ShardName, reason: ClaimReason, reply: oneshot::Sender<Claimed> },
+    Clear { key: StickKey, reply: oneshot::Sender<Claimed> },
+    ReadyOverride,
     Touch(StickKey),
     SessionOpened { key: StickKey, shard: ShardName },
     SessionClosed { key: StickKey, shard: ShardName },
+    Row { key: StickKey, reply: oneshot::Sender<Option<TableRow>> },
     Status(oneshot::Sender<MeshStatus>),
     Page { after: Option<StickKey>, most: usize, reply: oneshot::Sender<Vec<TableRow>> },
 }
@@ -116,6 +119,19 @@ impl TableHandle {
         answer.await.unwrap_or(overload)
     }
 
+    /// Ends a conference for everyone, unless somebody holds it: answers [`Claimed::Cleared`] or [`Claimed::Held`], or
+    /// [`Claimed::Unstored`] when no home answered or another claim for it is under way.
+    pub async fn clear(&self, key: StickKey) -> Claimed {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Clear { key, reply }).await;
+        answer.await.unwrap_or(Claimed::Unstored { why: Unstored::NoHome })
+    }
+
+    /// Declares this node ready, whatever it waits for: an operator knows that nobody else is there.
+    pub async fn override_readiness(&self) {
+        self.tell(Request::ReadyOverride).await;
+    }
+
     /// A tunnel was opened: while it is open the entry is held. Waits while the driver's queue is full; never lost.
     pub async fn session_opened(&self, key: StickKey, shard: ShardName) {
         #[cfg(feature = "test-hooks")]
@@ -171,11 +187,18 @@ impl TableHandle {
         answer.await.unwrap_or_default()
     }
 
-    /// Up to `most` entries after `after` in key order; empty at the end.
+    /// Up to `most` entries after `after` in the order of their keys' hashes; empty at the end.
     pub async fn page(&self, after: Option<StickKey>, most: usize) -> Vec<TableRow> {
         let (reply, answer) = oneshot::channel();
         self.tell(Request::Page { after, most, reply }).await;
         answer.await.unwrap_or_default()
+    }
+
+    /// One key's entry, a tombstone too.
+    pub async fn row(&self, key: StickKey) -> Option<TableRow> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Row { key, reply }).await;
+        answer.await.ok().flatten()
     }
 
     /// Uses that were dropped because the driver's queue was full.

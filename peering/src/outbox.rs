@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shardgate_peering_core::Message;
+use shardgate_peering_core::{Lane, Message};
 use tokio::sync::{mpsc, watch};
 
 use crate::codec;
@@ -11,8 +11,8 @@ use crate::counters::LinkEnd;
 
 /// Frames that may wait on the ordered lane: some seconds of a busy mesh. At the bound the connection ends and reconciliation follows.
 const CONTROL_MAX: usize = 8_192;
-/// Chunks of the table; the core's window keeps far below it.
-const BULK_MAX: usize = 64;
+/// Questions, answers and gifts; the core's windows keep far below it.
+const BULK_MAX: usize = 256;
 /// Claims and answers.
 const CLAIMS_MAX: usize = 8_192;
 
@@ -50,16 +50,10 @@ impl Outbox {
 
     /// Encodes and queues a message; never waits.
     pub(crate) fn send(&self, message: &Message) -> Result<(), Full> {
-        let lane = match message {
-            Message::Hello(_)
-            | Message::Heartbeat { .. }
-            | Message::Update(_)
-            | Message::Ack { .. }
-            | Message::Correction { .. }
-            | Message::LeaseReport(_)
-            | Message::ResyncAck { .. } => &self.control,
-            Message::ResyncChunk(_) => &self.bulk,
-            Message::Claim(_) | Message::ClaimAnswer(_) => &self.claims,
+        let lane = match message.lane() {
+            Lane::Control => &self.control,
+            Lane::Bulk => &self.bulk,
+            Lane::Claims => &self.claims,
         };
         match lane.try_send(codec::encode(message)) {
             // A closed lane is a connection that has just ended; its end is on its way to the driver.

@@ -61,7 +61,14 @@ impl View {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// The driver's only way in.
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        self.entries.clear();
+        self.conferences.clear();
+        self.total.store(0, Ordering::Relaxed);
+    }
+
+    /// The driver's only way in, but for [`View::clear`].
     pub(crate) fn set(&self, key: StickKey, shard: Option<ShardName>) {
         let old = match shard.clone() {
             Some(shard) => {

@@ -126,7 +126,7 @@ async fn join(running: &Running, room: &str, proposal: &str) -> String {
     let (key, shard) = (StickKey::parse(room).unwrap(), ShardName::parse(proposal).unwrap());
     match running.mesh.handle().claim(key, shard, ClaimReason::Join).await {
         Claimed::Stick { shard } => shard.to_string(),
-        Claimed::Unstored { why } => panic!("{room}: {why:?}"),
+        other @ (Claimed::Unstored { .. } | Claimed::Cleared | Claimed::Held) => panic!("{room}: {other:?}"),
     }
 }
 
@@ -325,8 +325,8 @@ async fn hostile_frames_end_that_connection_only() {
         ("4 GiB announced", vec![0xff; 4], "bad-frame"),
         ("no protobuf", frame(&garbage), "bad-frame"),
         ("cut off", vec![0, 0, 0, 9, 1], "bad-frame"),
-        // A heartbeat (field 2, empty) and no hello.
-        ("not greeted", frame(&[0x12, 0x00]), "timed-out"),
+        // An acknowledgement (field 4, empty) and no hello.
+        ("not greeted", frame(&[0x22, 0x00]), "timed-out"),
     ];
     for (index, (why, bytes, reason)) in cases.iter().enumerate() {
         let raw = Raw::new(&ca.identity("c"), ALPN[0]);

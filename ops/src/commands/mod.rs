@@ -7,6 +7,8 @@ use clap::{Parser, Subcommand};
 use crate::node::AskError;
 use crate::render::Output;
 
+mod clear;
+mod ready;
 mod status;
 mod table;
 mod tunnels;
@@ -36,6 +38,14 @@ enum Command {
         /// Only this conference (`tenant/room` or `room`).
         key: Option<String>,
     },
+    /// End a conference for the whole mesh, unless somebody holds it (exit code 1 when it is held or no home answers).
+    Clear {
+        /// The conference (`tenant/room` or `room`).
+        key: String,
+    },
+    /// Declare these nodes ready, whatever peers they wait for.
+    #[command(name = "override-readiness")]
+    OverrideReadiness,
     /// Close tunnels on these nodes; their clients come back and are routed anew.
     #[command(name = "close-tunnels")]
     CloseTunnels(tunnels::Which),
@@ -46,6 +56,8 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, AskError> {
     match command {
         Command::Status => status::run(&nodes, output).await,
         Command::Table { key } => table::run(&nodes, key.as_deref(), output).await,
+        Command::Clear { key } => clear::run(&nodes, &key, output).await,
+        Command::OverrideReadiness => ready::run(&nodes, output).await,
         Command::CloseTunnels(which) => tunnels::run(&nodes, &which, output).await,
     }
 }

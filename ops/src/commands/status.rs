@@ -27,6 +27,7 @@ struct Status {
 struct Peer {
     id: String,
     link: String,
+    agreement: String,
     ready: bool,
     behind: u64,
     rtt_ms: u64,
@@ -48,6 +49,7 @@ impl From<StatusResponse> for Status {
         let peer = |peer: shardgate_proto::admin::Peer| Peer {
             id: peer.id,
             link: peer.link,
+            agreement: peer.agreement,
             ready: peer.ready,
             behind: peer.behind,
             rtt_ms: peer.rtt_ms,
@@ -102,7 +104,15 @@ fn page(status: &Status) -> String {
         .map(|peer| {
             let ready = if peer.ready { "yes" } else { "no" };
             let rtt = format!("{} ms", peer.rtt_ms);
-            vec![peer.id.clone(), peer.link.clone(), ready.to_owned(), peer.behind.to_string(), rtt]
+            let agreement = peer.agreement.clone();
+            vec![
+                peer.id.clone(),
+                peer.link.clone(),
+                agreement,
+                ready.to_owned(),
+                peer.behind.to_string(),
+                rtt,
+            ]
         })
         .collect();
     let shards: Vec<Vec<String>> = status
@@ -116,7 +126,7 @@ fn page(status: &Status) -> String {
         .collect();
     format!(
         "{node} in {region}, {version}: {ready}, {entries} entries, {tunnels} tunnels\n\n{}\n{}\n",
-        table(&["PEER", "LINK", "READY", "BEHIND", "RTT"], &peers),
+        table(&["PEER", "LINK", "TABLE", "READY", "BEHIND", "RTT"], &peers),
         table(&["SHARD", "RELEASE", "REGION", "ADDRESS", "STATE", "CONFERENCES", "TUNNELS HERE"], &shards),
     )
 }

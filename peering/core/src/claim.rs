@@ -23,6 +23,7 @@ pub(crate) enum Asked {
     Join,
     Down { failed: ShardName },
     Operator,
+    Clear,
 }
 
 impl Asked {
@@ -30,15 +31,18 @@ impl Asked {
         match self {
             Self::Join => Reason::Claim,
             Self::Down { .. } => Reason::Down,
-            Self::Operator => Reason::Operator,
+            Self::Operator | Self::Clear => Reason::Operator,
         }
     }
 
     pub(crate) fn from_claim(claim: &Claim) -> Self {
         match (claim.reason, &claim.failed) {
+            _ if claim.proposal.is_none() => Self::Clear,
             (Reason::Down, Some(failed)) => Self::Down { failed: failed.clone() },
             (Reason::Operator, _) => Self::Operator,
-            (Reason::Down | Reason::Claim | Reason::Arbitration | Reason::End, _) => Self::Join,
+            (Reason::Down | Reason::Claim | Reason::Arbitration | Reason::End | Reason::Full, _) => {
+                Self::Join
+            }
         }
     }
 
@@ -55,7 +59,7 @@ impl Asked {
         match self {
             Self::Join => true,
             Self::Down { failed } => shard != failed,
-            Self::Operator => false,
+            Self::Operator | Self::Clear => false,
         }
     }
 }
@@ -65,7 +69,8 @@ impl Asked {
 pub(crate) struct Pending {
     pub(crate) id: u64,
     pub(crate) waiters: Vec<ClaimToken>,
-    proposal: ShardName,
+    /// `None` to clear the key.
+    proposal: Option<ShardName>,
     asked: Asked,
     /// The home asked now.
     pub(crate) home: PeerId,
@@ -103,7 +108,24 @@ impl Node {
             self.unstored(token, Unstored::Overload);
             return;
         }
-        self.ask(now, key, Vec::from([token]), proposal, asked, None);
+        #[cfg(feature = "test-hooks")]
+        if self.mutation == Some(crate::mutation::Mutation::MoveWithoutClaim)
+            && matches!(asked, Asked::Down { .. })
+        {
+            self.settle_here(now, &key, Vec::from([token]), Some(&proposal), &asked, Rank::Home);
+            return;
+        }
+        self.ask(now, key, Vec::from([token]), Some(proposal), asked, None);
+    }
+
+    /// An operator clears a key.
+    pub(crate) fn clear(&mut self, now: Now, token: ClaimToken, key: StickKey) {
+        self.stats.claims += 1;
+        if self.pending.len() >= self.config.claims_max || self.pending.contains_key(&key) {
+            self.unstored(token, Unstored::Overload);
+            return;
+        }
+        self.ask(now, key, Vec::from([token]), None, Asked::Clear, None);
     }
 
     /// Asks the key's home, or decides when this node is it or there is none.
@@ -112,37 +134,39 @@ impl Node {
         now: Now,
         key: StickKey,
         waiters: Vec<ClaimToken>,
-        proposal: ShardName,
+        proposal: Option<ShardName>,
         asked: Asked,
         tried: Option<PeerId>,
     ) {
-        let home = self.home_of(&key, tried.as_ref());
+        let passed = if tried.is_none() { self.passed_to(&key) } else { None };
+        let home = passed.or_else(|| self.home_of(&key, tried.as_ref()));
         let Some(home) = home.filter(|home| *home != self.config.me) else {
-            let rank = if self.ready { Rank::Home } else { Rank::Alone };
-            self.settle_here(now, &key, waiters, &proposal, &asked, rank);
+            let rank = if self.decides { Rank::Home } else { Rank::Alone };
+            self.settle_here(now, &key, waiters, proposal.as_ref(), &asked, rank);
             return;
         };
         let id = self.next_claim_id();
-        let known = self
-            .table
-            .get(&key)
-            .map(|slot| slot.entry.clone())
-            .map(|entry| (entry, self.remaining_ms(now, &key)));
-        let claim = Claim {
-            id,
-            key: key.clone(),
-            known,
-            proposal: proposal.clone(),
-            reason: asked.reason(),
-            failed: if let Asked::Down { failed } = &asked { Some(failed.clone()) } else { None },
-            tried: tried.clone(),
-            hops: 0,
-        };
         self.stats.claims_asked += 1;
-        self.send(&home, Message::Claim(claim));
         let deadline = now.mono + self.budget_ms(&home);
         self.claim_deadlines.insert((deadline, id), key.clone());
-        self.pending.insert(key, Pending { id, waiters, proposal, asked, home, tried, deadline });
+        let pending = Pending { id, waiters, proposal, asked, home, tried, deadline };
+        let claim = self.claim_message(now, &key, &pending);
+        self.send(&pending.home, Message::Claim(claim));
+        self.pending.insert(key, pending);
+    }
+
+    pub(crate) fn claim_message(&self, now: Now, key: &StickKey, pending: &Pending) -> Claim {
+        let known = self.table.get(key).map(|slot| slot.entry.clone());
+        Claim {
+            id: pending.id,
+            key: key.clone(),
+            known: known.map(|entry| (entry, self.remaining_ms(now, key))),
+            proposal: pending.proposal.clone(),
+            reason: pending.asked.reason(),
+            failed: if let Asked::Down { failed } = &pending.asked { Some(failed.clone()) } else { None },
+            tried: pending.tried.clone(),
+            hops: 0,
+        }
     }
 
     /// How long a home is given: max(300 ms, 2 × smoothed round trip + 100 ms), at most 1 s.
@@ -156,26 +180,44 @@ impl Node {
         now: Now,
         key: &StickKey,
         waiters: Vec<ClaimToken>,
-        proposal: &ShardName,
+        proposal: Option<&ShardName>,
         asked: &Asked,
         rank: Rank,
     ) {
+        if *asked == Asked::Clear && rank == Rank::Alone {
+            // What others may hold is not ended by somebody who hears nobody.
+            for token in waiters {
+                self.unstored(token, Unstored::NoHome);
+            }
+            return;
+        }
         match self.decide(now, key, proposal, asked, rank) {
             Ok(entry) => {
-                if rank == Rank::Alone && self.lone.len() < LONE_MAX {
+                if rank == Rank::Alone && entry.rank == Rank::Alone && self.lone.len() < LONE_MAX {
                     self.lone.insert(key.clone());
                 }
                 self.used(now, key, Told::ByClaim);
-                if let Some(shard) = entry.shard {
-                    for token in waiters {
-                        self.answer(token, Claimed::Stick { shard: shard.clone() });
-                    }
-                }
+                self.answer_all(waiters, entry.shard);
             }
-            Err(why) => {
-                for token in waiters {
-                    self.answer(token, Claimed::Unstored { why });
-                }
+            Err(refusal) => self.refuse_all(waiters, refusal),
+        }
+    }
+
+    /// Everybody who waits gets the shard; none says that the key was cleared.
+    fn answer_all(&mut self, waiters: Vec<ClaimToken>, shard: Option<ShardName>) {
+        for token in waiters {
+            let claimed = shard.clone().map_or(Claimed::Cleared, |shard| Claimed::Stick { shard });
+            self.answer(token, claimed);
+        }
+    }
+
+    fn refuse_all(&mut self, waiters: Vec<ClaimToken>, refusal: ClaimRefusal) {
+        for token in waiters {
+            match refusal {
+                ClaimRefusal::TableFull => self.unstored(token, Unstored::TableFull),
+                ClaimRefusal::NotReady | ClaimRefusal::Overload => self.unstored(token, Unstored::Overload),
+                ClaimRefusal::Held => self.answer(token, Claimed::Held),
+                ClaimRefusal::NoEntry => self.answer(token, Claimed::Cleared),
             }
         }
     }
@@ -212,12 +254,10 @@ impl Node {
                 let Some(pending) = self.take_pending_if(&answer.key, asked_this) else { return };
                 match refusal {
                     ClaimRefusal::NotReady | ClaimRefusal::Overload => {
-                        self.next_home(now, answer.key, pending)
+                        self.next_home(now, answer.key, pending);
                     }
-                    ClaimRefusal::TableFull => {
-                        for token in pending.waiters {
-                            self.unstored(token, Unstored::TableFull);
-                        }
+                    ClaimRefusal::TableFull | ClaimRefusal::Held | ClaimRefusal::NoEntry => {
+                        self.refuse_all(pending.waiters, refusal);
                     }
                 }
             }
@@ -229,13 +269,11 @@ impl Node {
         let Some(pending) = self.take_pending_if(key, |_| true) else { return };
         self.used(now, key, Told::ByClaim);
         match self.table.shard(key).cloned() {
-            Some(shard) => {
-                for token in pending.waiters {
-                    self.answer(token, Claimed::Stick { shard: shard.clone() });
-                }
+            None if pending.asked != Asked::Clear => {
+                // The entry ended between the home's answer and its arrival: the claim starts anew.
+                self.next_home(now, key.clone(), Pending { tried: None, ..pending });
             }
-            // The entry ended between the home's answer and its arrival: the claim starts anew.
-            None => self.next_home(now, key.clone(), Pending { tried: None, ..pending }),
+            shard => self.answer_all(pending.waiters, shard),
         }
     }
 
@@ -246,27 +284,27 @@ impl Node {
             return;
         };
         self.used(now, key, Told::ByClaim);
-        for token in pending.waiters {
-            self.answer(token, Claimed::Stick { shard: shard.clone() });
-        }
+        self.answer_all(pending.waiters, Some(shard));
     }
 
     /// The home asked did not answer, refused or was lost: the next one is asked once, then this node decides alone.
     pub(crate) fn next_home(&mut self, now: Now, key: StickKey, pending: Pending) {
         let Pending { waiters, proposal, asked, home, tried, .. } = pending;
         if let Some(shard) = self.table.shard(&key).filter(|shard| asked.settled_by(shard)).cloned() {
-            for token in waiters {
-                self.answer(token, Claimed::Stick { shard: shard.clone() });
-            }
+            self.answer_all(waiters, Some(shard));
         } else if tried.is_none() {
             self.ask(now, key, waiters, proposal, asked, Some(home));
         } else {
-            self.settle_here(now, &key, waiters, &proposal, &asked, Rank::Alone);
+            self.settle_here(now, &key, waiters, proposal.as_ref(), &asked, Rank::Alone);
         }
     }
 
     /// Claims whose home has used up its budget. A home that missed one is not asked again until its next heartbeat.
     pub(crate) fn expire_claims(&mut self, now: Now) {
+        #[cfg(feature = "test-hooks")]
+        if self.mutation == Some(crate::mutation::Mutation::ClaimWithoutFallback) {
+            return;
+        }
         while let Some(first) = self.claim_deadlines.first_entry() {
             if first.key().0 > now.mono {
                 break;
@@ -331,7 +369,7 @@ impl Node {
                 id,
                 key: key.clone(),
                 known,
-                proposal: shard,
+                proposal: Some(shard),
                 reason: Reason::Claim,
                 failed: None,
                 tried: None,
@@ -373,9 +411,9 @@ impl Node {
         self.outputs.push_back(Output::Answered { token, claimed });
     }
 
-    fn unstored(&mut self, token: ClaimToken, why: Unstored) {
+    pub(crate) fn unstored(&mut self, token: ClaimToken, why: Unstored) {
         match why {
-            Unstored::TableFull => {}
+            Unstored::TableFull | Unstored::NoHome | Unstored::Restarted => {}
             Unstored::Overload => self.stats.unstored_overload += 1,
         }
         self.answer(token, Claimed::Unstored { why });

@@ -13,7 +13,8 @@ pub struct Config {
     pub incarnation: u64,
     /// How long an entry lives after its last use (`expire` of HAProxy's stick-table). Default 5 min, as in the production configuration.
     pub ttl_ms: u64,
-    /// How many live entries the table takes. At the bound a new key is answered [`Unstored`](crate::Unstored), never at a held entry's cost.
+    /// How many live entries the table takes. At the bound the home of a new key ends early what nobody holds; when there is
+    /// nothing of the kind the new key is answered [`Unstored`](crate::Unstored).
     pub entries_max: usize,
     /// Period of heartbeats. Default 1 s: a home that missed a budget is asked again after its next heartbeat.
     pub heartbeat_ms: u64,
@@ -25,16 +26,20 @@ pub struct Config {
     pub claims_max: usize,
     /// Requests that may wait for one key's claim. Beyond it they are answered [`Unstored`](crate::Unstored).
     pub waiters_max: usize,
-    /// Own decisions kept for peers that reconnect. A peer further behind is taught the whole table.
+    /// Own decisions kept for peers that reconnect. With a peer further behind this node reconciles.
     pub log_max: usize,
-    /// Items in one update or resync chunk. Default 256: about 20 kB, well below the frame's limit.
+    /// Items in one update or gift. Default 256: about 20 kB, well below the frame's limit.
     pub batch_items: usize,
     /// Log positions sent and not yet acknowledged per peer. At the bound sending waits, and what changes meanwhile coalesces.
     pub window_items: u64,
-    /// Resync chunks sent and not yet acknowledged per peer.
-    pub resync_window: u64,
+    /// Gifts of a reconciliation sent and not yet acknowledged per peer.
+    pub gives_window: u64,
     /// Least time between two moves of one key. Default 30 s: a flapping shard costs one move.
     pub move_pause_ms: u64,
+    /// A node that did not run for longer than this starts anew: what it knows is of the past. Default 30 s.
+    pub pause_max_ms: u64,
+    /// How many peers are talked to. Beyond it, in the order of their names, they are taken for not listed.
+    pub peers_max: usize,
 }
 
 /// Why a configuration is refused.
@@ -73,8 +78,10 @@ impl Config {
             log_max: 262_144,
             batch_items: 256,
             window_items: 8_192,
-            resync_window: 16,
+            gives_window: 16,
             move_pause_ms: 30_000,
+            pause_max_ms: 30_000,
+            peers_max: 256,
         }
     }
 
@@ -83,7 +90,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for the first field out of its range.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let ranges: [(&'static str, u64, u64, u64, &'static str); 6] = [
+        let ranges: [(&'static str, u64, u64, u64, &'static str); 8] = [
             ("ttl_ms", self.ttl_ms, 1_000, 86_400_000, "1 s to 24 h"),
             ("entries_max", self.entries_max as u64, 1, 100_000_000, "1 to 100,000,000"),
             ("heartbeat_ms", self.heartbeat_ms, 100, 10_000, "100 ms to 10 s"),
@@ -96,6 +103,8 @@ impl Config {
             ),
             ("claim_budget_max_ms", self.claim_budget_max_ms, 10, 5_000, "10 ms to 5 s"),
             ("batch_items", self.batch_items as u64, 1, 1_024, "1 to 1,024"),
+            ("pause_max_ms", self.pause_max_ms, self.heartbeat_ms * 3, 86_400_000, "3 heartbeats to 24 h"),
+            ("peers_max", self.peers_max as u64, 1, 1_024, "1 to 1,024"),
         ];
         for (field, value, least, most, expected) in ranges {
             if value < least || value > most {
@@ -110,9 +119,14 @@ impl Config {
         self.ttl_ms / 8
     }
 
-    /// How long a tombstone is kept: longer than any lease, backstop and grace of the entry that it ended.
+    /// How long a tombstone is kept: as long as the entry that it ended can stand anywhere by lease and backstop.
     pub(crate) const fn tombstone_ms(&self) -> u64 {
         self.ttl_ms * 3
+    }
+
+    /// How long a report that a key is held is believed: holders report every half ttl, on timers of some grain.
+    pub(crate) const fn hold_told_ms(&self) -> u64 {
+        self.ttl_ms / 2 + self.ttl_ms / 8
     }
 
     /// How coarse the expiry and report timers are.

@@ -35,6 +35,8 @@ pub enum Reason {
     Arbitration,
     /// The conference ended.
     End,
+    /// It was ended early, because the table was full and nobody held it.
+    Full,
 }
 
 /// A decision: this key is on that shard, or (a tombstone) nowhere.

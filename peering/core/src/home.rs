@@ -1,12 +1,11 @@
 //! Homes: which node decides about a key, and how it decides.
 
 use crate::claim::Asked;
-use crate::entry::{Entry, Rank};
+use crate::entry::{Entry, Rank, Reason};
 use crate::hash::hash64;
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::message::{Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Message};
 use crate::node::{Node, PassedOn};
-use crate::output::Unstored;
 use crate::time::Now;
 use crate::update_log::LogKind;
 
@@ -24,7 +23,11 @@ pub fn first_by_rendezvous<'p>(
 impl Node {
     /// The key's home as this node sees it: among the ready nodes, itself if it is ready, without those that are suspect or `tried`.
     pub(crate) fn home_of(&self, key: &StickKey, tried: Option<&PeerId>) -> Option<PeerId> {
-        let me = self.ready.then_some(&self.config.me);
+        #[cfg(feature = "test-hooks")]
+        let unready = self.mutation == Some(crate::mutation::Mutation::UnreadyHomeAnswers);
+        #[cfg(not(feature = "test-hooks"))]
+        let unready = false;
+        let me = (self.decides || unready).then_some(&self.config.me);
         let peers = self.sessions.iter().filter(|(_, session)| session.may_be_home()).map(|(peer, _)| peer);
         first_by_rendezvous(key, peers.chain(me).filter(|peer| Some(*peer) != tried)).cloned()
     }
@@ -33,15 +36,17 @@ impl Node {
         self.home_of(key, None).as_ref() == Some(&self.config.me)
     }
 
-    /// Compare-and-set: answers the live entry when it stands against the wish, else records the proposal and announces it.
+    /// Compare-and-set: answers the live entry when it stands against the wish, else records the proposal and announces it. Without a
+    /// proposal the key is cleared.
     pub(crate) fn decide(
         &mut self,
         now: Now,
         key: &StickKey,
-        proposal: &ShardName,
+        proposal: Option<&ShardName>,
         asked: &Asked,
         rank: Rank,
-    ) -> Result<Entry, Unstored> {
+    ) -> Result<Entry, ClaimRefusal> {
+        let Some(proposal) = proposal else { return self.clear_as_home(now, key) };
         let current = self.table.get(key).map(|slot| slot.entry.clone());
         let generation = match &current {
             Some(entry) if !self.may_replace(now, key, entry, proposal, asked) => {
@@ -51,9 +56,9 @@ impl Node {
             Some(entry) => entry.generation.saturating_add(1).min(crate::GENERATION_MAX),
             None => 1,
         };
-        if current.as_ref().is_none_or(Entry::is_tombstone) && self.table.live() >= self.config.entries_max {
+        if current.as_ref().is_none_or(Entry::is_tombstone) && !self.has_room(now) {
             self.stats.unstored_full += 1;
-            return Err(Unstored::TableFull);
+            return Err(ClaimRefusal::TableFull);
         }
         let entry = Entry {
             shard: Some(proposal.clone()),
@@ -76,6 +81,19 @@ impl Node {
         Ok(self.table.get(key).map_or(entry, |slot| slot.entry.clone()))
     }
 
+    /// An operator's clear: ends what nobody holds.
+    fn clear_as_home(&mut self, now: Now, key: &StickKey) -> Result<Entry, ClaimRefusal> {
+        if self.table.shard(key).is_none() {
+            return Err(ClaimRefusal::NoEntry);
+        }
+        if self.held_somewhere(now, key) {
+            return Err(ClaimRefusal::Held);
+        }
+        self.end(now, key, Reason::Operator);
+        // At the bounds an end is a drop, and there is nothing to tell.
+        self.table.get(key).map(|slot| slot.entry.clone()).ok_or(ClaimRefusal::NoEntry)
+    }
+
     /// Whether the home sees a reason to decide anew.
     fn may_replace(
         &self,
@@ -87,7 +105,7 @@ impl Node {
     ) -> bool {
         let Some(shard) = &entry.shard else { return true };
         match asked {
-            Asked::Join => false,
+            Asked::Join | Asked::Clear => false,
             Asked::Down { failed } => {
                 let paused = self
                     .moved_at
@@ -128,18 +146,21 @@ impl Node {
         {
             return;
         }
-        let result = if self.ready {
-            let home = self.home_of(&claim.key, claim.tried.as_ref());
-            if let Some(home) = home.filter(|home| *home != self.config.me && home != from && claim.hops == 0)
-            {
-                self.pass_on(now, from, &home, claim);
-                return;
-            }
+        let home = self.home_of(&claim.key, claim.tried.as_ref());
+        let passed = if claim.tried.is_none() { self.passed_to(&claim.key) } else { None };
+        let elsewhere = passed.or(home).filter(|home| *home != self.config.me);
+        if self.ready
+            && let Some(home) = elsewhere
+            && self.passes_on(from, &home, &claim)
+        {
+            self.pass_on(now, from, &home, claim);
+            return;
+        }
+        let result = if self.may_answer() {
             let asked = Asked::from_claim(&claim);
-            match self.decide(now, &claim.key, &claim.proposal, &asked, Rank::Home) {
+            match self.decide(now, &claim.key, claim.proposal.as_ref(), &asked, Rank::Home) {
                 Ok(entry) => ClaimResult::Entry(entry, self.remaining_ms(now, &claim.key)),
-                Err(Unstored::TableFull) => ClaimResult::Refused(ClaimRefusal::TableFull),
-                Err(Unstored::Overload) => ClaimResult::Refused(ClaimRefusal::Overload),
+                Err(refusal) => ClaimResult::Refused(refusal),
             }
         } else {
             ClaimResult::Refused(ClaimRefusal::NotReady)
@@ -148,7 +169,31 @@ impl Node {
         self.send(from, Message::ClaimAnswer(answer));
     }
 
-    /// By this node's list another one is the home: the claim goes on once, never twice.
+    /// Where a claim for this key was passed on and is not answered yet: it is decided there, even if this node has become its home
+    /// meanwhile.
+    pub(crate) fn passed_to(&self, key: &StickKey) -> Option<PeerId> {
+        let passed = self.passed_on.values().find(|passed| passed.key == *key)?;
+        Some(passed.home.clone())
+    }
+
+    /// Only a node whose readiness everybody has heard of decides for others.
+    const fn may_answer(&self) -> bool {
+        #[cfg(feature = "test-hooks")]
+        if matches!(self.mutation, Some(crate::mutation::Mutation::UnreadyHomeAnswers)) {
+            return true;
+        }
+        self.decides
+    }
+
+    /// By this node's list another one is the home: the claim goes on once, never twice, and never back.
+    fn passes_on(&self, from: &PeerId, home: &PeerId, claim: &Claim) -> bool {
+        #[cfg(feature = "test-hooks")]
+        if self.mutation == Some(crate::mutation::Mutation::PassOnUnlimited) {
+            return true;
+        }
+        home != from && claim.hops == 0
+    }
+
     fn pass_on(&mut self, now: Now, from: &PeerId, home: &PeerId, claim: Claim) {
         if self.passed_on.len() >= self.config.claims_max {
             let result = ClaimResult::Refused(ClaimRefusal::Overload);
@@ -157,9 +202,21 @@ impl Node {
         }
         self.stats.claims_passed_on += 1;
         let id = self.next_claim_id();
-        let passed = PassedOn { at: now.mono, home: home.clone(), asker: from.clone(), id: claim.id };
+        let (key, asker) = (claim.key.clone(), from.clone());
+        let passed = PassedOn { at: now.mono, key, home: home.clone(), asker, id: claim.id };
         self.passed_on.insert(id, passed);
         self.send(home, Message::Claim(Claim { id, hops: claim.hops + 1, ..claim }));
+    }
+
+    /// Claims that were passed on to a home which is lost: their askers go on to the next one.
+    pub(crate) fn refuse_passed_to(&mut self, lost: &PeerId) {
+        let ids = self.passed_on.iter().filter(|(_, passed)| passed.home == *lost).map(|(id, _)| *id);
+        let ids: alloc::vec::Vec<u64> = ids.collect();
+        for id in ids {
+            let Some(PassedOn { asker, id, key, .. }) = self.passed_on.remove(&id) else { continue };
+            let result = ClaimResult::Refused(ClaimRefusal::NotReady);
+            self.send(&asker, Message::ClaimAnswer(ClaimAnswer { id, key, result }));
+        }
     }
 
     /// The answer to a claim that was passed on goes back to its asker.

@@ -101,6 +101,11 @@ text_id! {
 }
 
 impl StickKey {
+    /// Sorts before every key. No key that a request can name.
+    pub(crate) fn first() -> Self {
+        Self(Arc::from(""))
+    }
+
     /// Takes `text` as it is.
     ///
     /// # Errors

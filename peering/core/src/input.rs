@@ -37,6 +37,15 @@ pub enum Input {
         /// Why it is asked.
         reason: ClaimReason,
     },
+    /// An operator clears a key: answered like a claim. A held one stays.
+    Clear {
+        /// Comes back with the answer.
+        token: ClaimToken,
+        /// The conference.
+        key: StickKey,
+    },
+    /// An operator declares this node ready, whatever it waits for.
+    ReadyOverride,
     /// A request used an entry: it lives one ttl from now on.
     Touch {
         /// The conference.
@@ -61,7 +70,8 @@ pub enum Input {
         /// All of them.
         listed: Vec<PeerId>,
     },
-    /// An authenticated connection to a peer is up.
+    /// An authenticated connection to a peer is up. If there was one already, this one has taken its place: claims asked on the old
+    /// one are asked again.
     PeerConnected {
         /// The peer, by its certificate.
         peer: PeerId,

@@ -4,14 +4,15 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::claim::Asked;
+use crate::digest::{entry_digest, key_hash};
 use crate::entry::{Entry, Rank, Reason};
 use crate::home::first_by_rendezvous;
 use crate::id::{PeerId, ShardName, StickKey};
-use crate::message::{LeaseReport, Message};
+use crate::message::{Lease, LeaseReport, Message};
 use crate::node::Node;
 use crate::output::Output;
-use crate::table::Timers;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, Stamp};
+use crate::timers::Timers;
 use crate::update_log::LogKind;
 
 /// What this node itself knows of the use of keys: requests and open sessions here.
@@ -32,6 +33,8 @@ struct Use {
     told: Told,
     /// When the home last heard of the key.
     reported: Instant,
+    /// When it last heard that the key is held here; 0 for never.
+    held_reported: Instant,
     /// When to look at it again.
     next: Instant,
 }
@@ -58,6 +61,30 @@ impl Uses {
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         self.due.next()
     }
+
+    /// Keys with sessions here.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &StickKey> {
+        self.sessions.keys()
+    }
+
+    /// Forgets what was used; sessions stay.
+    pub(crate) fn forget_uses(&mut self) {
+        self.keys.clear();
+        self.due = Timers::default();
+    }
+}
+
+/// What a node may do about an entry that nobody renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndRole {
+    /// The first of all listed nodes, and most of them are connected: it hears every report, and ends the key for everyone.
+    First,
+    /// It stands in for the first one, and most nodes are connected: it hears the reports since then.
+    StandIn,
+    /// It is the home of what is left, a minority: those it cannot see may use the key, so it binds nobody.
+    Minority,
+    /// Another node is the home.
+    Bystander,
 }
 
 impl Node {
@@ -89,7 +116,7 @@ impl Node {
             Told::ByClaim => (now.mono, now.mono + self.config.ttl_ms / 2),
             Told::NotYet => (Instant(0), now.mono),
         };
-        self.uses.keys.insert(key.clone(), Use { lease, told, reported, next });
+        self.uses.keys.insert(key.clone(), Use { lease, told, reported, held_reported: Instant(0), next });
         self.uses.due.push(next, self.config.timer_grain_ms(), key.clone());
     }
 
@@ -102,6 +129,19 @@ impl Node {
             None => self.claim_for_sessions(now, &key),
         }
         self.used(now, &key, Told::NotYet);
+        self.report_hold(now, &key);
+    }
+
+    /// The home learns at once that a key is held, unless it knows: a full table must not end it early.
+    fn report_hold(&mut self, now: Now, key: &StickKey) {
+        let Some(known) = self.uses.keys.get_mut(key) else { return };
+        let heard = known.held_reported != Instant(0)
+            && now.mono.since_ms(known.held_reported) < self.config.ttl_ms / 2;
+        if !heard && known.next > now.mono {
+            known.told = Told::NotYet;
+            known.next = now.mono;
+            self.uses.due.push(now.mono, self.config.timer_grain_ms(), key.clone());
+        }
     }
 
     /// It was closed; the entry lives one ttl from now.
@@ -126,29 +166,36 @@ impl Node {
             self.uses.sessions_of(key).max_by_key(|(_, number)| *number).map(|(shard, _)| shard.clone());
         let free = self.pending.len() < self.config.claims_max && !self.pending.contains_key(key);
         if let Some(shard) = most.filter(|_| free) {
-            self.ask(now, key.clone(), Vec::new(), shard, Asked::Join, None);
+            self.ask(now, key.clone(), Vec::new(), Some(shard), Asked::Join, None);
         }
     }
 
-    /// The end of a key came in that this node holds, or used since: whoever ended it did not know. It is claimed as it was.
-    pub(crate) fn answer_end(&mut self, now: Now, key: &StickKey, old: Option<ShardName>) {
+    /// Whether somebody here holds the key or used it less than a ttl ago.
+    pub(crate) fn in_use(&self, now: Now, key: &StickKey) -> bool {
+        self.uses.holds(key) || self.uses.keys.get(key).is_some_and(|known| known.lease > now.mono)
+    }
+
+    /// The end of a key came in that this node holds, or used since: whoever ended it did not know. It is claimed as it was. An end that
+    /// was meant (an operator's, or a full table's) is only answered by who holds it.
+    pub(crate) fn answer_end(&mut self, now: Now, key: &StickKey, old: Option<ShardName>, reason: Reason) {
         if self.uses.holds(key) {
             self.stats.held_ends_answered += 1;
             self.claim_for_sessions(now, key);
-        } else if let Some(old) = old
-            && self.uses.keys.get(key).is_some_and(|known| known.lease > now.mono)
+        } else if reason == Reason::End
+            && let Some(old) = old
+            && self.in_use(now, key)
             && !self.pending.contains_key(key)
         {
             self.stats.held_ends_answered += 1;
-            self.ask(now, key.clone(), Vec::new(), old, Asked::Join, None);
+            self.ask(now, key.clone(), Vec::new(), Some(old), Asked::Join, None);
         }
     }
 
     /// Keys whose use is to be reported now: to their homes in batches, or into the own table.
     pub(crate) fn report_leases(&mut self, now: Now) {
-        let mut reports: BTreeMap<PeerId, Vec<(StickKey, u64)>> = BTreeMap::new();
+        let mut reports: BTreeMap<PeerId, Vec<Lease>> = BTreeMap::new();
         let mut claims = Vec::new();
-        for key in self.uses.due.due(now.mono) {
+        for (_, key) in self.uses.due.due(now.mono) {
             let held = self.uses.holds(&key);
             let gone = self.table.shard(&key).is_none();
             let Some(known) = self.uses.keys.get_mut(&key) else { continue };
@@ -176,11 +223,20 @@ impl Node {
             }
             known.told = Told::ByClaim;
             known.reported = now.mono;
+            if held {
+                known.held_reported = now.mono;
+            }
             match self.home_of(&key, None) {
                 Some(home) if home != self.config.me => {
-                    reports.entry(home).or_default().push((key, lease.since_ms(now.mono)));
+                    let remaining_ms = lease.since_ms(now.mono);
+                    reports.entry(home).or_default().push(Lease { key, remaining_ms, held });
                 }
-                Some(_) | None => self.renew(&key, lease),
+                Some(_) | None => {
+                    if held {
+                        self.note_held(now, &key);
+                    }
+                    self.renew(&key, lease);
+                }
             }
         }
         for key in claims {
@@ -197,7 +253,14 @@ impl Node {
 
     /// A peer reports what it used or holds. Who reports, and whether this node is the home by its own list, does not matter.
     pub(crate) fn on_lease_report(&mut self, now: Now, report: LeaseReport) {
-        for (key, remaining_ms) in report.leases {
+        #[cfg(feature = "test-hooks")]
+        if self.mutation == Some(crate::mutation::Mutation::LeaseIgnored) {
+            return;
+        }
+        for Lease { key, remaining_ms, held } in report.leases {
+            if held {
+                self.note_held(now, &key);
+            }
             self.renew(&key, now.mono + remaining_ms.min(self.config.ttl_ms));
         }
     }
@@ -211,72 +274,122 @@ impl Node {
         if slot.lease.since_ms(slot.announced) >= far_ms && !self.sessions.is_empty() {
             slot.announced = slot.lease;
             self.stats.renewals_sent += 1;
+            #[cfg(feature = "test-hooks")]
+            if self.mutation == Some(crate::mutation::Mutation::RefreshRewritesDecision) {
+                let generation = slot.entry.generation + 1;
+                let created = self.clock.stamp(self.now.wall);
+                let entry =
+                    Entry { generation, created, origin: self.config.me.clone(), ..slot.entry.clone() };
+                self.record(self.now, key, &entry);
+                return;
+            }
             self.announce(key, LogKind::Renewal);
         }
     }
 
-    /// Whether this node may end the key for everyone: as the first of all listed nodes, connected or not. One that stands in
-    /// for a home which is away knows too little of who uses the key; then the backstop of each node applies.
-    fn may_end(&self, key: &StickKey) -> bool {
-        let listed = self.sessions.iter().filter(|(_, session)| session.listed).map(|(peer, _)| peer);
-        self.ready && first_by_rendezvous(key, listed.chain([&self.config.me])) == Some(&self.config.me)
+    /// What this node may do about a key that nobody renews.
+    pub(crate) fn end_role(&self, key: &StickKey) -> EndRole {
+        if !self.decides {
+            return EndRole::Bystander;
+        }
+        let listed = self.sessions.iter().filter(|(_, session)| session.listed);
+        let (mut all, mut here) = (1, 1);
+        for (_, session) in listed.clone() {
+            all += 1;
+            here += usize::from(session.streaming());
+        }
+        let majority = 2 * here > all;
+        let first = first_by_rendezvous(key, listed.map(|(peer, _)| peer).chain([&self.config.me]));
+        if majority && first == Some(&self.config.me) {
+            EndRole::First
+        } else if !self.is_home_of(key) {
+            EndRole::Bystander
+        } else if majority {
+            EndRole::StandIn
+        } else {
+            EndRole::Minority
+        }
     }
 
     /// Looks at every entry whose timer ran out: held ones live on, the home ends what nobody renewed, others have a backstop.
     pub(crate) fn expire_entries(&mut self, now: Now) {
-        let grain_ms = self.config.timer_grain_ms();
+        let (ttl_ms, grain_ms) = (self.config.ttl_ms, self.config.timer_grain_ms());
         for key in self.table.due(now.mono) {
             let held = self.uses.holds(&key);
             let Some(slot) = self.table.get_mut(&key) else { continue };
             let tombstone = slot.entry.is_tombstone();
             if held && !tombstone {
-                slot.lease = slot.lease.max(now.mono + self.config.ttl_ms);
+                slot.lease = slot.lease.max(now.mono + ttl_ms);
             }
             let lease = slot.lease;
-            let may_end = !tombstone && self.may_end(&key);
-            let at = if tombstone {
-                lease
-            } else if may_end {
-                lease + self.config.end_grace_ms()
-            } else {
-                lease + self.config.ttl_ms
-            };
+            if tombstone {
+                if now.mono < lease {
+                    // The key may be created anew: its timer never waits longer than a home would.
+                    self.table.set_timer(lease.min(now.mono + ttl_ms / 2), grain_ms, key);
+                } else {
+                    self.table.remove(now, &key, Stamp::default());
+                }
+                continue;
+            }
+            if now.mono < lease {
+                self.table.set_timer(lease + self.config.end_grace_ms(), grain_ms, key);
+                continue;
+            }
+            let role = self.end_role(&key);
+            let at = lease
+                + match role {
+                    EndRole::First => self.config.end_grace_ms(),
+                    EndRole::StandIn | EndRole::Minority => ttl_ms,
+                    EndRole::Bystander => 2 * ttl_ms,
+                };
             if now.mono < at {
-                // Roles change, and a tombstone's key may be created anew: the timer never waits longer than a home would.
-                let soon = if tombstone { now.mono + self.config.ttl_ms / 2 } else { now.mono.max(lease) };
-                self.table.set_timer(at.min(soon + self.config.end_grace_ms()), grain_ms, key);
-            } else if may_end {
-                self.end(now, &key);
-            } else {
-                self.table.remove(&key);
-                if !tombstone {
-                    self.outputs.push_back(Output::Changed { key, shard: None });
+                // Roles change: it is looked at again soon.
+                self.table.set_timer(at.min(now.mono + self.config.end_grace_ms()), grain_ms, key);
+                continue;
+            }
+            match role {
+                EndRole::First | EndRole::StandIn => {
+                    self.end(now, &key, Reason::End);
+                    self.table.set_timer(now.mono + ttl_ms / 2, grain_ms, key);
+                }
+                EndRole::Minority => self.drop_for_all(now, &key),
+                EndRole::Bystander => {
+                    let at = self.clock.stamp(now.wall);
+                    self.forget(now, &key, at);
                 }
             }
         }
     }
 
-    /// The home ends a conference for everyone.
-    fn end(&mut self, now: Now, key: &StickKey) {
+    /// Forgets a key here and, without a decision, at every connected peer.
+    fn drop_for_all(&mut self, now: Now, key: &StickKey) {
         let Some(slot) = self.table.get(key) else { return };
+        let digest = entry_digest(key_hash(key), &slot.entry);
+        let at = self.clock.stamp(now.wall);
+        self.stats.dropped_minority += 1;
+        self.forget(now, key, at);
+        self.announce(key, LogKind::Dropped { digest, at });
+    }
+
+    /// The home ends a conference for everyone.
+    pub(crate) fn end(&mut self, now: Now, key: &StickKey, reason: Reason) {
+        let Some(slot) = self.table.get(key) else { return };
+        if slot.entry.generation >= crate::GENERATION_MAX
+            || self.table.tombstones() >= self.config.tombstones_max()
+        {
+            // No decision can stand above the highest generation, and no tombstone beyond the bound.
+            self.drop_for_all(now, key);
+            return;
+        }
         let entry = Entry {
             shard: None,
-            generation: slot.entry.generation.saturating_add(1).min(crate::GENERATION_MAX),
+            generation: slot.entry.generation + 1,
             rank: Rank::Home,
             created: self.clock.stamp(now.wall),
             origin: self.config.me.clone(),
-            reason: Reason::End,
+            reason,
         };
         self.stats.ended += 1;
         self.record(now, key, &entry);
-        if self.table.shard(key).is_some() {
-            // At the highest generation an end cannot win: the entry goes here, and by the backstop elsewhere.
-            self.table.remove(key);
-            self.outputs.push_back(Output::Changed { key: key.clone(), shard: None });
-            return;
-        }
-        // `merge` leaves an existing key's timer alone, and this key's has just run out.
-        let look_again = now.mono + self.config.ttl_ms / 2;
-        self.table.set_timer(look_again, self.config.timer_grain_ms(), key.clone());
     }
 }

@@ -20,34 +20,48 @@ extern crate std;
 
 mod claim;
 mod config;
+mod digest;
 mod entry;
+mod full;
+mod give;
 mod hash;
+mod hello;
 mod home;
 mod id;
 mod input;
 mod lease;
 mod message;
+#[cfg(feature = "test-hooks")]
+mod mutation;
 mod node;
 mod output;
-mod resync;
+mod recent;
+mod reconcile;
+mod restart;
 mod session;
 mod stats;
 mod table;
 mod time;
+mod timers;
 mod update_log;
+mod updates;
 
 pub use config::{Config, ConfigError};
+pub use digest::{AsOf, FAN_OUT, RangeId};
 pub use entry::{Entry, EntryError, GENERATION_MAX, Join, Rank, Reason, STAMP_AHEAD_MAX_MS, join};
 pub use hash::hash64;
 pub use home::first_by_rendezvous;
 pub use id::{IdError, KEY_LEN_MAX, KeyError, PeerId, ShardName, StickKey};
 pub use input::{ClaimReason, ClaimToken, Input};
 pub use message::{
-    Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Hello, Item, LeaseReport, Message, Resume, ResyncChunk,
-    Update,
+    Change, Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Compare, CompareContent, ComparePart, Compared,
+    ComparedContent, ComparedPart, Digest, Give, Heartbeat, Hello, Item, Lane, Lease, LeaseReport, Message,
+    Resume, Update, Welcome,
 };
+#[cfg(feature = "test-hooks")]
+pub use mutation::Mutation;
 pub use node::Node;
 pub use output::{Claimed, Output, Readiness, Unstored, Violation};
-pub use session::{LinkState, PeerView};
+pub use session::{Agreement, LinkState, PeerView};
 pub use stats::Stats;
 pub use time::{Instant, Now, Stamp, StampClock, TimeoutReason, Wall};

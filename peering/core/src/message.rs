@@ -2,20 +2,21 @@
 
 use alloc::vec::Vec;
 
+use crate::digest::{AsOf, FAN_OUT, RangeId};
 use crate::entry::{Entry, Reason};
 use crate::id::{PeerId, ShardName, StickKey};
+use crate::time::Stamp;
 
 /// A message between two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// First on every connection, both ways.
     Hello(Hello),
-    /// Once a period: I run, and this is whether I am ready.
-    Heartbeat {
-        /// Whether the sender is ready to be a home.
-        ready: bool,
-    },
-    /// Decisions and renewals of the sender.
+    /// The answer to a hello.
+    Welcome(Welcome),
+    /// Once a period: I run, this is whether I am ready, and what my table holds.
+    Heartbeat(Heartbeat),
+    /// Decisions, renewals and drops of the sender.
     Update(Update),
     /// Everything up to this number was applied.
     Ack {
@@ -33,45 +34,141 @@ pub enum Message {
     ClaimAnswer(ClaimAnswer),
     /// What the sender used or holds, told to the home.
     LeaseReport(LeaseReport),
-    /// A part of the whole table.
-    ResyncChunk(ResyncChunk),
-    /// Up to this chunk the table has arrived.
-    ResyncAck {
-        /// The chunk's number.
+    /// A reconciliation: what the asker's table holds in some ranges.
+    Compare(Compare),
+    /// The answer: what differs.
+    Compared(Compared),
+    /// Entries that the other one lacks.
+    Give(Give),
+    /// Up to this number the gifts were applied.
+    GiveAck {
+        /// The number of the last applied gift.
         number: u64,
+    },
+    /// The asker has found and exchanged every difference.
+    Reconciled {
+        /// The reconciliation.
+        id: u64,
     },
 }
 
 impl Message {
+    /// Every kind's name.
+    pub const KINDS: [&'static str; 14] = [
+        "hello",
+        "welcome",
+        "heartbeat",
+        "update",
+        "ack",
+        "correction",
+        "claim",
+        "claim-answer",
+        "lease-report",
+        "compare",
+        "compared",
+        "give",
+        "give-ack",
+        "reconciled",
+    ];
+
     /// The kind's name, for logs and counters.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
+        let index = match self {
+            Self::Hello(_) => 0,
+            Self::Welcome(_) => 1,
+            Self::Heartbeat(_) => 2,
+            Self::Update(_) => 3,
+            Self::Ack { .. } => 4,
+            Self::Correction { .. } => 5,
+            Self::Claim(_) => 6,
+            Self::ClaimAnswer(_) => 7,
+            Self::LeaseReport(_) => 8,
+            Self::Compare(_) => 9,
+            Self::Compared(_) => 10,
+            Self::Give(_) => 11,
+            Self::GiveAck { .. } => 12,
+            Self::Reconciled { .. } => 13,
+        };
+        Self::KINDS[index]
+    }
+
+    /// On which of the connection's ways it travels.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
         match self {
-            Self::Hello(_) => "hello",
-            Self::Heartbeat { .. } => "heartbeat",
-            Self::Update(_) => "update",
-            Self::Ack { .. } => "ack",
-            Self::Correction { .. } => "correction",
-            Self::Claim(_) => "claim",
-            Self::ClaimAnswer(_) => "claim-answer",
-            Self::LeaseReport(_) => "lease-report",
-            Self::ResyncChunk(_) => "resync-chunk",
-            Self::ResyncAck { .. } => "resync-ack",
+            Self::Hello(_)
+            | Self::Welcome(_)
+            | Self::Heartbeat(_)
+            | Self::Update(_)
+            | Self::Ack { .. }
+            | Self::Correction { .. }
+            | Self::LeaseReport(_) => Lane::Control,
+            Self::Claim(_) | Self::ClaimAnswer(_) => Lane::Claims,
+            Self::Compare(_)
+            | Self::Compared(_)
+            | Self::Give(_)
+            | Self::GiveAck { .. }
+            | Self::Reconciled { .. } => Lane::Bulk,
         }
     }
+}
+
+/// The ways of a connection. They do not wait for each other: live updates never queue behind a bulk transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// In order.
+    Control,
+    /// Small requests, in any order.
+    Claims,
+    /// In order.
+    Bulk,
 }
 
 /// Who speaks, and where the listener may continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// The numbered contract of the sender: rendezvous hash, key normalisation, join order. The lower one of both is used.
+    /// The newest numbered contract the sender speaks: rendezvous hash, range fold, key normalisation, join order, digest input.
     pub contract: u32,
+    /// The oldest one it speaks. The lowest that all connected peers speak is used.
+    pub contract_oldest: u32,
     /// The sender's start.
     pub incarnation: u64,
     /// Whether the sender is ready to be a home.
     pub ready: bool,
+    /// How many live entries its table takes.
+    pub capacity: u64,
     /// What the sender has already applied of the listener's updates.
     pub resume: Option<Resume>,
+}
+
+/// Where the sender's updates go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Welcome {
+    /// The listener's cursor holds: what it missed follows, and nothing else is missing.
+    pub resumed: bool,
+    /// Whether the sender is ready to be a home: it may have become so since its hello.
+    pub ready: bool,
+    /// The number after which the sender's updates continue.
+    pub continues_after: u64,
+}
+
+/// A sign of life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Whether the sender is ready to be a home.
+    pub ready: bool,
+    /// What its table held a moment ago.
+    pub digest: Digest,
+}
+
+/// What a table held at a moment: a digest for each sixteenth of the keys' hashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digest {
+    /// The moment.
+    pub as_of: AsOf,
+    /// The digests.
+    pub ranges: [u64; FAN_OUT],
 }
 
 /// A cursor: (sender incarnation, receiver incarnation, number); the receiver's own incarnation is in its hello.
@@ -92,15 +189,33 @@ pub struct Update {
     pub items: Vec<Item>,
 }
 
-/// One key in an update, correction or resync chunk.
+/// One key in an update, correction or gift.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// The conference.
     pub key: StickKey,
-    /// The decision; `None` for a mere renewal of its lease.
-    pub entry: Option<Entry>,
+    /// What is told of it.
+    pub change: Change,
     /// How long the entry still lives. A remaining time, never a moment: no clock of another node is trusted. Clamped by the receiver.
     pub remaining_ms: u64,
+    /// Some node holds it.
+    pub held: bool,
+}
+
+/// What is told of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A decision.
+    Entry(Entry),
+    /// A renewal of its lease.
+    Renewed,
+    /// A home that sees only a minority of the mesh forgets this very entry, without a decision: it would bind the others.
+    Dropped {
+        /// The entry's digest.
+        digest: u64,
+        /// When.
+        at: Stamp,
+    },
 }
 
 /// A question to the home of a key.
@@ -112,8 +227,8 @@ pub struct Claim {
     pub key: StickKey,
     /// The asker's own entry and its remaining time, merged by the home first.
     pub known: Option<(Entry, u64)>,
-    /// Where the asker would put it.
-    pub proposal: ShardName,
+    /// Where the asker would put it; `None` asks to clear it.
+    pub proposal: Option<ShardName>,
     /// Why.
     pub reason: Reason,
     /// With [`Reason::Down`]: the shard that failed.
@@ -153,24 +268,108 @@ pub enum ClaimRefusal {
     TableFull,
     /// Too many claims are being passed on.
     Overload,
+    /// It is held, and was to be cleared.
+    Held,
+    /// It was to be cleared, and there is none.
+    NoEntry,
 }
 
-/// Keys that the sender used or holds, with the time they live on from its point of view.
+/// Keys that the sender used or holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaseReport {
-    /// (key, remaining milliseconds).
-    pub leases: Vec<(StickKey, u64)>,
+    /// Them.
+    pub leases: Vec<Lease>,
 }
 
-/// A part of the sender's whole table, in key order.
+/// A key that the sender used or holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResyncChunk {
+pub struct Lease {
+    /// The conference.
+    pub key: StickKey,
+    /// The time it lives on from the sender's point of view.
+    pub remaining_ms: u64,
+    /// Sessions of it are open at the sender.
+    pub held: bool,
+}
+
+/// A question of a reconciliation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compare {
+    /// The reconciliation, unique for the asker.
+    pub id: u64,
     /// 1, 2, 3 …
     pub number: u64,
+    /// Of which moment it tells.
+    pub as_of: AsOf,
+    /// The asker has not learned the mesh's table since its start: it wants tombstones too.
+    pub learning: bool,
+    /// Ranges.
+    pub parts: Vec<ComparePart>,
+}
+
+/// One range of a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComparePart {
+    /// The range.
+    pub range: RangeId,
+    /// What the asker says of it.
+    pub content: CompareContent,
+}
+
+/// What an asker says of a range. Digests are cut to 32 bits as [`AsOf`] does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CompareContent {
+    /// The digests of its parts.
+    Parts([u32; FAN_OUT]),
+    /// The digests of all its entries.
+    All(Vec<u32>),
+    /// Entries that the asker lacks.
+    Want(Vec<u32>),
+}
+
+/// The answer to a [`Compare`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// The reconciliation.
+    pub id: u64,
+    /// The question.
+    pub number: u64,
+    /// Gifts for this question follow, up to one whose `through` is this number.
+    pub gives: bool,
+    /// The ranges that need more talk.
+    pub parts: Vec<ComparedPart>,
+}
+
+/// One range of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComparedPart {
+    /// The range that was asked about.
+    pub range: RangeId,
+    /// What the answerer says of it.
+    pub content: ComparedContent,
+}
+
+/// What an answerer says of a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ComparedContent {
+    /// Which of its parts differ (a bit for each), and for those where the answerer has few entries, the digests of all of them.
+    Parts {
+        /// The lowest bit is the first part.
+        differ: u16,
+        /// (part, digests).
+        few: Vec<(u8, Vec<u32>)>,
+    },
+    /// Of the asker's entries the answerer lacks these.
+    Want(Vec<u32>),
+}
+
+/// Entries that the other one lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Give {
+    /// 1, 2, 3 … on one connection.
+    pub number: u64,
+    /// Everything asked for up to this question has been given; 0 when the giver is the asker.
+    pub through: u64,
     /// The entries.
     pub items: Vec<Item>,
-    /// Whether this is the last one: from here on the listener is reconciled with the sender.
-    pub last: bool,
-    /// The sender's updates continue after this number: its cursor when the lesson began.
-    pub continues_after: u64,
 }

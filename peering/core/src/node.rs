@@ -9,13 +9,18 @@ use crate::entry::Entry;
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::input::Input;
 use crate::lease::{Told, Uses};
-use crate::message::Message;
+use crate::message::{Heartbeat, Message};
 use crate::output::{Output, Readiness, Violation};
 use crate::session::{LinkState, PeerView, Session};
 use crate::stats::Stats;
 use crate::table::{Merged, Table};
 use crate::time::{Instant, Now, StampClock, TimeoutReason};
 use crate::update_log::UpdateLog;
+
+/// How long after the longest round trip this node takes it that everybody has heard of its readiness.
+const HEARD_MARGIN_MS: u64 = 100;
+/// And at most: longer than any path around the world.
+const HEARD_MAX_MS: u64 = 1_000;
 
 /// One node's stick table and its talk with every peer.
 #[derive(Debug)]
@@ -36,20 +41,37 @@ pub struct Node {
     pub(crate) lone: BTreeSet<StickKey>,
     /// Moves that this node decided as home, for the pause between two moves.
     pub(crate) moved_at: BTreeMap<StickKey, Instant>,
+    /// Which start of this node it is; a pause of the node is a start too.
+    pub(crate) incarnation: u64,
+    pub(crate) reconciliation_ids: u64,
+    /// Since when no peer is heard.
+    pub(crate) alone_since: Option<Instant>,
+    /// Until then nothing ends early.
+    pub(crate) spared_until: Instant,
+    /// This node knows what the mesh knows, and has said so.
     pub(crate) ready: bool,
+    /// Every peer has heard that: it decides as a home, and takes traffic. Two nodes that differ about who is home would decide twice.
+    pub(crate) decides: bool,
+    decides_from: Instant,
     /// Discovery has told who the peers are; before that nothing is known of whom to wait for.
     peers_told: bool,
-    told_readiness: Option<Readiness>,
-    next_heartbeat: Instant,
-    now: Now,
+    pub(crate) told_readiness: Option<Readiness>,
+    pub(crate) next_heartbeat: Instant,
+    pub(crate) now: Now,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) stats: Stats,
+    #[cfg(feature = "test-hooks")]
+    pub(crate) mutation: Option<crate::mutation::Mutation>,
+    /// With a planted fault: acknowledged, and not applied yet.
+    #[cfg(feature = "test-hooks")]
+    pub(crate) unapplied: Option<(PeerId, Vec<crate::message::Item>)>,
 }
 
 /// A claim of a peer that this node passed on.
 #[derive(Debug)]
 pub(crate) struct PassedOn {
     pub(crate) at: Instant,
+    pub(crate) key: StickKey,
     pub(crate) home: PeerId,
     pub(crate) asker: PeerId,
     /// The asker's id of it.
@@ -65,7 +87,7 @@ impl Node {
         config.validate()?;
         Ok(Self {
             log: UpdateLog::new(config.log_max),
-            table: Table::default(),
+            table: Table::new(config.entries_max),
             uses: Uses::default(),
             sessions: BTreeMap::new(),
             clock: StampClock::default(),
@@ -75,22 +97,38 @@ impl Node {
             passed_on: BTreeMap::new(),
             lone: BTreeSet::new(),
             moved_at: BTreeMap::new(),
+            incarnation: config.incarnation,
+            reconciliation_ids: 0,
+            alone_since: None,
+            spared_until: now.mono,
             ready: false,
+            decides: false,
+            decides_from: now.mono,
             peers_told: false,
             told_readiness: None,
             next_heartbeat: now.mono + config.heartbeat_ms,
             now,
             outputs: VecDeque::new(),
             stats: Stats::default(),
+            #[cfg(feature = "test-hooks")]
+            mutation: None,
+            #[cfg(feature = "test-hooks")]
+            unapplied: None,
             config,
         })
     }
 
-    /// Takes one input that happened at `now`. Drain [`Node::poll_output`] afterwards; several inputs may come before that.
+    /// Takes one input that happened at `now`. Drain [`Node::poll_output`] afterwards; several inputs may come before that. A node that
+    /// was not called for longer than [`Config::pause_max_ms`] starts anew first.
     pub fn handle(&mut self, now: Now, input: Input) {
+        if self.was_paused(now) && !self.keeps_going() {
+            self.restart_in_place(now);
+        }
         self.now = now;
         match input {
             Input::Claim { token, key, proposal, reason } => self.claim(now, token, key, proposal, reason),
+            Input::Clear { token, key } => self.clear(now, token, key),
+            Input::ReadyOverride => self.become_ready(now),
             Input::Touch { key } => self.used(now, &key, Told::NotYet),
             Input::SessionOpened { key, shard } => self.session_opened(now, key, shard),
             Input::SessionClosed { key, shard } => self.session_closed(now, &key, &shard),
@@ -107,7 +145,18 @@ impl Node {
             Input::Timeout => {}
         }
         self.run_timers(now);
-        self.update_readiness();
+        self.update_readiness(now);
+    }
+
+    #[cfg(feature = "test-hooks")]
+    fn keeps_going(&self) -> bool {
+        self.mutation == Some(crate::mutation::Mutation::ZombieKeepsTable)
+    }
+
+    #[cfg(not(feature = "test-hooks"))]
+    #[expect(clippy::unused_self, reason = "a planted fault looks at it")]
+    const fn keeps_going(&self) -> bool {
+        false
     }
 
     /// The next thing to do, `None` when there is none.
@@ -126,7 +175,8 @@ impl Node {
         let report = self.uses.next_timer().map(|at| (at, TimeoutReason::LeaseReport));
         let expiry = self.table.next_timer().map(|at| (at, TimeoutReason::Expiry));
         let heartbeat = (self.next_heartbeat, TimeoutReason::Heartbeat);
-        [claim, report, expiry].into_iter().flatten().fold(heartbeat, Ord::min)
+        let ready = (self.ready && !self.decides).then_some((self.decides_from, TimeoutReason::Readiness));
+        [claim, report, expiry, ready].into_iter().flatten().fold(heartbeat, Ord::min)
     }
 
     /// The shard of a live entry.
@@ -141,7 +191,7 @@ impl Node {
         self.table.get(key).map(|slot| (&slot.entry, slot.lease.since_ms(self.now.mono)))
     }
 
-    /// Up to `most` entries after `after`, in key order, tombstones among them, each with its remaining milliseconds.
+    /// Up to `most` entries after `after`, in the order of the keys' hashes, tombstones among them, each with its remaining milliseconds.
     #[must_use]
     pub fn entries(&self, after: Option<&StickKey>, most: usize) -> Vec<(StickKey, Entry, u64)> {
         let (page, _) = self.table.page(after, most);
@@ -173,8 +223,17 @@ impl Node {
         let head = self.log.head();
         self.sessions.iter().map(move |(peer, session)| {
             let behind = if session.streaming() { head.saturating_sub(session.acked) } else { 0 };
-            let Session { link, ready, suspect, rtt_ms, .. } = session;
-            (peer, PeerView { link: *link, ready: *ready, suspect: *suspect, behind, rtt_ms: *rtt_ms })
+            let Session { link, ready, suspect, rtt_ms, capacity, talk, .. } = session;
+            let view = PeerView {
+                link: *link,
+                agreement: talk.agreement,
+                ready: *ready,
+                suspect: *suspect,
+                behind,
+                rtt_ms: *rtt_ms,
+                capacity: *capacity,
+            };
+            (peer, view)
         })
     }
 
@@ -197,10 +256,18 @@ impl Node {
         let before = self.table.shard(key).cloned();
         let merged = {
             let lease = lease.max(now.mono);
+            #[cfg(feature = "test-hooks")]
+            let lease = if entry.is_tombstone()
+                && self.mutation == Some(crate::mutation::Mutation::TombstoneDroppedEarly)
+            {
+                lease.min(now.mono + self.config.ttl_ms / 8)
+            } else {
+                lease
+            };
             // A tombstone's key may be created anew, and then has this timer.
             let first_look =
                 if entry.is_tombstone() { lease.min(now.mono + self.config.ttl_ms / 2) } else { lease };
-            self.table.merge(key, entry, lease, first_look, self.config.timer_grain_ms())
+            self.table.merge(now, key, entry, lease, first_look, self.config.timer_grain_ms())
         };
         let after = self.table.shard(key).cloned();
         if before != after {
@@ -216,24 +283,16 @@ impl Node {
 
     fn received(&mut self, now: Now, peer: &PeerId, message: Message) {
         let greeted = self.sessions.get(peer).is_some_and(Session::streaming);
+        let news = matches!(
+            message,
+            Message::Welcome(_) | Message::Heartbeat(_) | Message::Compare(_) | Message::Reconciled { .. }
+        );
         let outcome = match message {
-            Message::Hello(hello) => {
-                let outcome = self.on_hello(peer, hello);
-                if outcome.is_ok() {
-                    self.reclaim_lone(now, peer);
-                }
-                outcome
-            }
+            Message::Hello(hello) => self.on_hello(now, peer, hello),
             _ if !greeted => Err(Violation::NotGreeted),
-            Message::Heartbeat { ready } => {
-                if let Some(session) = self.sessions.get_mut(peer) {
-                    let answers_again = ready && (session.suspect || !session.ready);
-                    session.ready = ready;
-                    session.suspect = false;
-                    if answers_again {
-                        self.reclaim_lone(now, peer);
-                    }
-                }
+            Message::Welcome(welcome) => self.on_welcome(now, peer, welcome),
+            Message::Heartbeat(heartbeat) => {
+                self.on_heartbeat(now, peer, heartbeat);
                 Ok(())
             }
             Message::Update(update) => self.on_update(now, peer, update),
@@ -254,9 +313,21 @@ impl Node {
                 self.on_lease_report(now, report);
                 Ok(())
             }
-            Message::ResyncChunk(chunk) => self.on_resync_chunk(now, peer, chunk),
-            Message::ResyncAck { number } => self.on_resync_ack(peer, number),
+            Message::Compare(compare) => self.on_compare(now, peer, compare),
+            Message::Compared(compared) => {
+                self.on_compared(now, peer, compared);
+                Ok(())
+            }
+            Message::Give(give) => self.on_give(now, peer, give),
+            Message::GiveAck { number } => self.on_give_ack(now, peer, number),
+            Message::Reconciled { id } => {
+                self.on_reconciled(now, peer, id);
+                Ok(())
+            }
         };
+        if news {
+            self.start_wanted(now);
+        }
         if let Err(violation) = outcome {
             self.outputs.push_back(Output::Disconnect { peer: peer.clone(), violation });
         }
@@ -265,13 +336,19 @@ impl Node {
     fn peers_changed(&mut self, now: Now, listed: &[PeerId]) {
         self.peers_told = true;
         let me = self.config.me.clone();
-        for peer in listed.iter().filter(|peer| **peer != me) {
+        let mut others: Vec<PeerId> = listed.iter().filter(|peer| **peer != me).cloned().collect();
+        others.sort();
+        others.dedup();
+        let beyond = others.len().saturating_sub(self.config.peers_max);
+        self.stats.peers_beyond_max += beyond as u64;
+        others.truncate(self.config.peers_max);
+        for peer in &others {
             self.sessions.entry(peer.clone()).or_insert_with(Session::new).listed = true;
         }
         let gone: Vec<PeerId> = self
             .sessions
             .iter()
-            .filter(|(peer, session)| session.listed && !listed.contains(peer))
+            .filter(|(peer, session)| session.listed && others.binary_search(peer).is_err())
             .map(|(peer, _)| peer.clone())
             .collect();
         for peer in gone {
@@ -281,6 +358,7 @@ impl Node {
             self.peer_lost(now, &peer);
             self.outputs.push_back(Output::Disconnect { peer, violation: Violation::NotListed });
         }
+        self.spare_what_may_be_held(now);
     }
 
     fn dial_failed(&mut self, peer: &PeerId) {
@@ -304,7 +382,9 @@ impl Node {
             self.passed_on.retain(|_, passed| now.mono.since_ms(passed.at) < answered_by_ms);
             let table = &self.table;
             self.lone.retain(|key| table.shard(key).is_some());
-            self.heartbeat();
+            self.abandon_silent(now);
+            self.start_wanted(now);
+            self.heartbeat(now);
         }
     }
 
@@ -317,35 +397,65 @@ impl Node {
             .collect()
     }
 
-    fn heartbeat(&mut self) {
+    fn heartbeat(&mut self, now: Now) {
         let peers = self.streaming_peers();
+        if peers.is_empty() {
+            return;
+        }
+        let heartbeat = Heartbeat { ready: self.ready, digest: self.digest(now) };
         for peer in peers {
-            self.send(&peer, Message::Heartbeat { ready: self.ready });
+            self.send(&peer, Message::Heartbeat(heartbeat.clone()));
         }
     }
 
-    /// Ready: every listed peer has taught this node or was dialled in vain. Once ready a node stays so; peers that come later
-    /// find its decisions by the join.
-    fn update_readiness(&mut self) {
-        if self.ready || !self.peers_told {
+    /// Ready: this node has reconciled with every listed peer, or a first dial of it was in vain. Once ready a node stays so; peers that
+    /// come later find its decisions by the join.
+    pub(crate) fn update_readiness(&mut self, now: Now) {
+        if self.ready {
+            if !self.decides && now.mono >= self.decides_from {
+                self.begin_to_decide(now);
+            }
+            return;
+        }
+        if !self.peers_told {
             return;
         }
         let listed = || self.sessions.iter().filter(|(_, session)| session.listed);
         let waiting_for: Vec<PeerId> =
             listed().filter(|(_, session)| !session.settled()).map(|(peer, _)| peer.clone()).collect();
-        let readiness = if waiting_for.is_empty() {
-            let reconciled = listed().filter(|(_, session)| session.reconciled_once).count();
-            Readiness::Ready { reconciled, unreachable: listed().count() - reconciled }
-        } else {
-            Readiness::NotReady { waiting_for }
-        };
+        if waiting_for.is_empty() {
+            self.become_ready(now);
+            return;
+        }
+        let readiness = Readiness::NotReady { waiting_for };
         if self.told_readiness.as_ref() != Some(&readiness) {
-            self.ready = matches!(readiness, Readiness::Ready { .. });
             self.told_readiness = Some(readiness.clone());
             self.outputs.push_back(Output::Readiness(readiness));
-            if self.ready {
-                self.heartbeat();
-            }
         }
+    }
+
+    /// Says so to everybody, and begins to decide when they have heard it.
+    fn become_ready(&mut self, now: Now) {
+        if self.ready {
+            return;
+        }
+        self.ready = true;
+        self.heartbeat(now);
+        let farthest = self.sessions.values().filter(|session| session.streaming()).map(|s| s.rtt_ms).max();
+        let heard_ms = farthest.map_or(0, |rtt_ms| (rtt_ms + HEARD_MARGIN_MS).min(HEARD_MAX_MS));
+        self.decides_from = now.mono + heard_ms;
+        if heard_ms == 0 {
+            self.begin_to_decide(now);
+        }
+    }
+
+    fn begin_to_decide(&mut self, now: Now) {
+        self.decides = true;
+        let listed = || self.sessions.values().filter(|session| session.listed);
+        let reconciled = listed().filter(|session| session.reconciled_once).count();
+        let readiness = Readiness::Ready { reconciled, unreachable: listed().count() - reconciled };
+        self.told_readiness = Some(readiness.clone());
+        self.outputs.push_back(Output::Readiness(readiness));
+        self.compare_sessions(now);
     }
 }

@@ -14,6 +14,10 @@ pub enum Claimed {
         /// The shard.
         shard: ShardName,
     },
+    /// Cleared: the conference has no entry any more.
+    Cleared,
+    /// Not cleared: somebody holds it.
+    Held,
     /// No entry: route by the plain hash, store nothing.
     Unstored {
         /// Why.
@@ -28,9 +32,13 @@ pub enum Unstored {
     TableFull,
     /// Too many claims or waiters are under way.
     Overload,
+    /// No home answered, and this is nothing to be decided alone.
+    NoHome,
+    /// This node was paused for so long that its table was emptied; what it asked before is void.
+    Restarted,
 }
 
-/// How a peer broke the protocol.
+/// Why a connection to a peer must end: mostly how the peer broke the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Violation {
     /// A message other than the hello came first.
@@ -45,10 +53,12 @@ pub enum Violation {
     NumberWentBack,
     /// An entry with an absurd generation or stamp.
     AbsurdEntry,
-    /// It takes updates more slowly than this node decides: after the next hello it is taught the whole table.
+    /// It takes updates more slowly than this node decides: after the next hello both reconcile.
     FellBehind,
     /// Discovery no longer lists it.
     NotListed,
+    /// It did nothing wrong: this node was paused and starts anew.
+    Restarted,
 }
 
 /// Whether a node may be a home and be sent traffic.
@@ -56,7 +66,7 @@ pub enum Violation {
 pub enum Readiness {
     /// Every listed peer is reconciled or was tried in vain.
     Ready {
-        /// How many peers have taught this node.
+        /// With how many peers this node has reconciled.
         reconciled: usize,
         /// How many could not be reached.
         unreachable: usize,
@@ -92,6 +102,8 @@ pub enum Output {
         /// Its shard now, `None` when the conference has none.
         shard: Option<ShardName>,
     },
+    /// The table was emptied: so is the read view.
+    Emptied,
     /// A conference is on another shard than some session of this node: those on other shards are in the wrong place.
     Moved {
         /// The key.

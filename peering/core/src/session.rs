@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeSet, VecDeque};
 
 use crate::id::StickKey;
+use crate::reconcile::Talk;
 use crate::time::Instant;
 
 /// Where the connection to a peer stands.
@@ -14,10 +15,21 @@ pub enum LinkState {
     Down,
     /// Connected; its hello is awaited.
     Greeting,
-    /// It teaches this node its table.
+    /// Updates flow; what was missed before is being reconciled.
     Learning,
     /// What it knew has arrived; updates flow.
     Reconciled,
+}
+
+/// Whether two tables hold the same. Not the same question as whether their nodes are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreement {
+    /// No digest of the peer was compared yet on this connection.
+    Unknown,
+    /// The last digests were equal, or unequal once.
+    Agreed,
+    /// A range was unequal in two successive heartbeats.
+    Disagreed,
 }
 
 /// What an operator sees of a peer.
@@ -25,6 +37,8 @@ pub enum LinkState {
 pub struct PeerView {
     /// The connection.
     pub link: LinkState,
+    /// Whether it holds what this node holds.
+    pub agreement: Agreement,
     /// Whether it says that it is ready.
     pub ready: bool,
     /// It missed a claim's budget and has not been heard since.
@@ -33,9 +47,11 @@ pub struct PeerView {
     pub behind: u64,
     /// Smoothed round trip in milliseconds.
     pub rtt_ms: u64,
+    /// How many live entries its table takes, 0 before its first hello.
+    pub capacity: u64,
 }
 
-/// How many corrections may wait for one peer. Beyond it they are dropped: the peer is being taught the whole table anyway.
+/// How many corrections may wait for one peer. Beyond it they are dropped: digests will find what differs.
 pub(crate) const CORRECTIONS_MAX: usize = 65_536;
 
 /// The state of one peer; it outlives connections.
@@ -48,7 +64,9 @@ pub(crate) struct Session {
     pub(crate) ready: bool,
     pub(crate) suspect: bool,
     pub(crate) rtt_ms: u64,
-    /// It has taught this node all it had, in this node's lifetime and its current incarnation.
+    /// How many live entries its table takes.
+    pub(crate) capacity: u64,
+    /// This node has all it had, in this node's lifetime and its current incarnation.
     pub(crate) reconciled_once: bool,
     /// A full dial failed while there was no connection: it need not be waited for.
     pub(crate) dial_failed: bool,
@@ -59,24 +77,15 @@ pub(crate) struct Session {
     /// Own log positions: sent, and acknowledged.
     pub(crate) pushed: u64,
     pub(crate) acked: u64,
-    /// Teaching the whole table to it.
-    pub(crate) lesson: Option<Lesson>,
+    /// Where its updates continue on this connection, by its welcome.
+    pub(crate) continues_after: u64,
+    /// The reconciliation with it.
+    pub(crate) talk: Talk,
     pub(crate) corrections: VecDeque<StickKey>,
     /// Keys it decided for us as home, in the order of time: announced by us too if it is lost soon.
     pub(crate) decided_for_us: VecDeque<(Instant, StickKey)>,
     /// Keys that this node decided alone and has now claimed at this peer.
     pub(crate) reclaimed: BTreeSet<StickKey>,
-}
-
-/// A resync that this node teaches.
-#[derive(Debug, Default)]
-pub(crate) struct Lesson {
-    pub(crate) after: Option<StickKey>,
-    pub(crate) sent: u64,
-    pub(crate) acked: u64,
-    pub(crate) complete: bool,
-    /// Where the updates continue.
-    pub(crate) continues_after: u64,
 }
 
 impl Session {
@@ -88,13 +97,15 @@ impl Session {
             ready: false,
             suspect: false,
             rtt_ms: 0,
+            capacity: 0,
             reconciled_once: false,
             dial_failed: false,
             received: 0,
             last_update: 0,
             pushed: 0,
             acked: 0,
-            lesson: None,
+            continues_after: 0,
+            talk: Talk::new(),
             corrections: VecDeque::new(),
             decided_for_us: VecDeque::new(),
             reclaimed: BTreeSet::new(),
@@ -104,6 +115,11 @@ impl Session {
     /// Whether updates may be sent to it.
     pub(crate) const fn streaming(&self) -> bool {
         matches!(self.link, LinkState::Learning | LinkState::Reconciled)
+    }
+
+    /// Whether there is a connection, greeted or not.
+    pub(crate) const fn connected(&self) -> bool {
+        matches!(self.link, LinkState::Greeting | LinkState::Learning | LinkState::Reconciled)
     }
 
     /// Whether it may be asked as a home.
@@ -121,7 +137,7 @@ impl Session {
         self.link = LinkState::Down;
         self.ready = false;
         self.last_update = 0;
-        self.lesson = None;
+        self.talk.lost();
         self.reclaimed.clear();
     }
 }

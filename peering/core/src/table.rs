@@ -1,12 +1,21 @@
-//! The ordered map of entries with what this node knows of their leases, counts per shard, and the timers that look at them.
+//! The map of entries in the order of their keys' hashes, with what this node knows of their leases, counts per shard, digests,
+//! and the timers that look at them.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::Bound;
 
-use crate::entry::{Entry, Join, join};
-use crate::id::{ShardName, StickKey};
-use crate::time::Instant;
+use crate::digest::{AsOf, Cell, FAN_OUT, Fold, RangeId, entry_digest, key_hash};
+#[cfg(not(feature = "test-hooks"))]
+use crate::entry::join;
+use crate::entry::{Entry, Join};
+use crate::id::{PeerId, ShardName, StickKey};
+use crate::recent::{Recent, Since, State};
+use crate::time::{Instant, Now, Stamp};
+use crate::timers::Timers;
+
+/// How many origins' names are shared between entries; there are as many as nodes.
+const ORIGINS_MAX: usize = 1_024;
 
 /// One key's place in the table.
 #[derive(Debug, Clone)]
@@ -16,6 +25,10 @@ pub(crate) struct Slot {
     pub(crate) lease: Instant,
     /// The end of the lease as this node last told it to all, as the key's home.
     pub(crate) announced: Instant,
+    /// Until when some node is known to hold the key.
+    pub(crate) held_until: Instant,
+    /// The step of the timer that counts.
+    pub(crate) look: Instant,
     /// The log number of this node's newest decision about the key, 0 when another node decided.
     pub(crate) logged: u64,
 }
@@ -33,27 +46,59 @@ pub(crate) enum Merged {
     Kept,
 }
 
+/// A key where it stands in the table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) hash: u64,
+    pub(crate) key: StickKey,
+}
+
+impl Place {
+    fn of(key: &StickKey) -> Self {
+        Self { hash: key_hash(key), key: key.clone() }
+    }
+}
+
 /// The stick table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Table {
-    slots: BTreeMap<StickKey, Slot>,
+    slots: BTreeMap<Place, Slot>,
     live: usize,
     per_shard: BTreeMap<ShardName, u64>,
+    origins: BTreeSet<PeerId>,
+    fold: Fold,
+    recent: Recent,
     timers: Timers,
+    #[cfg(feature = "test-hooks")]
+    pub(crate) mutation: Option<crate::mutation::Mutation>,
 }
 
 impl Table {
+    pub(crate) fn new(entries_max: usize) -> Self {
+        Self {
+            slots: BTreeMap::new(),
+            live: 0,
+            per_shard: BTreeMap::new(),
+            origins: BTreeSet::new(),
+            fold: Fold::new(entries_max),
+            recent: Recent::default(),
+            timers: Timers::default(),
+            #[cfg(feature = "test-hooks")]
+            mutation: None,
+        }
+    }
+
     pub(crate) fn get(&self, key: &StickKey) -> Option<&Slot> {
-        self.slots.get(key)
+        self.slots.get(&Place::of(key))
     }
 
     pub(crate) fn get_mut(&mut self, key: &StickKey) -> Option<&mut Slot> {
-        self.slots.get_mut(key)
+        self.slots.get_mut(&Place::of(key))
     }
 
     /// The shard of a live entry.
     pub(crate) fn shard(&self, key: &StickKey) -> Option<&ShardName> {
-        self.slots.get(key)?.entry.shard.as_ref()
+        self.get(key)?.entry.shard.as_ref()
     }
 
     /// Live entries; tombstones are not counted.
@@ -61,9 +106,9 @@ impl Table {
         self.live
     }
 
-    /// Live entries and tombstones.
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+    /// Entries that say nowhere.
+    pub(crate) fn tombstones(&self) -> usize {
+        self.slots.len() - self.live
     }
 
     /// Live entries per shard, in the order of their names.
@@ -71,25 +116,36 @@ impl Table {
         &self.per_shard
     }
 
-    /// Merges a decision whose lease ends at `lease`; a key that is new here is looked at at `first_look`. The lease itself joins by maximum when the decision is the same, and is
-    /// replaced with the decision otherwise.
+    /// Merges a decision whose lease ends at `lease`; a key that is new here is looked at at `first_look`. The lease itself joins by
+    /// maximum when the decision is the same, and is replaced with the decision otherwise.
     pub(crate) fn merge(
         &mut self,
+        now: Now,
         key: &StickKey,
         entry: &Entry,
         lease: Instant,
         first_look: Instant,
         grain_ms: u64,
     ) -> Merged {
-        let Some(slot) = self.slots.get_mut(key) else {
-            let slot = Slot { entry: entry.clone(), lease, announced: lease, logged: 0 };
-            count(&mut self.live, &mut self.per_shard, None, entry.shard.as_ref());
-            self.slots.insert(key.clone(), slot);
-            self.timers.push(first_look, grain_ms, key.clone());
+        let place = Place::of(key);
+        let after = state(place.hash, entry);
+        let entry = self.shared(entry);
+        #[cfg(feature = "test-hooks")]
+        let mutation = self.mutation;
+        let Some(slot) = self.slots.get_mut(&place) else {
+            self.changed(now, place.hash, State::default(), after, None, entry.shard.as_ref());
+            let look = self.timers.push(first_look, grain_ms, key.clone());
+            let held_until = Instant::default();
+            self.slots.insert(place, Slot { entry, lease, announced: lease, held_until, look, logged: 0 });
             return Merged::Inserted;
         };
+        let before = state(place.hash, &slot.entry);
         let old = slot.entry.shard.clone();
-        match join(&mut slot.entry, entry) {
+        #[cfg(feature = "test-hooks")]
+        let joined = crate::mutation::join_with(mutation, &mut slot.entry, &entry);
+        #[cfg(not(feature = "test-hooks"))]
+        let joined = join(&mut slot.entry, &entry);
+        match joined {
             Join::Same => {
                 slot.lease = slot.lease.max(lease);
                 Merged::Same
@@ -99,24 +155,85 @@ impl Table {
                 slot.lease = lease;
                 slot.announced = lease;
                 slot.logged = 0;
-                count(&mut self.live, &mut self.per_shard, old.as_ref(), entry.shard.as_ref());
+                self.changed(now, place.hash, before, after, old.as_ref(), entry.shard.as_ref());
                 Merged::Replaced { old }
             }
         }
     }
 
-    pub(crate) fn remove(&mut self, key: &StickKey) -> Option<Slot> {
-        let slot = self.slots.remove(key)?;
-        count(&mut self.live, &mut self.per_shard, slot.entry.shard.as_ref(), None);
+    /// Takes a key out; `at` is the moment that counts for digests.
+    pub(crate) fn remove(&mut self, now: Now, key: &StickKey, at: Stamp) -> Option<Slot> {
+        let place = Place::of(key);
+        let slot = self.slots.remove(&place)?;
+        if let Some(shard) = &slot.entry.shard {
+            let before = state(place.hash, &slot.entry);
+            self.changed(now, place.hash, before, State { created: at, digest: 0 }, Some(shard), None);
+        }
         Some(slot)
     }
 
-    /// Up to `most` keys after `after` in key order, and whether more follow.
+    /// Up to `most` keys after `after` in the order of their hashes, and whether more follow.
     pub(crate) fn page(&self, after: Option<&StickKey>, most: usize) -> (Vec<(StickKey, &Slot)>, bool) {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.slots.range::<StickKey, _>((from, Bound::Unbounded));
-        let page: Vec<_> = rest.by_ref().take(most).map(|(key, slot)| (key.clone(), slot)).collect();
+        let after = after.map(Place::of);
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.slots.range::<Place, _>((from, Bound::Unbounded));
+        let page: Vec<_> = rest.by_ref().take(most).map(|(place, slot)| (place.key.clone(), slot)).collect();
         (page, rest.next().is_some())
+    }
+
+    /// The slots of a range after `after`.
+    pub(crate) fn within<'t>(
+        &'t self,
+        range: RangeId,
+        after: Option<&Place>,
+    ) -> impl Iterator<Item = (&'t Place, &'t Slot)> + use<'t> {
+        let (first, last) = range.bounds();
+        let from = match after {
+            Some(after) => Bound::Excluded(after.clone()),
+            None => Bound::Included(Place { hash: first, key: StickKey::first() }),
+        };
+        self.slots.range((from, Bound::Unbounded)).take_while(move |(place, _)| place.hash <= last)
+    }
+
+    /// The digests of the first level as of a moment.
+    pub(crate) fn ranges(&self, as_of: AsOf) -> [u64; FAN_OUT] {
+        let mut ranges = self.fold.ranges();
+        self.recent.take_back(&mut ranges, as_of);
+        ranges.map(|cell| cell.sum)
+    }
+
+    /// What has changed since a moment; [`Table::cell`] and [`Table::digests`] take it back.
+    pub(crate) fn since(&self, as_of: AsOf) -> Since {
+        self.recent.since(as_of)
+    }
+
+    /// What a range held at that moment.
+    pub(crate) fn cell(&self, range: RangeId, since: &Since) -> Cell {
+        let now = self.fold.cell(range).unwrap_or_else(|| {
+            let mut cell = Cell::default();
+            for (place, slot) in self.within(range, None).filter(|(_, slot)| !slot.entry.is_tombstone()) {
+                cell.add(entry_digest(place.hash, &slot.entry));
+            }
+            cell
+        });
+        now.plus(since.correction(range))
+    }
+
+    /// The digests of the entries that a range held at that moment.
+    pub(crate) fn digests(&self, range: RangeId, since: &Since) -> Vec<u64> {
+        let mut digests: Vec<u64> =
+            self.within(range, None).filter_map(|(place, slot)| digest_then(place, slot, since)).collect();
+        digests.extend(
+            since
+                .gone(range)
+                .filter(|(hash, _)| {
+                    // A key that stands there, changed or not, was listed above.
+                    let from = Place { hash: *hash, key: StickKey::first() };
+                    self.slots.range(from..).next().is_none_or(|(place, _)| place.hash != *hash)
+                })
+                .map(|(_, digest)| digest),
+        );
+        digests
     }
 
     pub(crate) fn next_timer(&self) -> Option<Instant> {
@@ -125,11 +242,72 @@ impl Table {
 
     /// Keys whose timer has run out; each must be looked at and either removed or given a timer again.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<StickKey> {
-        self.timers.due(now)
+        let due = self.timers.due(now).into_iter();
+        // A key that went and came has a timer of its former life.
+        let counts = |(step, key): &(Instant, StickKey)| self.get(key).is_some_and(|slot| slot.look == *step);
+        due.filter(counts).map(|(_, key)| key).collect()
     }
 
     pub(crate) fn set_timer(&mut self, at: Instant, grain_ms: u64, key: StickKey) {
-        self.timers.push(at, grain_ms, key);
+        let step = self.timers.push(at, grain_ms, key.clone());
+        if let Some(slot) = self.get_mut(&key) {
+            slot.look = step;
+        }
+    }
+
+    pub(crate) const fn timers_mut(&mut self) -> &mut Timers {
+        &mut self.timers
+    }
+
+    fn changed(
+        &mut self,
+        now: Now,
+        hash: u64,
+        before: State,
+        after: State,
+        old: Option<&ShardName>,
+        new: Option<&ShardName>,
+    ) {
+        if old.is_some() {
+            self.fold.remove(hash, before.digest);
+        }
+        if new.is_some() {
+            self.fold.add(hash, after.digest);
+        }
+        if old.is_some() || new.is_some() {
+            self.recent.note(now, hash, before, after);
+        }
+        count(&mut self.live, &mut self.per_shard, old, new);
+    }
+
+    /// The same entry, with names that entries of this table share: a million entries need not have a million copies.
+    fn shared(&mut self, entry: &Entry) -> Entry {
+        let shard = entry.shard.as_ref().map(|shard| {
+            self.per_shard.get_key_value(shard).map_or_else(|| shard.clone(), |(known, _)| known.clone())
+        });
+        let origin = match self.origins.get(&entry.origin) {
+            Some(known) => known.clone(),
+            None => {
+                if self.origins.len() < ORIGINS_MAX {
+                    self.origins.insert(entry.origin.clone());
+                }
+                entry.origin.clone()
+            }
+        };
+        Entry { shard, origin, ..entry.clone() }
+    }
+}
+
+fn state(hash: u64, entry: &Entry) -> State {
+    State { created: entry.created, digest: entry_digest(hash, entry) }
+}
+
+/// The digest that a key had at a moment, `None` when it counted nothing.
+pub(crate) fn digest_then(place: &Place, slot: &Slot, since: &Since) -> Option<u64> {
+    if since.as_of.counts(slot.entry.created) {
+        (!slot.entry.is_tombstone()).then(|| entry_digest(place.hash, &slot.entry))
+    } else {
+        since.before(place.hash)
     }
 }
 
@@ -157,81 +335,5 @@ fn count(
     }
 }
 
-/// Keys by the time at which to look at them again, in coarse steps; a key stands in one step only.
-#[derive(Debug, Default)]
-pub(crate) struct Timers {
-    steps: BTreeMap<Instant, Vec<StickKey>>,
-}
-
-impl Timers {
-    pub(crate) fn push(&mut self, at: Instant, grain_ms: u64, key: StickKey) {
-        let step = Instant(at.0.div_ceil(grain_ms).saturating_mul(grain_ms));
-        self.steps.entry(step).or_default().push(key);
-    }
-
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.steps.first_key_value().map(|(at, _)| *at)
-    }
-
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<StickKey> {
-        let mut due = Vec::new();
-        while let Some(first) = self.steps.first_entry() {
-            if *first.key() > now {
-                break;
-            }
-            due.append(&mut first.remove());
-        }
-        due
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entry::{Rank, Reason};
-    use crate::id::PeerId;
-    use crate::time::Stamp;
-
-    fn entry(shard: Option<&str>, generation: u32) -> Entry {
-        Entry {
-            shard: shard.map(|name| ShardName::parse(name).unwrap()),
-            generation,
-            rank: Rank::Home,
-            created: Stamp(1),
-            origin: PeerId::parse("a").unwrap(),
-            reason: Reason::Claim,
-        }
-    }
-
-    #[test]
-    fn conferences_are_counted_per_shard_through_every_change() {
-        let mut table = Table::default();
-        let key = StickKey::parse("room").unwrap();
-        let s1 = ShardName::parse("s1").unwrap();
-        assert_eq!(
-            table.merge(&key, &entry(Some("s1"), 1), Instant(100), Instant(100), 10),
-            Merged::Inserted
-        );
-        assert_eq!((table.live(), table.per_shard().get(&s1)), (1, Some(&1)));
-        let moved = table.merge(&key, &entry(Some("s2"), 2), Instant(100), Instant(100), 10);
-        assert_eq!(moved, Merged::Replaced { old: Some(s1.clone()) });
-        assert_eq!(table.merge(&key, &entry(Some("s1"), 1), Instant(100), Instant(100), 10), Merged::Kept);
-        assert_eq!((table.live(), table.per_shard().get(&s1)), (1, None));
-        table.merge(&key, &entry(None, 3), Instant(100), Instant(100), 10);
-        assert_eq!((table.live(), table.len(), table.per_shard().len()), (0, 1, 0));
-        table.remove(&key);
-        assert_eq!((table.live(), table.len()), (0, 0));
-    }
-
-    #[test]
-    fn timers_come_in_order_and_once() {
-        let mut timers = Timers::default();
-        let key = |name| StickKey::parse(name).unwrap();
-        timers.push(Instant(25), 10, key("b"));
-        timers.push(Instant(5), 10, key("a"));
-        assert_eq!(timers.next(), Some(Instant(10)));
-        assert!(timers.due(Instant(9)).is_empty());
-        assert_eq!(timers.due(Instant(30)), [key("a"), key("b")]);
-        assert_eq!(timers.next(), None);
-    }
-}
+mod tests;

@@ -26,11 +26,13 @@ impl Add<u64> for Instant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Wall(pub u64);
 
-/// When an input happened, on both clocks.
+/// When an input happened, on every clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
     /// The monotonic clock: leases, budgets, timers.
     pub mono: Instant,
+    /// The monotonic clock that goes on while the machine sleeps: only to notice that it slept.
+    pub boot: Instant,
     /// The wall clock: stamps.
     pub wall: Wall,
 }
@@ -97,6 +99,8 @@ pub enum TimeoutReason {
     Expiry,
     /// Heartbeats are due.
     Heartbeat,
+    /// Every peer has heard that this node is ready: it begins to decide.
+    Readiness,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use alloc::collections::VecDeque;
 
 use crate::id::StickKey;
+use crate::time::Stamp;
 
 /// What happened to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,9 +12,16 @@ pub(crate) enum LogKind {
     Decision,
     /// Its lease was renewed.
     Renewal,
+    /// It was forgotten without a decision.
+    Dropped {
+        /// The forgotten entry's digest.
+        digest: u64,
+        /// When.
+        at: Stamp,
+    },
 }
 
-/// Numbered from 1 on; holds the newest `max`. Whoever stands before its tail is taught the whole table.
+/// Numbered from 1 on; holds the newest `max`. Whoever stands before its tail must reconcile.
 #[derive(Debug)]
 pub(crate) struct UpdateLog {
     items: VecDeque<(StickKey, LogKind)>,
@@ -37,7 +45,7 @@ impl UpdateLog {
         self.head
     }
 
-    /// Something happened that nobody listens to: whoever comes later is taught the whole table.
+    /// Something happened that nobody listens to: whoever comes later must reconcile.
     pub(crate) fn skip(&mut self) {
         self.items.clear();
         self.head += 1;

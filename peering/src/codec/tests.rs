@@ -2,6 +2,11 @@
 
 use prost::Message as _;
 
+use shardgate_peering_core::{
+    Change, Compare, CompareContent, ComparePart, Compared, ComparedContent, ComparedPart, Item, Lease,
+    RangeId,
+};
+
 use super::*;
 
 fn entry(shard: Option<&str>) -> Entry {
@@ -16,48 +21,139 @@ fn entry(shard: Option<&str>) -> Entry {
 }
 
 fn item(name: &str, shard: Option<&str>) -> Item {
-    Item { key: StickKey::parse(name).unwrap(), entry: Some(entry(shard)), remaining_ms: 1_234 }
+    let change = Change::Entry(entry(shard));
+    Item { key: StickKey::parse(name).unwrap(), change, remaining_ms: 1_200, held: false }
 }
 
 fn every_message() -> Vec<Message> {
     let key = || StickKey::parse("tenant/room").unwrap();
-    let renewal = Item { key: key(), entry: None, remaining_ms: 9 };
+    let told = |change, held| Item { key: key(), change, remaining_ms: 900, held };
+    let dropped = || Change::Dropped { digest: 7, at: Stamp(99) };
+    let fresh = |name, created| {
+        let change = Change::Entry(Entry {
+            shard: Some(ShardName::parse("s1").unwrap()),
+            generation: 1,
+            rank: Rank::Home,
+            created: Stamp(created),
+            origin: PeerId::parse("a").unwrap(),
+            reason: Reason::Claim,
+        });
+        Item { key: StickKey::parse(name).unwrap(), change, remaining_ms: 300_000, held: false }
+    };
     let claim = Claim {
         id: 5,
         key: key(),
         known: Some((entry(Some("s1")), 10)),
-        proposal: ShardName::parse("s2").unwrap(),
+        proposal: Some(ShardName::parse("s2").unwrap()),
         reason: Reason::Down,
         failed: Some(ShardName::parse("s1").unwrap()),
         tried: Some(PeerId::parse("b").unwrap()),
         hops: 1,
     };
     let answer = |result| Message::ClaimAnswer(ClaimAnswer { id: 5, key: key(), result });
+    let hello = Hello {
+        contract: 2,
+        contract_oldest: 1,
+        incarnation: 2,
+        ready: true,
+        capacity: 1_000_000,
+        resume: Some(Resume { incarnation: 3, through: 4 }),
+    };
+    let range = RangeId::ROOT.child(3).child(15);
+    let lease = |name, remaining_ms, held| Lease { key: StickKey::parse(name).unwrap(), remaining_ms, held };
     vec![
-        Message::Hello(Hello {
-            contract: 1,
-            incarnation: 2,
+        Message::Hello(hello.clone()),
+        Message::Hello(Hello { ready: false, resume: None, ..hello }),
+        Message::Welcome(Welcome { resumed: true, ready: true, continues_after: 9 }),
+        Message::Heartbeat(Heartbeat {
             ready: true,
-            resume: Some(Resume { incarnation: 3, through: 4 }),
+            digest: Digest { as_of: AsOf(Stamp(5)), ranges: std::array::from_fn(|n| n as u64) },
         }),
-        Message::Hello(Hello { contract: 1, incarnation: 2, ready: false, resume: None }),
-        Message::Heartbeat { ready: true },
-        Message::Update(Update { through: 9, items: vec![item("a", Some("s1")), item("b", None), renewal] }),
+        Message::Update(Update {
+            through: 9,
+            items: vec![
+                item("a", Some("s1")),
+                told(dropped(), false),
+                item("b", None),
+                told(Change::Renewed, true),
+                item("c", Some("s2")),
+            ],
+        }),
+        Message::Update(Update {
+            through: 9,
+            items: vec![fresh("a", 1 << 60), fresh("b", (1 << 60) + 1), fresh("c", 5)],
+        }),
+        Message::Update(Update { through: 9, items: Vec::new() }),
         Message::Ack { through: 9 },
         Message::Correction { items: vec![item("a", Some("s1"))] },
         Message::Claim(claim.clone()),
-        Message::Claim(Claim { known: None, failed: None, tried: None, reason: Reason::Claim, ..claim }),
+        Message::Claim(Claim {
+            known: None,
+            failed: None,
+            tried: None,
+            reason: Reason::Claim,
+            ..claim.clone()
+        }),
+        Message::Claim(Claim { proposal: None, reason: Reason::Operator, ..claim }),
         answer(ClaimResult::Entry(entry(Some("s1")), 300_000)),
         answer(ClaimResult::Refused(ClaimRefusal::NotReady)),
-        Message::LeaseReport(LeaseReport { leases: vec![(key(), 5)] }),
-        Message::ResyncChunk(ResyncChunk {
-            number: 1,
-            items: vec![item("a", None)],
-            last: true,
-            continues_after: 8,
+        answer(ClaimResult::Refused(ClaimRefusal::Held)),
+        Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, false)] }),
+        Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, false), lease("b", 500, true)] }),
+        Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, true), lease("b", 600, true)] }),
+        Message::Compare(Compare {
+            id: 1,
+            number: 2,
+            as_of: AsOf::NOW,
+            learning: true,
+            parts: vec![
+                ComparePart { range, content: CompareContent::Parts(std::array::from_fn(|n| n as u32)) },
+                ComparePart { range, content: CompareContent::All(Vec::new()) },
+                ComparePart { range: RangeId::ROOT, content: CompareContent::Want(vec![u32::MAX, 1]) },
+            ],
         }),
-        Message::ResyncAck { number: 1 },
+        Message::Compared(Compared {
+            id: 1,
+            number: 2,
+            gives: true,
+            parts: vec![
+                ComparedPart {
+                    range,
+                    content: ComparedContent::Parts {
+                        differ: 0x8001,
+                        few: vec![(0, vec![1, 2]), (15, vec![])],
+                    },
+                },
+                ComparedPart { range, content: ComparedContent::Want(vec![3]) },
+            ],
+        }),
+        Message::Give(Give { number: 1, through: 2, items: vec![item("a", None)] }),
+        Message::GiveAck { number: 1 },
+        Message::Reconciled { id: 1 },
     ]
+}
+
+/// HAProxy's peers protocol takes 41 bytes for an entry with a 30-byte key.
+#[test]
+fn a_batch_of_new_entries_takes_a_few_bytes_beside_each_key() {
+    let key = |n: u32| StickKey::parse(&format!("a-key-of-thirty-bytes/{n:08}")).unwrap();
+    let new = |n: u32| Item {
+        key: key(n),
+        change: Change::Entry(Entry {
+            shard: Some(ShardName::parse(&format!("prod-us-phoenix-1-s{}", n % 8)).unwrap()),
+            generation: 1,
+            rank: Rank::Home,
+            // 2,000 decisions a second.
+            created: Stamp((1_795_219_200_000 + u64::from(n) / 2) << 16 | u64::from(n % 2)),
+            origin: PeerId::parse("proxy-us-phoenix-1-a").unwrap(),
+            reason: Reason::Claim,
+        }),
+        remaining_ms: 300_000,
+        held: false,
+    };
+    let frame = encode(&Message::Update(Update { through: 100_000, items: (0..250).map(new).collect() }));
+    let per_entry = frame.len() as f64 / 250.0;
+    assert!(per_entry < 37.0, "{per_entry} bytes");
 }
 
 #[test]
@@ -86,48 +182,84 @@ fn refusal(message: wire::envelope::Message) -> String {
 #[test]
 fn broken_frames_name_the_field_and_what_was_expected() {
     use wire::envelope::Message as W;
-    let good = wire::Entry {
-        shard: "s1".into(),
-        generation: 1,
-        rank: wire::Rank::Home.into(),
-        created: 1,
-        origin: "a".into(),
-        reason: wire::Reason::Claim.into(),
+    let good = wire::Items {
+        shards: vec!["s1".into()],
+        origins: vec!["a".into()],
+        keys: vec!["k".into()],
+        remaining: vec![1],
+        shard: vec![1],
+        created: vec![1],
+        ..wire::Items::default()
     };
-    let item = |entry: wire::Entry| {
-        W::Correction(wire::Correction {
-            items: vec![wire::Item { key: "k".into(), entry: Some(entry), remaining_ms: 1 }],
-        })
-    };
+    let items = |items: wire::Items| W::Correction(wire::Correction { items: Some(items) });
     let lease = |key: String| {
-        W::LeaseReport(wire::LeaseReport { leases: vec![wire::Lease { key, remaining_ms: 1 }] })
+        W::LeaseReport(wire::LeaseReport { keys: vec![key], remaining: vec![1], held: Vec::new() })
     };
     let answer = |refusal| {
         W::ClaimAnswer(wire::ClaimAnswer { id: 1, key: "k".into(), entry: None, remaining_ms: 0, refusal })
     };
+    let compare = |range, content| {
+        let parts = vec![wire::ComparePart { range, content }];
+        W::Compare(wire::Compare { parts, ..wire::Compare::default() })
+    };
+    let all = |len| Some(wire::compare_part::Content::All(vec![0; len]));
     let cases = [
-        (lease(String::new()), "lease.key: stick key is empty, expected 1 to 1024 bytes"),
-        (lease("x".repeat(2_000)), "lease.key: stick key has 2000 bytes, expected at most 1024"),
+        (lease(String::new()), "lease_report.keys: stick key is empty, expected 1 to 1024 bytes"),
+        (lease("x".repeat(2_000)), "lease_report.keys: stick key has 2000 bytes, expected at most 1024"),
         (
-            W::LeaseReport(wire::LeaseReport { leases: vec![wire::Lease::default(); 2_000] }),
-            "lease_report.leases has 2000 elements, expected at most 1024",
+            W::LeaseReport(wire::LeaseReport { keys: vec![String::new(); 2_000], ..Default::default() }),
+            "lease_report.keys has 2000 elements, expected at most 1024",
         ),
         (
-            W::Update(wire::Update { through: 1, items: vec![wire::Item::default(); 1_025] }),
+            W::LeaseReport(wire::LeaseReport { keys: vec!["k".into()], remaining: vec![1], held: vec![1] }),
+            "lease_report.held has not as many values as there are keys for it",
+        ),
+        (
+            items(wire::Items { keys: vec![String::new(); 1_025], ..good.clone() }),
             "items has 1025 elements, expected at most 1024",
         ),
         (
-            item(wire::Entry { shard: "a b".into(), ..good.clone() }),
-            "entry.shard: shard name \"a b\" is not valid, expected 1 to 128 of A-Z a-z 0-9 . _ -",
+            items(wire::Items { shards: vec!["a b".into()], ..good.clone() }),
+            "items.shards: shard name \"a b\" is not valid, expected 1 to 128 of A-Z a-z 0-9 . _ -",
         ),
         (
-            item(wire::Entry { origin: "Proxy".into(), ..good.clone() }),
-            "entry.origin: peer name \"Proxy\" is not valid, expected 1 to 63 of a-z 0-9 -, not at its ends",
+            items(wire::Items { origins: vec!["Proxy".into()], ..good.clone() }),
+            "items.origins: peer name \"Proxy\" is not valid, expected 1 to 63 of a-z 0-9 -, not at its ends",
         ),
-        (item(wire::Entry { rank: 9, ..good.clone() }), "entry.rank is 9, expected one of the known values"),
-        (item(wire::Entry { reason: 0, ..good }), "entry.reason is 0, expected one of the known values"),
+        (
+            items(wire::Items { shard: vec![2], ..good.clone() }),
+            "items.shard is 1, expected one of the known values",
+        ),
+        (
+            items(wire::Items { kinds: vec![3], ..good.clone() }),
+            "items.kinds is 3, expected one of the known values",
+        ),
+        (
+            items(wire::Items { kinds: vec![0x70], ..good.clone() }),
+            "items.kinds is 7, expected one of the known values",
+        ),
+        (
+            items(wire::Items { created: vec![1, 2], ..good.clone() }),
+            "items.created has not as many values as there are keys for it",
+        ),
+        (
+            items(wire::Items { remaining: vec![1, 2], ..good.clone() }),
+            "items.remaining has not as many values as there are keys for it",
+        ),
+        (
+            items(wire::Items { shard: Vec::new(), ..good }),
+            "items.shard has not as many values as there are keys for it",
+        ),
         (answer(0), "claim_answer.entry is missing"),
         (answer(8), "claim_answer.refusal is 8, expected one of the known values"),
+        (compare(1, None), "compare.parts.content is missing"),
+        (compare(0, all(4)), "compare.parts.range is 0, expected a range of the keys' hashes"),
+        (compare(1, all(5)), "compare.parts.all has not as many values as there are keys for it"),
+        (compare(1, all(8_000)), "compare.parts.all has 2000 elements, expected at most 1024"),
+        (
+            W::Heartbeat(wire::Heartbeat { ready: true, as_of: 1, ranges: vec![1; 15] }),
+            "heartbeat.ranges has not as many values as there are keys for it",
+        ),
     ];
     for (message, expected) in cases {
         assert_eq!(refusal(message), expected);

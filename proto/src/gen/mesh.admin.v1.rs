@@ -39,6 +39,9 @@ pub struct Peer {
     pub behind: u64,
     #[prost(uint64, tag = "5")]
     pub rtt_ms: u64,
+    /// unknown, agreed, disagreed: whether it holds what this node holds.
+    #[prost(string, tag = "6")]
+    pub agreement: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Shard {
@@ -105,6 +108,21 @@ pub struct CloseTunnelsResponse {
     #[prost(uint64, tag = "1")]
     pub closed: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearResponse {
+    /// cleared, held, unanswered
+    #[prost(string, tag = "1")]
+    pub outcome: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OverrideReadinessRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OverrideReadinessResponse {}
 /// Generated client implementations.
 pub mod admin_client {
     #![allow(
@@ -207,7 +225,7 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("mesh.admin.v1.Admin", "Status"));
             self.inner.unary(req, path, codec).await
         }
-        /// The stick table in key order, streamed.
+        /// The stick table in the order of its keys' hashes, streamed.
         pub async fn table(
             &mut self,
             request: impl tonic::IntoRequest<super::TableRequest>,
@@ -256,6 +274,52 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("mesh.admin.v1.Admin", "CloseTunnels"));
             self.inner.unary(req, path, codec).await
         }
+        /// Ends a conference for the whole mesh, unless somebody holds it.
+        pub async fn clear(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ClearRequest>,
+        ) -> std::result::Result<tonic::Response<super::ClearResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/Clear",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("mesh.admin.v1.Admin", "Clear"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Declares this node ready, whatever it waits for.
+        pub async fn override_readiness(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OverrideReadinessRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OverrideReadinessResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/OverrideReadiness",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "OverrideReadiness"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -282,7 +346,7 @@ pub mod admin_server {
             >
             + std::marker::Send
             + 'static;
-        /// The stick table in key order, streamed.
+        /// The stick table in the order of its keys' hashes, streamed.
         async fn table(
             &self,
             request: tonic::Request<super::TableRequest>,
@@ -293,6 +357,19 @@ pub mod admin_server {
             request: tonic::Request<super::CloseTunnelsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CloseTunnelsResponse>,
+            tonic::Status,
+        >;
+        /// Ends a conference for the whole mesh, unless somebody holds it.
+        async fn clear(
+            &self,
+            request: tonic::Request<super::ClearRequest>,
+        ) -> std::result::Result<tonic::Response<super::ClearResponse>, tonic::Status>;
+        /// Declares this node ready, whatever it waits for.
+        async fn override_readiness(
+            &self,
+            request: tonic::Request<super::OverrideReadinessRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OverrideReadinessResponse>,
             tonic::Status,
         >;
     }
@@ -491,6 +568,94 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CloseTunnelsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/Clear" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClearSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::ClearRequest>
+                    for ClearSvc<T> {
+                        type Response = super::ClearResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ClearRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::clear(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClearSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/OverrideReadiness" => {
+                    #[allow(non_camel_case_types)]
+                    struct OverrideReadinessSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::OverrideReadinessRequest>
+                    for OverrideReadinessSvc<T> {
+                        type Response = super::OverrideReadinessResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OverrideReadinessRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::override_readiness(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OverrideReadinessSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -4,8 +4,8 @@ use std::pin::Pin;
 
 use axum::Router;
 use shardgate_discovery::ShardState;
-use shardgate_peering::TableRow;
-use shardgate_peering::core::{LinkState, Rank, Reason, ShardName, StickKey};
+use shardgate_peering::core::{Agreement, LinkState, Rank, Reason, ShardName, StickKey};
+use shardgate_peering::{Claimed, TableRow};
 use shardgate_proto::admin as wire;
 use shardgate_proto::admin::admin_server::{Admin, AdminServer};
 use tokio::sync::mpsc;
@@ -67,6 +67,7 @@ impl Admin for Service {
             ready: peer.view.ready,
             behind: peer.view.behind,
             rtt_ms: peer.view.rtt_ms,
+            agreement: agreement(peer.view.agreement).to_owned(),
         };
         let reason = parts.not_ready();
         Ok(Response::new(wire::StatusResponse {
@@ -96,13 +97,20 @@ impl Admin for Service {
         };
         let table = self.parts.table.clone();
         let (rows, stream) = mpsc::channel(PAGE);
+        if let Some(key) = wanted {
+            if let Some(row) = table.row(key).await {
+                // The channel has room, and its receiver is below.
+                drop(rows.send(Ok(entry(row))).await);
+            }
+            return Ok(Response::new(Box::pin(ReceiverStream::new(stream))));
+        }
         tokio::spawn(async move {
             let mut after = None;
             loop {
                 let page = table.page(after.clone(), PAGE).await;
                 let Some(last) = page.last() else { break };
                 after = Some(last.key.clone());
-                for row in page.into_iter().filter(|row| wanted.as_ref().is_none_or(|key| row.key == *key)) {
+                for row in page {
                     // Whoever asked has gone.
                     if rows.send(Ok(entry(row))).await.is_err() {
                         return;
@@ -131,6 +139,37 @@ impl Admin for Service {
         let closed = self.parts.sessions.close(which).await as u64;
         Ok(Response::new(wire::CloseTunnelsResponse { closed }))
     }
+
+    async fn clear(
+        &self,
+        request: Request<wire::ClearRequest>,
+    ) -> Result<Response<wire::ClearResponse>, Status> {
+        let key = StickKey::parse(&request.into_inner().key)
+            .map_err(|error| Status::invalid_argument(format!("key: {error}")))?;
+        let outcome = match self.parts.table.clear(key).await {
+            Claimed::Cleared => "cleared",
+            Claimed::Held => "held",
+            Claimed::Stick { .. } | Claimed::Unstored { .. } => "unanswered",
+        };
+        Ok(Response::new(wire::ClearResponse { outcome: outcome.to_owned() }))
+    }
+
+    async fn override_readiness(
+        &self,
+        _request: Request<wire::OverrideReadinessRequest>,
+    ) -> Result<Response<wire::OverrideReadinessResponse>, Status> {
+        self.parts.table.override_readiness().await;
+        Ok(Response::new(wire::OverrideReadinessResponse {}))
+    }
+}
+
+/// A peer's agreement in words.
+const fn agreement(agreement: Agreement) -> &'static str {
+    match agreement {
+        Agreement::Unknown => "unknown",
+        Agreement::Agreed => "agreed",
+        Agreement::Disagreed => "disagreed",
+    }
 }
 
 fn entry(row: TableRow) -> wire::TableEntry {
@@ -151,6 +190,7 @@ fn entry(row: TableRow) -> wire::TableEntry {
             Reason::Operator => "operator",
             Reason::Arbitration => "arbitration",
             Reason::End => "end",
+            Reason::Full => "full",
         }
         .to_owned(),
         created_ms: entry.created.wall_ms(),

@@ -13,7 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use shardgate_peering::core::LinkState;
+use shardgate_peering::core::{Agreement, LinkState};
 use shardgate_peering::{LinkCounts, MeshStatus};
 
 use super::AdminParts;
@@ -187,8 +187,33 @@ impl Reading {
             ("table_entries_refused", "Absurd entries refused", stats.refused_entries),
             ("table_updates_sent", "Decisions and renewals sent", stats.updates_sent),
             ("table_updates_received", "Decisions and renewals received", stats.updates_received),
-            ("table_resyncs_full", "Peers taught the whole table", stats.resyncs_full),
-            ("table_resyncs_resumed", "Peers continued from the log", stats.resyncs_resumed),
+            ("table_hellos_resumed", "Peers that continued from the log", stats.hellos_resumed),
+            ("table_reconciliations", "Reconciliations begun", stats.reconciliations),
+            (
+                "table_reconciliations_vain",
+                "Reconciliations after which tables still differ",
+                stats.reconciliations_vain,
+            ),
+            (
+                "table_reconciliations_abandoned",
+                "Reconciliations given up without answers",
+                stats.reconciliations_abandoned,
+            ),
+            ("table_digests_unequal", "Digests of peers that disagreed", stats.digests_unequal),
+            ("table_digests_skipped", "Digests of peers with a clock ahead", stats.digests_skipped),
+            ("table_items_given", "Entries given in reconciliations", stats.items_given),
+            ("table_ended_early", "Conferences ended early, table full", stats.ended_early),
+            ("table_dropped_minority", "Entries dropped without most of the mesh", stats.dropped_minority),
+            ("table_restarts_in_place", "Pauses after which this node started anew", stats.restarts_in_place),
+            ("table_peers_beyond_max", "Listed peers beyond the bound", stats.peers_beyond_max),
+            ("table_claims_passed_on", "Claims of peers passed on to their home", stats.claims_passed_on),
+            ("table_leases_reported", "Leases reported to homes", stats.leases_reported),
+            ("table_renewals_sent", "Renewals told to all as home", stats.renewals_sent),
+            (
+                "table_ends_answered",
+                "Ends answered by a node that holds or uses the key",
+                stats.held_ends_answered,
+            ),
             ("table_stamps_far_ahead", "Stamps beyond what the clock follows", stats.stamps_far_ahead),
             ("table_dropped_full", "Peers' entries dropped, table full", stats.dropped_full),
             ("table_touches_dropped", "Uses dropped, driver busy", self.parts.table.touches_dropped()),
@@ -203,7 +228,18 @@ impl Reading {
             self.mesh.peers.iter().map(move |peer| (peer.id.as_str(), of(&peer.view)))
         };
         let reconciled = each(|view| u64::from(view.link == LinkState::Reconciled));
-        out.gauges("peer_reconciled", "1 when the peer has taught us and updates flow", "peer", reconciled)?;
+        out.gauges(
+            "peer_reconciled",
+            "1 when what the peer knew has arrived and updates flow",
+            "peer",
+            reconciled,
+        )?;
+        out.gauges(
+            "peer_in_agreement",
+            "1 when the peer's table holds what this node's holds",
+            "peer",
+            each(|view| u64::from(view.agreement == Agreement::Agreed)),
+        )?;
         out.gauges(
             "peer_ready",
             "1 when the peer says that it is ready",

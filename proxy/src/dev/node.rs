@@ -124,7 +124,7 @@ impl DevNode {
             conferences: shards.iter().map(conferences).collect(),
             entries: table.conferences_total(),
             tunnels: self.running.sessions().open(),
-            resyncs: status.stats.resyncs_full + status.stats.resyncs_resumed,
+            resyncs: status.stats.reconciliations + status.stats.hellos_resumed,
         }
     }
 

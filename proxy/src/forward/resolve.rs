@@ -63,7 +63,8 @@ pub(super) async fn resolve(
         let claimed = Box::pin(worker.claim(stick_key, shard.name.clone(), reason)).await;
         record.timers.claim = Some(record.timers.claim.unwrap_or(0) + record.elapsed() - began);
         let (outcome, answer) = match claimed {
-            Claimed::Unstored { .. } => (ClaimOutcome::Unstored, None),
+            // Only an operator's question is answered with the other two.
+            Claimed::Unstored { .. } | Claimed::Cleared | Claimed::Held => (ClaimOutcome::Unstored, None),
             Claimed::Stick { shard: answer } if answer == shard.name => {
                 (ClaimOutcome::Proposed, Some(answer))
             }

@@ -67,27 +67,29 @@ fn envelope(message: wire::envelope::Message) -> Vec<u8> {
     wire::Envelope { message: Some(message) }.encode_to_vec()
 }
 
-fn entry() -> wire::Entry {
-    wire::Entry {
-        shard: "s1".into(),
-        generation: 1,
-        rank: wire::Rank::Home.into(),
-        created: 1,
-        origin: "a".into(),
-        reason: wire::Reason::Claim.into(),
-    }
-}
-
-fn item(entry: wire::Entry) -> Vec<u8> {
-    let items = vec![wire::Item { key: "k".into(), entry: Some(entry), remaining_ms: 1 }];
-    envelope(wire::envelope::Message::Correction(wire::Correction { items }))
+fn items(items: wire::Items) -> Vec<u8> {
+    envelope(wire::envelope::Message::Correction(wire::Correction { items: Some(items) }))
 }
 
 /// (what it is, its body).
 pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
     use wire::envelope::Message as W;
     let lease = |key: String| {
-        envelope(W::LeaseReport(wire::LeaseReport { leases: vec![wire::Lease { key, remaining_ms: 1 }] }))
+        envelope(W::LeaseReport(wire::LeaseReport { keys: vec![key], remaining: vec![1], held: Vec::new() }))
+    };
+    let good = wire::Items {
+        shards: vec!["s1".into()],
+        origins: vec!["a".into()],
+        keys: vec!["k".into()],
+        remaining: vec![1],
+        shard: vec![1],
+        created: vec![1],
+        ..wire::Items::default()
+    };
+    let compare = |range| {
+        let content = Some(wire::compare_part::Content::All(vec![0; 4]));
+        let parts = vec![wire::ComparePart { range, content }];
+        envelope(W::Compare(wire::Compare { parts, ..wire::Compare::default() }))
     };
     vec![
         ("40 bytes of 0xff", vec![0xff; 40]),
@@ -96,12 +98,18 @@ pub(crate) fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("a lease of a key of 2,000 bytes", lease("x".repeat(2_000))),
         (
             "an update with 2,000 items",
-            envelope(W::Update(wire::Update { through: 1, items: vec![wire::Item::default(); 2_000] })),
+            items(wire::Items { keys: vec![String::new(); 2_000], ..good.clone() }),
         ),
-        ("an entry on shard \"a b\"", item(wire::Entry { shard: "a b".into(), ..entry() })),
-        ("an entry of origin \"Proxy\"", item(wire::Entry { origin: "Proxy".into(), ..entry() })),
-        ("an entry of rank 9", item(wire::Entry { rank: 9, ..entry() })),
-        ("an entry without a reason", item(wire::Entry { reason: 0, ..entry() })),
+        ("an entry on shard \"a b\"", items(wire::Items { shards: vec!["a b".into()], ..good.clone() })),
+        (
+            "an entry of origin \"Proxy\"",
+            items(wire::Items { origins: vec!["Proxy".into()], ..good.clone() }),
+        ),
+        ("an entry on the ninth of one shard", items(wire::Items { shard: vec![9], ..good.clone() })),
+        ("an entry for a reason of number 7", items(wire::Items { kinds: vec![0x70], ..good.clone() })),
+        ("an item that is neither entry nor renewal", items(wire::Items { kinds: vec![3], ..good.clone() })),
+        ("two stamps for one entry", items(wire::Items { created: vec![1, 2], ..good })),
+        ("a question about range 2", compare(2)),
         (
             "an answer with neither entry nor refusal",
             envelope(W::ClaimAnswer(wire::ClaimAnswer {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use shardgate_peering_core::{
-    ClaimReason, ClaimToken, Claimed, Config, Entry, Hello, Input, Instant, Item, LinkState, Message, Node,
-    Now, Output, PeerId, Rank, Readiness, Reason, ShardName, Stamp, Stats, StickKey, Wall,
+    Change, ClaimReason, ClaimToken, Claimed, Config, Entry, Hello, Input, Instant, Item, LinkState, Message,
+    Node, Now, Output, PeerId, Rank, Readiness, Reason, ShardName, Stamp, Stats, StickKey, Wall,
     first_by_rendezvous,
 };
 
@@ -26,7 +26,14 @@ pub(crate) fn key(name: &str) -> StickKey {
 }
 
 pub(crate) fn hello(incarnation: u64) -> Message {
-    Message::Hello(Hello { contract: 1, incarnation, ready: true, resume: None })
+    Message::Hello(Hello {
+        contract: 1,
+        contract_oldest: 1,
+        incarnation,
+        ready: true,
+        capacity: 1_000_000,
+        resume: None,
+    })
 }
 
 pub(crate) fn item(name: &str, on: &str, generation: u32, stamp: u64) -> Item {
@@ -38,7 +45,7 @@ pub(crate) fn item(name: &str, on: &str, generation: u32, stamp: u64) -> Item {
         origin: peer("b"),
         reason: Reason::Claim,
     };
-    Item { key: key(name), entry: Some(entry), remaining_ms: 1_000 }
+    Item { key: key(name), change: Change::Entry(entry), remaining_ms: 8_000, held: false }
 }
 
 struct Place {
@@ -120,7 +127,7 @@ impl World {
     }
 
     fn moment(&self) -> Now {
-        Now { mono: Instant(self.now), wall: Wall(WALL_START_MS + self.now) }
+        Now { mono: Instant(self.now), boot: Instant(self.now), wall: Wall(WALL_START_MS + self.now) }
     }
 
     fn feed(&mut self, at: &PeerId, input: Input) -> Vec<Output> {
@@ -155,7 +162,7 @@ impl World {
             Output::Readiness(readiness) => {
                 self.places.get_mut(at).unwrap().ready = matches!(readiness, Readiness::Ready { .. });
             }
-            Output::Changed { .. } => {}
+            Output::Changed { .. } | Output::Emptied => {}
         }
     }
 
@@ -204,6 +211,29 @@ impl World {
     /// The node takes its messages but does nothing.
     pub(crate) fn hang(&mut self, name: &str) {
         self.places.get_mut(&peer(name)).unwrap().hung = true;
+    }
+
+    /// The node does not run for a while; then it gets its timers, and its peers have lost it.
+    pub(crate) fn pause(&mut self, name: &str, ms: u64) {
+        self.hang(name);
+        let others: Vec<PeerId> =
+            self.places.keys().filter(|other| other.as_str() != name).cloned().collect();
+        for other in &others {
+            self.links.remove(&pair(&peer(name), other));
+            self.feed(other, Input::PeerLost { peer: peer(name) });
+        }
+        self.run_ms(ms);
+        self.places.get_mut(&peer(name)).unwrap().hung = false;
+        self.feed(&peer(name), Input::Timeout);
+        for other in &others {
+            self.feed(&peer(name), Input::PeerLost { peer: other.clone() });
+        }
+        self.heal_all();
+    }
+
+    /// A stamp of now.
+    pub(crate) fn stamp(&self) -> u64 {
+        Stamp::at(self.moment().wall).0
     }
 
     pub(crate) fn crash(&mut self, name: &str) {
@@ -272,7 +302,9 @@ impl World {
         self.run_until(|world| world.answered(token), 3_000);
         match self.answer(token) {
             Claimed::Stick { shard } => shard.to_string(),
-            Claimed::Unstored { why } => panic!("{room} at {at}: {why:?}"),
+            other @ (Claimed::Cleared | Claimed::Held | Claimed::Unstored { .. }) => {
+                panic!("{room} at {at}: {other:?}")
+            }
         }
     }
 

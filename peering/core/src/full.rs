@@ -1,0 +1,108 @@
+//! The full table: whose entry ends early to make room for a new conference.
+
+use alloc::vec::Vec;
+
+use crate::config::Config;
+use crate::entry::Reason;
+use crate::id::StickKey;
+use crate::lease::EndRole;
+use crate::node::Node;
+use crate::time::{Instant, Now};
+
+/// How many entries are looked at to find one that may end early.
+const LOOKED_AT_MAX: usize = 512;
+
+impl Config {
+    /// How many tombstones the table takes. At the bound ends are drops, and entries do not end early.
+    pub(crate) const fn tombstones_max(&self) -> usize {
+        self.entries_max
+    }
+}
+
+impl Node {
+    /// How many live entries the mesh takes: as many as its smallest connected table.
+    pub(crate) fn capacity(&self) -> usize {
+        let peers = self.sessions.values().filter(|session| session.streaming());
+        let peers = peers.map(|session| self.config.believed_capacity(session.capacity));
+        peers.fold(self.config.entries_max, usize::min)
+    }
+
+    /// Some node holds the key, as far as this node knows.
+    pub(crate) fn note_held(&mut self, now: Now, key: &StickKey) {
+        // Holders report every half ttl, give or take the timers' grain.
+        let until = now.mono + self.config.hold_told_ms();
+        if let Some(slot) = self.table.get_mut(key) {
+            slot.held_until = slot.held_until.max(until);
+        }
+    }
+
+    /// Who knows what peers hold may have changed: nothing ends early before all of them have reported again.
+    pub(crate) fn spare_what_may_be_held(&mut self, now: Now) {
+        self.spared_until = now.mono + self.config.hold_told_ms();
+    }
+
+    /// Whether a new entry has a place, if need be at the cost of one that nobody holds: of those whose home this node is, the one
+    /// nearest its end.
+    pub(crate) fn has_room(&mut self, now: Now) -> bool {
+        let capacity = self.capacity();
+        while self.table.live() >= capacity {
+            let spared =
+                now.mono < self.spared_until || self.table.tombstones() >= self.config.tombstones_max();
+            let Some(key) = (!spared).then(|| self.nearest_its_end(now)).flatten() else { return false };
+            self.stats.ended_early += 1;
+            self.end(now, &key, Reason::Full);
+        }
+        true
+    }
+
+    /// Walks the timers in their order. A timer may be early, since leases are renewed meanwhile: such a key is put where it belongs.
+    fn nearest_its_end(&mut self, now: Now) -> Option<StickKey> {
+        let (grain_ms, grace_ms) = (self.config.timer_grain_ms(), self.config.end_grace_ms());
+        let mut looked_at = 0;
+        let mut seen = Vec::new();
+        let mut found: Option<(Instant, StickKey)> = None;
+        while found.is_none()
+            && looked_at < LOOKED_AT_MAX
+            && let Some((step, keys)) = self.table.timers_mut().take_first()
+        {
+            let mut stay = Vec::new();
+            for key in keys {
+                looked_at += 1;
+                let Some(slot) = self.table.get(&key).filter(|slot| slot.look == step) else { continue };
+                let (lease, held) = (slot.lease, self.is_held(now, &key, slot.held_until));
+                let at = lease + grace_ms;
+                if slot.entry.is_tombstone() {
+                    stay.push(key);
+                } else if at > step + grain_ms {
+                    self.table.set_timer(at, grain_ms, key);
+                } else {
+                    if !held
+                        && self.end_role(&key) == EndRole::First
+                        && found.as_ref().is_none_or(|(first, _)| lease < *first)
+                    {
+                        found = Some((lease, key.clone()));
+                    }
+                    stay.push(key);
+                }
+            }
+            seen.push((step, stay));
+        }
+        for (step, keys) in seen {
+            self.table.timers_mut().put_back(step, keys);
+        }
+        found.map(|(_, key)| key)
+    }
+
+    fn is_held(&self, now: Now, key: &StickKey, held_until: Instant) -> bool {
+        #[cfg(feature = "test-hooks")]
+        if self.mutation == Some(crate::mutation::Mutation::HeldEvicted) {
+            return false;
+        }
+        self.uses.holds(key) || held_until > now.mono
+    }
+
+    /// Whether some node holds a key.
+    pub(crate) fn held_somewhere(&self, now: Now, key: &StickKey) -> bool {
+        self.table.get(key).is_some_and(|slot| self.is_held(now, key, slot.held_until))
+    }
+}

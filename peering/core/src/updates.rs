@@ -1,0 +1,267 @@
+//! The ordered stream of each node's own decisions: numbered batches with a cursor per peer, and corrections beside it.
+
+use alloc::vec::Vec;
+
+use crate::digest::{entry_digest, key_hash};
+use crate::entry::{Entry, Reason};
+use crate::id::{PeerId, StickKey};
+use crate::message::{Change, Item, Message, Update};
+use crate::node::Node;
+use crate::output::{Output, Violation};
+use crate::session::{CORRECTIONS_MAX, LinkState};
+use crate::table::Merged;
+use crate::time::{Now, Stamp};
+use crate::update_log::LogKind;
+
+impl Node {
+    pub(crate) fn on_update(&mut self, now: Now, peer: &PeerId, update: Update) -> Result<(), Violation> {
+        let Some(session) = self.sessions.get_mut(peer) else { return Err(Violation::NotListed) };
+        if update.through < session.last_update {
+            return Err(Violation::NumberWentBack);
+        }
+        session.last_update = update.through;
+        // While it learns, the cursor stays where it was: should the connection break, the reconciliation starts anew.
+        if session.link == LinkState::Reconciled {
+            session.received = session.received.max(update.through);
+        }
+        self.stats.updates_received += update.items.len() as u64;
+        #[cfg(feature = "test-hooks")]
+        if self.mutation == Some(crate::mutation::Mutation::AckBeforeApply) {
+            self.send(peer, Message::Ack { through: update.through });
+            let lost = self.unapplied.replace((peer.clone(), update.items));
+            if let Some((from, items)) = lost.filter(|(from, _)| {
+                self.sessions.get(from).is_some_and(|session| session.link == LinkState::Reconciled)
+            }) {
+                self.take_items(now, &from, items);
+            }
+            return Ok(());
+        }
+        self.take_items(now, peer, update.items);
+        self.send(peer, Message::Ack { through: update.through });
+        Ok(())
+    }
+
+    pub(crate) fn on_ack(&mut self, peer: &PeerId, through: u64) -> Result<(), Violation> {
+        let Some(session) = self.sessions.get_mut(peer) else { return Err(Violation::NotListed) };
+        if through > session.pushed {
+            return Err(Violation::AckBeyondSent);
+        }
+        session.acked = session.acked.max(through);
+        let everywhere = self
+            .sessions
+            .values()
+            .filter(|session| session.listed)
+            .map(|session| if session.streaming() { session.acked } else { 0 })
+            .min();
+        self.log.trim(everywhere.unwrap_or(0));
+        Ok(())
+    }
+
+    pub(crate) fn take_items(&mut self, now: Now, peer: &PeerId, items: Vec<Item>) {
+        for Item { key, change, remaining_ms, held } in items {
+            match change {
+                Change::Entry(entry) => {
+                    self.accept(now, peer, &key, &entry, remaining_ms);
+                }
+                Change::Renewed => {
+                    let lease = now.mono + remaining_ms.min(self.config.ttl_ms);
+                    if let Some(slot) = self.table.get_mut(&key).filter(|slot| !slot.entry.is_tombstone()) {
+                        slot.lease = slot.lease.max(lease);
+                        slot.announced = slot.announced.max(lease);
+                    }
+                }
+                Change::Dropped { digest, at } => self.take_drop(now, &key, digest, at),
+            }
+            if held {
+                self.note_held(now, &key);
+            }
+        }
+    }
+
+    /// A home forgets an entry. Whoever holds the key, or used it since, claims it as it is.
+    fn take_drop(&mut self, now: Now, key: &StickKey, digest: u64, at: Stamp) {
+        let Some(slot) = self.table.get(key).filter(|slot| !slot.entry.is_tombstone()) else { return };
+        if entry_digest(key_hash(key), &slot.entry) != digest {
+            return;
+        }
+        let shard = slot.entry.shard.clone();
+        if self.in_use(now, key) {
+            self.answer_end(now, key, shard, Reason::End);
+        } else {
+            self.forget(now, key, at);
+        }
+    }
+
+    /// Takes a key out of the table without a decision.
+    pub(crate) fn forget(&mut self, now: Now, key: &StickKey, at: Stamp) {
+        let Some(slot) = self.table.remove(now, key, at) else { return };
+        if !slot.entry.is_tombstone() {
+            self.outputs.push_back(Output::Changed { key: key.clone(), shard: None });
+        }
+    }
+
+    /// Merges an entry of a peer. Answers whether it was fit to be merged; an absurd one ends the connection.
+    pub(crate) fn accept(
+        &mut self,
+        now: Now,
+        peer: &PeerId,
+        key: &StickKey,
+        entry: &Entry,
+        remaining_ms: u64,
+    ) -> bool {
+        if entry.validate(now).is_err() {
+            self.stats.refused_entries += 1;
+            // A messenger may have believed it by the margin of its clock; who made it is not to be talked to.
+            if entry.origin == *peer {
+                let peer = peer.clone();
+                self.outputs.push_back(Output::Disconnect { peer, violation: Violation::AbsurdEntry });
+            }
+            return false;
+        }
+        if self.clock.observe(entry.created, now.wall) > 0 {
+            self.stats.stamps_far_ahead += 1;
+        }
+        let most = self.config.entries_max;
+        let full = if entry.is_tombstone() {
+            self.table.tombstones() >= self.config.tombstones_max()
+        } else {
+            self.table.live() > most + most / 8
+        };
+        if full && self.table.get(key).is_none() {
+            self.stats.dropped_full += 1;
+            return true;
+        }
+        #[cfg(feature = "test-hooks")]
+        let entry = &self.mutated_on_arrival(now, entry);
+        let most_ms = self.lifetime_max_ms(entry);
+        // This node told everybody another decision of the same generation; who was told by it alone must hear that it lost.
+        let overruled = self.table.get(key).is_some_and(|slot| {
+            slot.logged != 0
+                && slot.entry.origin == self.config.me
+                && slot.entry.generation == entry.generation
+                && slot.entry.shard != entry.shard
+        });
+        match self.merge(now, key, entry, now.mono + remaining_ms.min(most_ms)) {
+            Merged::Same => {}
+            Merged::Inserted if entry.is_tombstone() => self.answer_end(now, key, None, entry.reason),
+            Merged::Inserted => {}
+            Merged::Replaced { old } if entry.is_tombstone() => self.answer_end(now, key, old, entry.reason),
+            Merged::Replaced { old } => {
+                if overruled {
+                    self.announce(key, LogKind::Decision);
+                }
+                if old.is_some() && old != entry.shard {
+                    // Whoever is home next keeps the pause between two moves too.
+                    self.moved_at.insert(key.clone(), now.mono);
+                }
+            }
+            Merged::Kept => {
+                self.stats.conflicts += 1;
+                if let Some(session) = self.sessions.get_mut(peer)
+                    && session.corrections.len() < CORRECTIONS_MAX
+                {
+                    session.corrections.push_back(key.clone());
+                }
+            }
+        }
+        self.settle_by_update(now, key);
+        true
+    }
+
+    /// The longest lifetime that is believed of an entry from outside.
+    fn lifetime_max_ms(&self, entry: &Entry) -> u64 {
+        #[cfg(feature = "test-hooks")]
+        if self.mutation == Some(crate::mutation::Mutation::LifetimeNotClamped) {
+            return u64::MAX / 4;
+        }
+        if entry.is_tombstone() { self.config.tombstone_ms() } else { self.config.ttl_ms }
+    }
+
+    /// Writes what is due to every peer, as far as their windows reach. Called when the output queue has run empty, so that many
+    /// inputs share one batch.
+    pub(crate) fn flush(&mut self, now: Now) {
+        let peers = self.streaming_peers();
+        for peer in peers {
+            while self.push_updates(now, &peer) {}
+            self.push_corrections(now, &peer);
+            self.push_talk(now, &peer);
+        }
+    }
+
+    /// Sends one batch of own decisions; false when there is none or the window is full.
+    fn push_updates(&mut self, now: Now, peer: &PeerId) -> bool {
+        let Some(session) = self.sessions.get(peer) else { return false };
+        let mut at = session.pushed;
+        if at == self.log.head() {
+            return false;
+        }
+        if at.saturating_sub(session.acked) >= self.config.window_items {
+            self.stats.windows_full += 1;
+            return false;
+        }
+        if !self.log.reaches(at) {
+            let peer = peer.clone();
+            self.outputs.push_back(Output::Disconnect { peer, violation: Violation::FellBehind });
+            return false;
+        }
+        let mut items = Vec::new();
+        while items.len() < self.config.batch_items
+            && let Some((number, key, kind)) = self.log.after(at)
+        {
+            at = number;
+            items.extend(self.logged_item(now, number, key, kind));
+        }
+        let Some(session) = self.sessions.get_mut(peer) else { return false };
+        session.pushed = at;
+        self.stats.updates_sent += items.len() as u64;
+        self.send(peer, Message::Update(Update { through: at, items }));
+        true
+    }
+
+    /// What is to be told of an item of the log, `None` when something later tells more.
+    fn logged_item(&self, now: Now, number: u64, key: &StickKey, kind: LogKind) -> Option<Item> {
+        if let LogKind::Dropped { digest, at } = kind {
+            let change = Change::Dropped { digest, at };
+            return Some(Item { key: key.clone(), change, remaining_ms: 0, held: false });
+        }
+        let slot = self.table.get(key)?;
+        let change = match kind {
+            // A later decision of this node stands further on, a foreign one was told by its own decider.
+            LogKind::Decision if slot.logged != number => return None,
+            LogKind::Decision => Change::Entry(slot.entry.clone()),
+            LogKind::Renewal if slot.entry.is_tombstone() => return None,
+            LogKind::Renewal => Change::Renewed,
+            LogKind::Dropped { .. } => return None,
+        };
+        let remaining_ms = slot.lease.since_ms(now.mono);
+        Some(Item { key: key.clone(), change, remaining_ms, held: slot.held_until > now.mono })
+    }
+
+    fn push_corrections(&mut self, now: Now, peer: &PeerId) {
+        let most = self.config.batch_items;
+        while let Some(session) =
+            self.sessions.get_mut(peer).filter(|session| !session.corrections.is_empty())
+        {
+            let count = session.corrections.len().min(most);
+            let keys: Vec<StickKey> = session.corrections.drain(..count).collect();
+            let items: Vec<Item> = keys.iter().filter_map(|key| self.item(now, key)).collect();
+            self.send(peer, Message::Correction { items });
+        }
+    }
+
+    fn item(&self, now: Now, key: &StickKey) -> Option<Item> {
+        self.table.get(key).map(|slot| slot.item(now, key))
+    }
+}
+
+impl crate::table::Slot {
+    /// The entry as another node is told of it.
+    pub(crate) fn item(&self, now: Now, key: &StickKey) -> Item {
+        Item {
+            key: key.clone(),
+            change: Change::Entry(self.entry.clone()),
+            remaining_ms: self.lease.since_ms(now.mono),
+            held: self.held_until > now.mono,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Many keys in columns: names stand once, and a column that would say the same of all is left out.
+
+use std::collections::BTreeMap;
+
+use shardgate_peering_core::{Change, Entry, Item, Lease, PeerId, Rank, Reason, ShardName, Stamp, StickKey};
+use shardgate_proto::peer as wire;
+
+use super::{FrameError, bounded, key, peer, shard};
+
+const ENTRY: u32 = 0;
+const RENEWED: u32 = 1;
+const DROPPED: u32 = 2;
+const HELD: u32 = 1 << 2;
+const ALONE: u32 = 1 << 3;
+const REASON_SHIFT: u32 = 4;
+
+/// A tenth of a second is fine enough for lifetimes, and lets most of a batch be alike. Rounded up: nothing ends sooner.
+const GRAIN_MS: u64 = 100;
+
+fn tenths(remaining_ms: u64) -> u32 {
+    u32::try_from(remaining_ms.div_ceil(GRAIN_MS)).unwrap_or(u32::MAX)
+}
+
+/// Names by their number.
+struct Names<'n> {
+    numbers: BTreeMap<&'n str, u32>,
+    names: Vec<String>,
+}
+
+impl<'n> Names<'n> {
+    const fn new() -> Self {
+        Self { numbers: BTreeMap::new(), names: Vec::new() }
+    }
+
+    fn number(&mut self, name: &'n str) -> u32 {
+        let names = &mut self.names;
+        *self.numbers.entry(name).or_insert_with(|| {
+            names.push(name.to_owned());
+            u32::try_from(names.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+}
+
+/// A column that is left out when all its values are what an absent one says.
+fn unless_all(values: Vec<u32>, absent: u32) -> Vec<u32> {
+    if values.iter().all(|value| *value == absent) { Vec::new() } else { values }
+}
+
+/// One value when all are the same.
+fn once_if_same(mut values: Vec<u32>) -> Vec<u32> {
+    if values.windows(2).all(|pair| pair[0] == pair[1]) {
+        values.truncate(1);
+    }
+    values
+}
+
+pub(super) fn to_wire(items: &[Item]) -> wire::Items {
+    let (mut shards, mut origins) = (Names::new(), Names::new());
+    let mut columns = wire::Items {
+        keys: items.iter().map(|item| item.key.to_string()).collect(),
+        remaining: once_if_same(items.iter().map(|item| tenths(item.remaining_ms)).collect()),
+        ..wire::Items::default()
+    };
+    let mut last = 0_u64;
+    let mut difference = |at: Stamp| {
+        let step = at.0.wrapping_sub(last).cast_signed();
+        last = at.0;
+        step
+    };
+    for item in items {
+        let mut kind = if item.held { HELD } else { 0 };
+        match &item.change {
+            Change::Entry(entry) => {
+                kind |= ENTRY | (u32::from(super::reason_code(entry.reason)) << REASON_SHIFT);
+                if entry.rank == Rank::Alone {
+                    kind |= ALONE;
+                }
+                columns.shard.push(entry.shard.as_ref().map_or(0, |name| shards.number(name.as_str()) + 1));
+                columns.origin.push(origins.number(entry.origin.as_str()));
+                columns.generation.push(entry.generation);
+                columns.created.push(difference(entry.created));
+            }
+            Change::Renewed => kind |= RENEWED,
+            Change::Dropped { digest, at } => {
+                kind |= DROPPED;
+                columns.dropped.push(*digest);
+                columns.created.push(difference(*at));
+            }
+        }
+        columns.kinds.push(kind);
+    }
+    columns.kinds = unless_all(columns.kinds, 0);
+    columns.origin = unless_all(columns.origin, 0);
+    columns.generation = unless_all(columns.generation, 1);
+    (columns.shards, columns.origins) = (shards.names, origins.names);
+    columns
+}
+
+/// One column being read.
+struct Column<T> {
+    field: &'static str,
+    values: std::vec::IntoIter<T>,
+    /// What stands for a column that was left out, or for all values of a short one.
+    absent: Option<T>,
+}
+
+impl<T: Copy> Column<T> {
+    fn new(field: &'static str, values: Vec<T>, absent: Option<T>) -> Self {
+        Self { field, absent: if values.is_empty() { absent } else { None }, values: values.into_iter() }
+    }
+
+    fn next(&mut self) -> Result<T, FrameError> {
+        self.values.next().or(self.absent).ok_or(FrameError::Columns { field: self.field })
+    }
+
+    fn end(self) -> Result<(), FrameError> {
+        if self.values.len() == 0 { Ok(()) } else { Err(FrameError::Columns { field: self.field }) }
+    }
+}
+
+fn name<T: Clone>(field: &'static str, names: &[T], number: u32) -> Result<T, FrameError> {
+    let found = usize::try_from(number).ok().and_then(|number| names.get(number));
+    found.cloned().ok_or_else(|| FrameError::Enum { field, value: number.cast_signed() })
+}
+
+/// The lifetimes of so many keys.
+fn remaining(field: &'static str, mut values: Vec<u32>, keys: usize) -> Result<Column<u32>, FrameError> {
+    if values.len() == 1 && keys != 1 {
+        let all = values.remove(0);
+        return Ok(Column::new(field, Vec::new(), Some(all)));
+    }
+    if values.len() != keys {
+        return Err(FrameError::Columns { field });
+    }
+    Ok(Column::new(field, values, Some(0)))
+}
+
+pub(super) fn from_wire(items: Option<wire::Items>) -> Result<Vec<Item>, FrameError> {
+    let Some(columns) = items else { return Ok(Vec::new()) };
+    bounded("items", columns.keys.len())?;
+    bounded("items.shards", columns.shards.len())?;
+    bounded("items.origins", columns.origins.len())?;
+    let shards: Vec<ShardName> =
+        columns.shards.iter().map(|name| shard("items.shards", name)).collect::<Result<_, _>>()?;
+    let origins: Vec<PeerId> =
+        columns.origins.iter().map(|name| peer("items.origins", name)).collect::<Result<_, _>>()?;
+    let mut kinds = Column::new("items.kinds", columns.kinds, Some(0));
+    let mut remaining = remaining("items.remaining", columns.remaining, columns.keys.len())?;
+    let mut on = Column::new("items.shard", columns.shard, None);
+    let mut origin = Column::new("items.origin", columns.origin, Some(0));
+    let mut generation = Column::new("items.generation", columns.generation, Some(1));
+    let mut created = Column::new("items.created", columns.created, None);
+    let mut dropped = Column::new("items.dropped", columns.dropped, None);
+    let mut last = 0_u64;
+    let mut stamp = |created: &mut Column<i64>| {
+        last = last.wrapping_add(created.next()?.cast_unsigned());
+        Ok::<_, FrameError>(Stamp(last))
+    };
+    let mut items = Vec::with_capacity(columns.keys.len());
+    for text in &columns.keys {
+        let kind = kinds.next()?;
+        let change = match kind & 3 {
+            ENTRY => Change::Entry(Entry {
+                shard: match on.next()? {
+                    0 => None,
+                    number => Some(name("items.shard", &shards, number - 1)?),
+                },
+                generation: generation.next()?,
+                rank: if kind & ALONE == 0 { Rank::Home } else { Rank::Alone },
+                created: stamp(&mut created)?,
+                origin: name("items.origin", &origins, origin.next()?)?,
+                reason: reason("items.kinds", kind)?,
+            }),
+            RENEWED => Change::Renewed,
+            DROPPED => Change::Dropped { digest: dropped.next()?, at: stamp(&mut created)? },
+            _ => return Err(FrameError::Enum { field: "items.kinds", value: kind.cast_signed() }),
+        };
+        let remaining_ms = u64::from(remaining.next()?) * GRAIN_MS;
+        items.push(Item { key: key("items.keys", text)?, change, remaining_ms, held: kind & HELD != 0 });
+    }
+    kinds.end()?;
+    remaining.end()?;
+    on.end()?;
+    origin.end()?;
+    generation.end()?;
+    created.end()?;
+    dropped.end()?;
+    Ok(items)
+}
+
+fn reason(field: &'static str, kind: u32) -> Result<Reason, FrameError> {
+    super::reason_from_wire(field, (kind >> REASON_SHIFT).cast_signed())
+}
+
+pub(super) fn leases_to_wire(leases: &[Lease]) -> wire::LeaseReport {
+    let held = leases.iter().enumerate().filter(|(_, lease)| lease.held);
+    wire::LeaseReport {
+        keys: leases.iter().map(|lease| lease.key.to_string()).collect(),
+        remaining: once_if_same(leases.iter().map(|lease| tenths(lease.remaining_ms)).collect()),
+        held: held.map(|(index, _)| u32::try_from(index).unwrap_or(u32::MAX)).collect(),
+    }
+}
+
+pub(super) fn leases_from_wire(report: wire::LeaseReport) -> Result<Vec<Lease>, FrameError> {
+    bounded("lease_report.keys", report.keys.len())?;
+    bounded("lease_report.held", report.held.len())?;
+    let mut remaining = remaining("lease_report.remaining", report.remaining, report.keys.len())?;
+    let mut leases = Vec::with_capacity(report.keys.len());
+    for text in &report.keys {
+        let key: StickKey = key("lease_report.keys", text)?;
+        leases.push(Lease { key, remaining_ms: u64::from(remaining.next()?) * GRAIN_MS, held: false });
+    }
+    remaining.end()?;
+    for index in report.held {
+        let lease = usize::try_from(index).ok().and_then(|index| leases.get_mut(index));
+        lease.ok_or(FrameError::Columns { field: "lease_report.held" })?.held = true;
+    }
+    Ok(leases)
+}
