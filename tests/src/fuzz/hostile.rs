@@ -1,26 +1,31 @@
-//! What a hostile peer says: every kind of message with every field at its edges. All that depends on the kinds is here.
+//! What a hostile peer says: every kind of message with every field at its edges. All that depends on the kinds is here and in
+//! `hostile_compare`.
 
 use shardgate_peering::codec::{self, ITEMS_MAX};
 use shardgate_peering::core::{
-    Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Entry, GENERATION_MAX, Hello, Item, LeaseReport, Message,
-    Now, PeerId, Rank, Reason, Resume, ResyncChunk, STAMP_AHEAD_MAX_MS, ShardName, Stamp, StickKey, Update,
+    AsOf, Change, Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Compare, Digest, Entry, FAN_OUT,
+    GENERATION_MAX, Give, Heartbeat, Hello, Item, Lease, LeaseReport, Message, Now, PeerId, Rank, Reason,
+    Resume, STAMP_AHEAD_MAX_MS, ShardName, Stamp, StickKey, Update, Welcome,
 };
 
 use super::bytes::Bytes;
+use super::hostile_compare as compares;
 
-/// How many keys there are: few, so that everybody means the same ones.
-pub(super) const KEYS: u8 = 12;
 const NAMES: [&str; 5] = ["a", "b", "h", "stranger", "zz"];
-const REASONS: [Reason; 5] =
-    [Reason::Claim, Reason::Down, Reason::Operator, Reason::Arbitration, Reason::End];
+const REASONS: [Reason; 6] =
+    [Reason::Claim, Reason::Down, Reason::Operator, Reason::Arbitration, Reason::End, Reason::Full];
 
 pub(super) fn peer(name: &str) -> PeerId {
     PeerId::parse(name).expect("a peer's name")
 }
 
+/// Mostly one of a few keys, so that everybody means the same ones, else one of more than any table here takes.
 pub(super) fn key(bytes: &mut Bytes<'_>) -> StickKey {
-    let number = bytes.byte();
-    let text = if number == 255 { "x".repeat(1_024) } else { format!("room-{}", number % KEYS) };
+    let text = match bytes.byte() {
+        255 => "x".repeat(1_024),
+        few @ 0..192 => format!("room-{}", few % 8),
+        many => format!("room-{many}"),
+    };
     StickKey::parse(&text).expect("a key")
 }
 
@@ -32,28 +37,38 @@ pub(super) fn shard(bytes: &mut Bytes<'_>) -> ShardName {
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     claims: Vec<Claim>,
+    pub(super) compares: Vec<Compare>,
     incarnation: u64,
     through: u64,
+    given: u64,
+    digest: Option<Digest>,
+}
+
+/// Keeps the newest eight.
+fn keep<T: Clone>(list: &mut Vec<T>, one: &T) {
+    if list.len() == 8 {
+        list.remove(0);
+    }
+    list.push(one.clone());
 }
 
 impl Heard {
     pub(super) fn hear(&mut self, message: &Message) {
         match message {
-            Message::Claim(claim) => {
-                if self.claims.len() == 8 {
-                    self.claims.remove(0);
-                }
-                self.claims.push(claim.clone());
-            }
+            Message::Claim(claim) => keep(&mut self.claims, claim),
+            Message::Compare(compare) => keep(&mut self.compares, compare),
             Message::Hello(hello) => self.incarnation = hello.incarnation,
             Message::Update(update) => self.through = update.through,
-            Message::Heartbeat { .. }
+            Message::Give(give) => self.given = give.number,
+            Message::Heartbeat(heartbeat) => self.digest = Some(heartbeat.digest.clone()),
+            Message::Welcome(_)
             | Message::Ack { .. }
             | Message::Correction { .. }
             | Message::ClaimAnswer(_)
             | Message::LeaseReport(_)
-            | Message::ResyncChunk(_)
-            | Message::ResyncAck { .. } => {}
+            | Message::Compared(_)
+            | Message::GiveAck { .. }
+            | Message::Reconciled { .. } => {}
         }
     }
 
@@ -67,19 +82,26 @@ impl Heard {
         }
     }
 
-    /// A well-formed greeting.
+    /// A greeting that is mostly accepted.
     pub(super) fn hello(&self, bytes: &mut Bytes<'_>) -> Message {
         let resume = bytes.flag().then(|| Resume {
             incarnation: if bytes.flag() { self.incarnation } else { bytes.number(&[u64::MAX]) },
             through: if bytes.flag() { self.through } else { bytes.number(&[u64::MAX]) },
         });
-        let incarnation = bytes.number(&[1, u64::MAX]);
         Message::Hello(Hello {
-            contract: u32::from(bytes.below(4)),
-            incarnation,
+            contract: [1, 1, 2, 0][usize::from(bytes.below(4))],
+            contract_oldest: [1, 0, 1, 2][usize::from(bytes.below(4))],
+            incarnation: bytes.number(&[1, u64::MAX]).max(u64::from(bytes.below(8) > 0)),
             ready: bytes.flag(),
+            capacity: bytes.number(&[6, 1_000_000, u64::MAX]),
             resume,
         })
+    }
+
+    /// The answer to the greeting of the other one.
+    pub(super) fn welcome(bytes: &mut Bytes<'_>) -> Message {
+        let continues_after = bytes.number(&[u64::MAX]);
+        Message::Welcome(Welcome { resumed: bytes.flag(), ready: bytes.flag(), continues_after })
     }
 }
 
@@ -90,26 +112,36 @@ struct Speaker<'a> {
 
 impl Speaker<'_> {
     fn message(&self, bytes: &mut Bytes<'_>) -> Message {
-        match bytes.below(12) {
+        match bytes.below(20) {
             0 => self.heard.hello(bytes),
-            1 => Message::Heartbeat { ready: bytes.flag() },
-            2 | 3 => Message::Update(Update { through: self.through(bytes), items: self.items(bytes) }),
-            4 => Message::Ack { through: self.through(bytes) },
-            5 => Message::Correction { items: self.items(bytes) },
-            6 => Message::Claim(self.claim(bytes)),
-            7 | 8 => Message::ClaimAnswer(self.answer(bytes)),
-            9 => {
-                let count = self.count(bytes);
-                let leases = (0..count).map(|_| (key(bytes), self.remaining_ms(bytes))).collect();
-                Message::LeaseReport(LeaseReport { leases })
+            1 => Heard::welcome(bytes),
+            2 => Message::Heartbeat(Heartbeat { ready: bytes.flag(), digest: self.digest(bytes) }),
+            3..=5 => Message::Update(Update { through: self.through(bytes), items: self.items(bytes) }),
+            6 => Message::Ack { through: self.through(bytes) },
+            7 => Message::Correction { items: self.items(bytes) },
+            8 | 9 => Message::Claim(self.claim(bytes)),
+            10 | 11 => Message::ClaimAnswer(self.answer(bytes)),
+            12 => {
+                let count = count(bytes);
+                let leases = (0..count).map(|_| Lease {
+                    key: key(bytes),
+                    remaining_ms: remaining_ms(bytes),
+                    held: bytes.flag(),
+                });
+                Message::LeaseReport(LeaseReport { leases: leases.collect() })
             }
-            10 => Message::ResyncChunk(ResyncChunk {
+            13 | 14 => Message::Compare(compares::compare(bytes, self.heard, self.now)),
+            15 | 16 => Message::Compared(compares::compared(bytes, self.heard)),
+            17 => Message::Give(Give {
                 number: bytes.number(&[1, u64::MAX]),
+                through: bytes.number(&[1, u64::MAX]),
                 items: self.items(bytes),
-                last: bytes.flag(),
-                continues_after: self.through(bytes),
             }),
-            _ => Message::ResyncAck { number: bytes.number(&[1, u64::MAX]) },
+            18 => Message::GiveAck { number: bytes.number(&[self.heard.given, u64::MAX]) },
+            _ => {
+                let heard = self.heard.compares.last().map_or(0, |compare| compare.id);
+                Message::Reconciled { id: bytes.number(&[heard, u64::MAX]) }
+            }
         }
     }
 
@@ -117,31 +149,40 @@ impl Speaker<'_> {
         bytes.number(&[self.heard.through, u64::MAX, 1 << 63])
     }
 
-    /// Mostly few, seldom as many as there may be.
-    fn count(&self, bytes: &mut Bytes<'_>) -> usize {
-        match bytes.byte() {
-            255 => ITEMS_MAX,
-            few => usize::from(few % 6),
+    /// What was heard, with some ranges changed, or anything.
+    fn digest(&self, bytes: &mut Bytes<'_>) -> Digest {
+        let heard = self.heard.digest.clone().filter(|_| bytes.below(4) > 0);
+        let mut digest = heard.unwrap_or_else(|| Digest { as_of: self.as_of(bytes), ranges: [0; FAN_OUT] });
+        for _ in 0..bytes.below(4) {
+            digest.ranges[usize::from(bytes.below(16))] = bytes.number(&[u64::MAX]);
         }
+        digest
+    }
+
+    fn as_of(&self, bytes: &mut Bytes<'_>) -> AsOf {
+        compares::as_of(bytes, self.now)
     }
 
     fn items(&self, bytes: &mut Bytes<'_>) -> Vec<Item> {
-        let count = self.count(bytes);
-        (0..count)
-            .map(|_| Item {
-                key: key(bytes),
-                entry: (bytes.below(8) > 0).then(|| self.entry(bytes)),
-                remaining_ms: self.remaining_ms(bytes),
-            })
-            .collect()
+        let count = count(bytes);
+        let item = |_| {
+            let key = key(bytes);
+            let change = match bytes.below(16) {
+                0 => Change::Renewed,
+                1 => Change::Dropped { digest: bytes.number(&[u64::MAX]), at: self.stamp(bytes) },
+                _ => Change::Entry(self.entry(bytes)),
+            };
+            Item { key, change, remaining_ms: remaining_ms(bytes), held: bytes.flag() }
+        };
+        (0..count).map(item).collect()
     }
 
     fn claim(&self, bytes: &mut Bytes<'_>) -> Claim {
         Claim {
             id: bytes.number(&[u64::MAX]),
             key: key(bytes),
-            known: bytes.flag().then(|| (self.entry(bytes), self.remaining_ms(bytes))),
-            proposal: shard(bytes),
+            known: bytes.flag().then(|| (self.entry(bytes), remaining_ms(bytes))),
+            proposal: (bytes.below(4) > 0).then(|| shard(bytes)),
             reason: bytes.pick(&REASONS).unwrap_or(Reason::Claim),
             failed: bytes.flag().then(|| shard(bytes)),
             tried: bytes.flag().then(|| name(bytes)),
@@ -157,102 +198,137 @@ impl Speaker<'_> {
             Some(claim) => (claim.id, key(bytes)),
             None => (bytes.number(&[u64::MAX]), key(bytes)),
         };
-        let result = match bytes.below(8) {
-            0 => ClaimResult::Refused(ClaimRefusal::NotReady),
-            1 => ClaimResult::Refused(ClaimRefusal::TableFull),
-            2 => ClaimResult::Refused(ClaimRefusal::Overload),
-            _ => ClaimResult::Entry(self.entry(bytes), self.remaining_ms(bytes)),
+        let refusals = [
+            ClaimRefusal::NotReady,
+            ClaimRefusal::TableFull,
+            ClaimRefusal::Overload,
+            ClaimRefusal::Held,
+            ClaimRefusal::NoEntry,
+        ];
+        let result = match refusals.get(usize::from(bytes.below(12))) {
+            Some(refusal) => ClaimResult::Refused(*refusal),
+            None => ClaimResult::Entry(self.entry(bytes), remaining_ms(bytes)),
         };
         ClaimAnswer { id, key: about, result }
     }
 
-    fn entry(&self, bytes: &mut Bytes<'_>) -> Entry {
-        let generations = [u64::from(GENERATION_MAX), u64::from(u32::MAX), 1];
+    fn stamp(&self, bytes: &mut Bytes<'_>) -> Stamp {
         let wall = self.now.wall.0;
         let moments = [wall, wall + STAMP_AHEAD_MAX_MS, wall.saturating_sub(3_600_000), wall + 6 * 3_600_000];
-        let created = match bytes.below(4) {
+        match bytes.below(4) {
             0 => Stamp(bytes.number(&[u64::MAX, 1])),
             _ => Stamp(bytes.number(&moments).saturating_mul(1 << 16) | u64::from(bytes.byte())),
-        };
+        }
+    }
+
+    fn entry(&self, bytes: &mut Bytes<'_>) -> Entry {
+        let generations = [u64::from(GENERATION_MAX), u64::from(u32::MAX), 1];
         Entry {
             shard: (bytes.below(4) > 0).then(|| shard(bytes)),
             generation: u32::try_from(bytes.number(&generations)).unwrap_or(u32::MAX),
             rank: if bytes.flag() { Rank::Alone } else { Rank::Home },
-            created,
+            created: self.stamp(bytes),
             origin: name(bytes),
             reason: bytes.pick(&REASONS).unwrap_or(Reason::Claim),
         }
     }
+}
 
-    /// Whatever fits into the wire's field.
-    fn remaining_ms(&self, bytes: &mut Bytes<'_>) -> u64 {
-        bytes.number(&[5_000, 60_000, u64::from(u32::MAX) - 1]).min(u64::from(u32::MAX))
+/// Mostly few, seldom as many as there may be.
+pub(super) fn count(bytes: &mut Bytes<'_>) -> usize {
+    match bytes.byte() {
+        255 => ITEMS_MAX,
+        few => usize::from(few % 6),
     }
+}
+
+/// Whatever fits into the wire's field.
+fn remaining_ms(bytes: &mut Bytes<'_>) -> u64 {
+    bytes.number(&[5_000, 60_000, u64::from(u32::MAX) - 1]).min(u64::from(u32::MAX))
 }
 
 fn name(bytes: &mut Bytes<'_>) -> PeerId {
     peer(NAMES[usize::from(bytes.below(5))])
 }
 
-/// The entries that a message carries.
-pub(super) fn entries(message: &Message) -> Vec<&Entry> {
+fn items(message: &Message) -> &[Item] {
     match message {
-        Message::Update(update) => of_items(&update.items),
-        Message::Correction { items } => of_items(items),
-        Message::ResyncChunk(chunk) => of_items(&chunk.items),
-        Message::Claim(claim) => claim.known.iter().map(|(entry, _)| entry).collect(),
-        Message::ClaimAnswer(answer) => match &answer.result {
-            ClaimResult::Entry(entry, _) => vec![entry],
-            ClaimResult::Refused(_) => Vec::new(),
-        },
+        Message::Update(update) => &update.items,
+        Message::Correction { items } => items,
+        Message::Give(give) => &give.items,
         Message::Hello(_)
-        | Message::Heartbeat { .. }
+        | Message::Welcome(_)
+        | Message::Heartbeat(_)
         | Message::Ack { .. }
+        | Message::Claim(_)
+        | Message::ClaimAnswer(_)
         | Message::LeaseReport(_)
-        | Message::ResyncAck { .. } => Vec::new(),
+        | Message::Compare(_)
+        | Message::Compared(_)
+        | Message::GiveAck { .. }
+        | Message::Reconciled { .. } => &[],
     }
 }
 
-fn of_items(items: &[Item]) -> Vec<&Entry> {
-    items.iter().filter_map(|item| item.entry.as_ref()).collect()
+/// The entries that a message carries.
+fn entries(message: &Message) -> Vec<&Entry> {
+    let mut entries: Vec<&Entry> = items(message)
+        .iter()
+        .filter_map(|item| if let Change::Entry(entry) = &item.change { Some(entry) } else { None })
+        .collect();
+    if let Message::Claim(claim) = message {
+        entries.extend(claim.known.iter().map(|(entry, _)| entry));
+    }
+    if let Message::ClaimAnswer(ClaimAnswer { result: ClaimResult::Entry(entry, _), .. }) = message {
+        entries.push(entry);
+    }
+    entries
 }
 
-/// Whether it carries entries, and every one of them is absurd: then it must change no entry at all.
+/// Whether it makes the receiver forget entries without a decision: then lower ones may follow.
+pub(super) fn drops(message: &Message) -> bool {
+    items(message).iter().any(|item| matches!(item.change, Change::Dropped { .. }))
+}
+
+/// Whether it carries entries, and every one of them is absurd: then it must change no entry at all. (The last gift of a
+/// reconciliation may end a restart, and what follows from that changes entries.)
 pub(super) fn is_absurd(message: &Message, now: Now) -> bool {
     let entries = entries(message);
-    !entries.is_empty() && entries.iter().all(|entry| entry.validate(now).is_err())
+    let alone = !drops(message) && !matches!(message, Message::Give(_));
+    alone && !entries.is_empty() && entries.iter().all(|entry| entry.validate(now).is_err())
 }
 
 /// How many elements its lists have.
 pub(super) fn elements(message: &Message) -> usize {
     match message {
-        Message::Update(update) => update.items.len(),
-        Message::Correction { items } => items.len(),
-        Message::ResyncChunk(chunk) => chunk.items.len(),
         Message::LeaseReport(report) => report.leases.len(),
+        Message::Compare(compare) => compares::elements(compare),
+        Message::Compared(compared) => compares::answered(compared),
+        Message::Update(_) | Message::Correction { .. } | Message::Give(_) => items(message).len(),
         Message::Hello(_)
-        | Message::Heartbeat { .. }
+        | Message::Welcome(_)
+        | Message::Heartbeat(_)
         | Message::Ack { .. }
         | Message::Claim(_)
         | Message::ClaimAnswer(_)
-        | Message::ResyncAck { .. } => 1,
+        | Message::GiveAck { .. }
+        | Message::Reconciled { .. } => 1,
     }
 }
 
 /// The bounds that a decoder promises; the identifiers' own are in their types, and asked again here.
 pub(super) fn assert_bounded(message: &Message) {
-    assert!(elements(message) <= ITEMS_MAX, "{} elements", elements(message));
-    let keys: Vec<&StickKey> = match message {
-        Message::Update(Update { items, .. })
-        | Message::Correction { items }
-        | Message::ResyncChunk(ResyncChunk { items, .. }) => items.iter().map(|item| &item.key).collect(),
-        Message::LeaseReport(report) => report.leases.iter().map(|(key, _)| key).collect(),
-        Message::Claim(claim) => vec![&claim.key],
-        Message::ClaimAnswer(answer) => vec![&answer.key],
-        Message::Hello(_) | Message::Heartbeat { .. } | Message::Ack { .. } | Message::ResyncAck { .. } => {
-            Vec::new()
-        }
-    };
+    let compares = matches!(message, Message::Compare(_) | Message::Compared(_));
+    // Ranges, and the digests of all of them together.
+    let most = if compares { (1 + FAN_OUT + 4) * ITEMS_MAX } else { ITEMS_MAX };
+    assert!(elements(message) <= most, "{} elements", elements(message));
+    let mut keys: Vec<&StickKey> = items(message).iter().map(|item| &item.key).collect();
+    if let Message::LeaseReport(report) = message {
+        keys.extend(report.leases.iter().map(|lease| &lease.key));
+    }
+    if let Message::Claim(Claim { key, .. }) | Message::ClaimAnswer(ClaimAnswer { key, .. }) = message {
+        keys.push(key);
+    }
     for key in keys {
         assert!((1..=1_024).contains(&key.as_str().len()), "a key of {} bytes", key.as_str().len());
     }
@@ -262,49 +338,61 @@ pub(super) fn assert_bounded(message: &Message) {
     }
 }
 
-/// Which way of the connection a message takes: those of one way are in order, claims are in none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Way {
-    Ordered,
-    Claims,
-}
-
-pub(super) const fn way(message: &Message) -> Way {
-    if matches!(message, Message::Claim(_) | Message::ClaimAnswer(_)) { Way::Claims } else { Way::Ordered }
-}
-
 /// Every kind once, as it is when nobody lies.
 pub(super) fn every_kind() -> Vec<Message> {
-    let now = Now::default();
+    let now = Now { wall: super::world::WALL_START, ..Now::default() };
     let heard = Heard::default();
     let entry = Entry {
         shard: ShardName::parse("s1").ok(),
         generation: 1,
         rank: Rank::Home,
-        created: Stamp::at(super::world::WALL_START),
+        created: Stamp::at(now.wall),
         origin: peer("h"),
         reason: Reason::Claim,
     };
     let mut none = Bytes::new(&[]);
-    let item = Item { key: key(&mut none), entry: Some(entry.clone()), remaining_ms: 60_000 };
-    let end = Item { entry: Some(Entry { shard: None, generation: 2, ..entry.clone() }), ..item.clone() };
-    let renewal = Item { entry: None, ..item.clone() };
-    let items = vec![item.clone(), renewal, end];
-    let speaker = Speaker { heard: &heard, now };
-    let claim = Claim { known: Some((entry.clone(), 60_000)), ..speaker.claim(&mut none) };
-    let answer = |result| Message::ClaimAnswer(ClaimAnswer { id: 1, key: item.key.clone(), result });
-    vec![
-        Message::Hello(Hello { contract: 1, incarnation: 7, ready: true, resume: None }),
-        Message::Heartbeat { ready: true },
+    let item = |change| Item { key: key(&mut Bytes::new(&[])), change, remaining_ms: 60_000, held: false };
+    let end = Entry { shard: None, generation: 2, reason: Reason::End, ..entry.clone() };
+    let items = vec![
+        item(Change::Entry(entry.clone())),
+        item(Change::Renewed),
+        Item { held: true, ..item(Change::Entry(end)) },
+        item(Change::Dropped { digest: 7, at: Stamp::at(now.wall) }),
+    ];
+    let room = items[0].key.clone();
+    let proposal = ShardName::parse("s2").ok();
+    let claim = Claim { id: 1, proposal, ..Speaker { heard: &heard, now }.claim(&mut none) };
+    let answer = |result| Message::ClaimAnswer(ClaimAnswer { id: 1, key: room.clone(), result });
+    let digest = Digest { as_of: AsOf(Stamp::at(now.wall)), ranges: [0; FAN_OUT] };
+    let mut kinds = vec![
+        Message::Hello(Hello {
+            contract: 1,
+            contract_oldest: 1,
+            incarnation: 7,
+            ready: true,
+            capacity: 1_000,
+            resume: None,
+        }),
+        Message::Welcome(Welcome { resumed: false, ready: true, continues_after: 0 }),
+        Message::Heartbeat(Heartbeat { ready: true, digest }),
         Message::Update(Update { through: 3, items: items.clone() }),
         Message::Ack { through: 1 },
         Message::Correction { items: items.clone() },
-        Message::Claim(Claim { known: None, ..claim.clone() }),
-        Message::Claim(claim),
+        Message::Claim(claim.clone()),
+        Message::Claim(Claim { known: Some((entry.clone(), 60_000)), failed: shard_named("s1"), ..claim }),
         answer(ClaimResult::Entry(entry, 60_000)),
         answer(ClaimResult::Refused(ClaimRefusal::NotReady)),
-        Message::LeaseReport(LeaseReport { leases: vec![(item.key.clone(), 60_000)] }),
-        Message::ResyncChunk(ResyncChunk { number: 1, items, last: true, continues_after: 0 }),
-        Message::ResyncAck { number: 1 },
-    ]
+        Message::LeaseReport(LeaseReport {
+            leases: vec![Lease { key: room.clone(), remaining_ms: 60_000, held: true }],
+        }),
+        Message::Give(Give { number: 1, through: 1, items }),
+        Message::GiveAck { number: 1 },
+        Message::Reconciled { id: 1 },
+    ];
+    kinds.extend(compares::every_kind());
+    kinds
+}
+
+fn shard_named(name: &str) -> Option<ShardName> {
+    ShardName::parse(name).ok()
 }

@@ -7,6 +7,7 @@ mod config;
 mod discovery_file;
 mod frame;
 mod hostile;
+mod hostile_compare;
 mod mesh;
 mod node;
 mod observed;

@@ -16,7 +16,7 @@ fn small(config: Config) -> Config {
         log_max: 64,
         batch_items: 4,
         window_items: 16,
-        resync_window: 2,
+        gives_window: 2,
         move_pause_ms: 2_000,
         ..config
     }

@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use shardgate_peering::codec;
 use shardgate_peering::core::{
-    ClaimReason, Config, Input, Instant, Message, Now, PeerId, ShardName, StickKey, Wall,
+    ClaimReason, Config, Input, Instant, Lane, Message, Now, PeerId, ShardName, StickKey, Wall,
 };
 
 use super::bytes::Bytes;
-use super::hostile::{self, Heard, Way, key, peer, shard, way};
+use super::hostile::{self, Heard, key, peer, shard};
 use super::observed::{Came, Observed};
 
 /// 2026-11-21, so that stamps look like real ones.
 pub(super) const WALL_START: Wall = Wall(1_795_219_200_000);
 
-/// Who says what to whom on which way.
-type Queue = (PeerId, PeerId, Way);
+/// Who speaks to whom on which lane.
+type Queue = (PeerId, PeerId, Lane);
 
 /// How the honest ones' messages travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +30,14 @@ pub(super) enum Delivery {
 pub(super) struct World {
     places: BTreeMap<PeerId, Observed>,
     wire: BTreeMap<Queue, VecDeque<Message>>,
+    /// Whose hello has arrived at whom: what overtakes it waits for it.
+    greeted: BTreeSet<(PeerId, PeerId)>,
     /// What the hostile one heard of each.
     heard: BTreeMap<PeerId, Heard>,
     mono_ms: u64,
     wall_ms: u64,
+    /// How long the machine slept.
+    asleep_ms: u64,
     delivery: Delivery,
     hostile: PeerId,
     hostile_listed: bool,
@@ -43,7 +47,7 @@ pub(super) struct World {
 impl World {
     /// `a` and `b`, connected and ready, both with `tune`'s limits, and `h`, which is listed.
     pub(super) fn new(delivery: Delivery, tune: fn(Config) -> Config) -> Self {
-        let now = Now { mono: Instant(1_000), wall: WALL_START };
+        let now = Now { mono: Instant(1_000), boot: Instant(1_000), wall: WALL_START };
         let names = [peer("a"), peer("b")];
         let places = names.iter().zip(1..).map(|(name, incarnation)| {
             let config = tune(Config::new(name.clone(), incarnation));
@@ -52,9 +56,11 @@ impl World {
         let mut world = Self {
             places: places.collect(),
             wire: BTreeMap::new(),
+            greeted: BTreeSet::new(),
             heard: names.iter().map(|name| (name.clone(), Heard::default())).collect(),
             mono_ms: now.mono.0,
             wall_ms: now.wall.0,
+            asleep_ms: 0,
             delivery,
             hostile: peer("h"),
             hostile_listed: false,
@@ -70,7 +76,8 @@ impl World {
     }
 
     pub(super) fn now(&self) -> Now {
-        Now { mono: Instant(self.mono_ms), wall: Wall(self.wall_ms) }
+        let boot = Instant(self.mono_ms + self.asleep_ms);
+        Now { mono: Instant(self.mono_ms), boot, wall: Wall(self.wall_ms) }
     }
 
     pub(super) fn names(&self) -> Vec<PeerId> {
@@ -104,7 +111,7 @@ impl World {
             if to == self.hostile {
                 self.heard.entry(at.clone()).or_default().hear(&message);
             } else if self.linked {
-                let queue = (at.clone(), to, way(&message));
+                let queue = (at.clone(), to, message.lane());
                 self.wire.entry(queue).or_default().push_back(message);
             }
         }
@@ -124,7 +131,10 @@ impl World {
     pub(super) fn deliver(&mut self, nth: usize) -> bool {
         let mut next = Vec::new();
         for (queue, messages) in &self.wire {
-            let any = if queue.2 == Way::Claims { messages.len() } else { messages.len().min(1) };
+            if queue.2 != Lane::Control && !self.greeted.contains(&(queue.0.clone(), queue.1.clone())) {
+                continue;
+            }
+            let any = if queue.2 == Lane::Claims { messages.len() } else { messages.len().min(1) };
             next.extend((0..any).map(|index| (queue.clone(), index)));
         }
         if next.is_empty() {
@@ -134,6 +144,9 @@ impl World {
         let message = self.wire.get_mut(&queue).and_then(|messages| messages.remove(index));
         let (from, to, _) = queue;
         if let Some(message) = message {
+            if matches!(message, Message::Hello(_)) {
+                self.greeted.insert((from.clone(), to.clone()));
+            }
             self.feed(&to, Input::Received { peer: from, message });
         }
         true
@@ -197,6 +210,7 @@ impl World {
         }
         self.linked = false;
         self.wire.clear();
+        self.greeted.clear();
         for name in self.names() {
             let peer = self.other(&name);
             self.feed(&name, Input::PeerLost { peer });
@@ -244,6 +258,7 @@ impl World {
                 self.connect_hostile(at);
                 let hello = self.heard[at].hello(bytes);
                 self.hostile_says(at, hello);
+                self.hostile_says(at, Heard::welcome(bytes));
             }
             1 => self.connect_hostile(at),
             2 => self.lose_hostile(at),
@@ -280,8 +295,14 @@ impl World {
 
     /// One thing that a client does at `at`.
     pub(super) fn client_acts(&mut self, at: &PeerId, bytes: &mut Bytes<'_>) {
-        let (key, shard, choice) = (key(bytes), shard(bytes), bytes.below(8));
+        let (key, shard, choice) = (key(bytes), shard(bytes), bytes.below(10));
         match choice {
+            8 => {
+                let now = self.now();
+                let came = self.places.get_mut(at).map(|place| place.clear(now, key)).unwrap_or_default();
+                self.carry_out(at, came);
+            }
+            9 => self.feed(at, Input::ReadyOverride),
             0..=2 => self.claim(at, key, shard, ClaimReason::Join),
             3 => {
                 let failed = self.place(at).node.lookup(&key).cloned().unwrap_or_else(|| shard.clone());
