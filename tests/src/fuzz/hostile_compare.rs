@@ -14,7 +14,9 @@ pub(super) fn as_of(bytes: &mut Bytes<'_>, now: Now) -> AsOf {
     match bytes.below(4) {
         0 => AsOf::NOW,
         1 => AsOf(Stamp(bytes.number(&[u64::MAX, 1 << 63]))),
-        _ => AsOf(Stamp(second.saturating_sub(1_000 * bytes.number(&[60])).saturating_mul(1 << 16))),
+        _ => AsOf(Stamp(
+            second.saturating_sub(bytes.number(&[60]).saturating_mul(1_000)).saturating_mul(1 << 16),
+        )),
     }
 }
 

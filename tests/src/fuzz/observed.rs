@@ -111,16 +111,15 @@ impl Observed {
         while let Some(output) = self.node.poll_output() {
             outputs += 1;
             assert!(outputs < 1_000_000, "outputs without end after {said:?}");
-            self.take(output, may_drop, &mut came);
+            self.take(output, may_drop, &said, &mut came);
         }
         let most = 64 + 16 * (elements + self.entries.len() + self.node.len()) + 2 * waiting;
         assert!(outputs <= most, "{outputs} outputs after {said:?}");
         for (key, to) in &came.moved {
-            // What one input moved twice may be back where its sessions are.
-            let astray =
-                |(held, on): &(StickKey, ShardName)| held == key && self.node.lookup(key) != Some(on);
-            if self.sessions.iter().any(astray) {
-                assert_eq!(self.node.lookup(key), Some(to), "{key} was sent elsewhere after {said:?}");
+            // What one input moved twice may have ended since, or be back where its sessions are.
+            let Some(on) = self.node.lookup(key) else { continue };
+            if self.sessions.iter().any(|(held, shard)| held == key && shard != on) {
+                assert_eq!(on, to, "{key} was sent elsewhere after {said:?}");
             }
         }
         if came.emptied || drops {
@@ -130,7 +129,7 @@ impl Observed {
         came
     }
 
-    fn take(&mut self, output: Output, may_drop: bool, came: &mut Came) {
+    fn take(&mut self, output: Output, may_drop: bool, said: &Input, came: &mut Came) {
         match output {
             Output::Send { peer, message } => {
                 assert!(self.connected.contains(&peer), "sends {} to {peer}, not connected", message.kind());
@@ -139,7 +138,10 @@ impl Observed {
             }
             Output::Disconnect { peer, violation } => {
                 let excused = violation == Violation::Restarted || may_drop && !self.listed.contains(&peer);
-                assert!(excused || !self.honest.contains(&peer), "{peer} is honest, but {violation:?}");
+                assert!(
+                    excused || !self.honest.contains(&peer),
+                    "{peer} is honest, but {violation:?} after {said:?}"
+                );
                 came.disconnected.push(peer);
             }
             Output::Changed { key, shard } => {

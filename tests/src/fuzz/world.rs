@@ -334,9 +334,12 @@ impl World {
         match bytes.byte() {
             jump @ 250..=255 => {
                 let wall = WALL_START.0 + self.mono_ms;
-                let hours =
-                    [wall + 21_600_000, wall.saturating_sub(21_600_000), wall, 0, u64::MAX >> 17, wall];
-                self.jump_wall(hours[usize::from(jump - 250)]);
+                match jump {
+                    250 => self.jump_wall(wall + 21_600_000),
+                    251 => self.jump_wall(wall - 21_600_000),
+                    252 => self.asleep_ms += 40_000,
+                    _ => self.jump_wall(wall),
+                }
             }
             step => self.advance(STEPS_MS[usize::from(step % 8)]),
         }
