@@ -142,6 +142,7 @@ fn to_wire(message: &Message) -> wire::envelope::Message {
             failed: claim.failed.as_ref().map(ToString::to_string).unwrap_or_default(),
             tried: claim.tried.as_ref().map(ToString::to_string).unwrap_or_default(),
             hops: claim.hops,
+            held: claim.held,
         }),
         Message::ClaimAnswer(answer) => {
             let (entry, remaining_ms, refusal) = match &answer.result {
@@ -154,6 +155,9 @@ fn to_wire(message: &Message) -> wire::envelope::Message {
             W::ClaimAnswer(wire::ClaimAnswer { id, key, entry, remaining_ms, refusal: refusal.into() })
         }
         Message::LeaseReport(report) => W::LeaseReport(items::leases_to_wire(&report.leases)),
+        Message::LeaseAsk { keys } => {
+            W::LeaseAsk(wire::LeaseAsk { keys: keys.iter().map(ToString::to_string).collect() })
+        }
         Message::Compare(compare) => W::Compare(compare::to_wire(compare)),
         Message::Compared(compared) => W::Compared(compare::answer_to_wire(compared)),
         Message::Give(Give { number, through, items }) => {
@@ -197,6 +201,7 @@ fn from_wire(message: wire::envelope::Message) -> Result<Message, FrameError> {
                 failed: optional(&claim.failed, |name| shard("claim.failed", name))?,
                 tried: optional(&claim.tried, |name| peer("claim.tried", name))?,
                 hops: claim.hops,
+                held: claim.held,
             })
         }
         W::ClaimAnswer(answer) => {
@@ -213,6 +218,11 @@ fn from_wire(message: wire::envelope::Message) -> Result<Message, FrameError> {
         }
         W::LeaseReport(report) => {
             Message::LeaseReport(LeaseReport { leases: items::leases_from_wire(report)? })
+        }
+        W::LeaseAsk(wire::LeaseAsk { keys }) => {
+            bounded("lease_ask.keys", keys.len())?;
+            let keys = keys.iter().map(|text| key("lease_ask.keys", text)).collect::<Result<_, _>>()?;
+            Message::LeaseAsk { keys }
         }
         W::Compare(compare) => Message::Compare(compare::from_wire(compare)?),
         W::Compared(compared) => Message::Compared(compare::answer_from_wire(compared)?),

@@ -1,4 +1,6 @@
-//! What the benches share. The tests of the whole stand in `tests/tests` and `tests/e2e`.
+//! What the benches and simulations share. The tests of the whole stand in `tests/tests` and `tests/e2e`.
 
 pub mod bench;
 pub mod fuzz;
+pub mod sim;
+pub mod world;

@@ -91,7 +91,7 @@ impl Node {
     ) {
         self.stats.claims += 1;
         let asked = Asked::from_input(reason);
-        if let Some(shard) = self.table.shard(&key).filter(|shard| asked.settled_by(shard)).cloned() {
+        if let Some(shard) = self.lookup(&key).filter(|shard| asked.settled_by(shard)).cloned() {
             self.used(now, &key, Told::NotYet);
             self.answer(token, Claimed::Stick { shard });
             return;
@@ -163,6 +163,7 @@ impl Node {
             known: known.map(|entry| (entry, self.remaining_ms(now, key))),
             proposal: pending.proposal.clone(),
             reason: pending.asked.reason(),
+            held: self.uses.holds(key),
             failed: if let Asked::Down { failed } = &pending.asked { Some(failed.clone()) } else { None },
             tried: pending.tried.clone(),
             hops: 0,
@@ -279,7 +280,7 @@ impl Node {
 
     /// A decision about the key came in while a claim is under way: it ends the wait if it settles what was asked.
     pub(crate) fn settle_by_update(&mut self, now: Now, key: &StickKey) {
-        let Some(shard) = self.table.shard(key).cloned() else { return };
+        let Some(shard) = self.lookup(key).cloned() else { return };
         let Some(pending) = self.take_pending_if(key, |pending| pending.asked.settled_by(&shard)) else {
             return;
         };
@@ -290,7 +291,7 @@ impl Node {
     /// The home asked did not answer, refused or was lost: the next one is asked once, then this node decides alone.
     pub(crate) fn next_home(&mut self, now: Now, key: StickKey, pending: Pending) {
         let Pending { waiters, proposal, asked, home, tried, .. } = pending;
-        if let Some(shard) = self.table.shard(&key).filter(|shard| asked.settled_by(shard)).cloned() {
+        if let Some(shard) = self.lookup(&key).filter(|shard| asked.settled_by(shard)).cloned() {
             self.answer_all(waiters, Some(shard));
         } else if tried.is_none() {
             self.ask(now, key, waiters, proposal, asked, Some(home));
@@ -371,6 +372,7 @@ impl Node {
                 known,
                 proposal: Some(shard),
                 reason: Reason::Claim,
+                held: self.uses.holds(&key),
                 failed: None,
                 tried: None,
                 hops: 0,

@@ -50,7 +50,7 @@ impl Node {
         let current = self.table.get(key).map(|slot| slot.entry.clone());
         let generation = match &current {
             Some(entry) if !self.may_replace(now, key, entry, proposal, asked) => {
-                self.renew(key, now.mono + self.config.ttl_ms);
+                self.renew(now, key, now.mono + self.config.ttl_ms);
                 return Ok(entry.clone());
             }
             Some(entry) => entry.generation.saturating_add(1).min(crate::GENERATION_MAX),
@@ -159,7 +159,12 @@ impl Node {
         let result = if self.may_answer() {
             let asked = Asked::from_claim(&claim);
             match self.decide(now, &claim.key, claim.proposal.as_ref(), &asked, Rank::Home) {
-                Ok(entry) => ClaimResult::Entry(entry, self.remaining_ms(now, &claim.key)),
+                Ok(entry) => {
+                    if claim.held {
+                        self.note_held(now, &claim.key);
+                    }
+                    ClaimResult::Entry(entry, self.remaining_ms(now, &claim.key))
+                }
                 Err(refusal) => ClaimResult::Refused(refusal),
             }
         } else {

@@ -92,9 +92,7 @@ impl Node {
     /// lease that it was told of just before its end could run out meanwhile.
     pub(crate) fn used(&mut self, now: Now, key: &StickKey, told: Told) {
         let lease = now.mono + self.config.ttl_ms;
-        if let Some(slot) = self.table.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) {
-            slot.lease = slot.lease.max(lease);
-        } else if !self.uses.holds(key) {
+        if !self.extend(now, key, lease) && !self.uses.holds(key) {
             return;
         }
         if let Some(known) = self.uses.keys.get_mut(key) {
@@ -120,12 +118,43 @@ impl Node {
         self.uses.due.push(next, self.config.timer_grain_ms(), key.clone());
     }
 
+    /// The lease of a live entry reaches at least to `lease`. False when there is no such entry.
+    pub(crate) fn extend(&mut self, now: Now, key: &StickKey, lease: Instant) -> bool {
+        let Some(slot) = self.table.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) else {
+            return false;
+        };
+        slot.lease = slot.lease.max(lease);
+        if self.lease_runs(now, key) {
+            let shard = self.table.shard(key).cloned();
+            self.outputs.push_back(Output::Changed { key: key.clone(), shard });
+        }
+        true
+    }
+
+    /// Whether an entry that had lapsed has a running lease again.
+    pub(crate) fn lease_runs(&mut self, now: Now, key: &StickKey) -> bool {
+        let Some(slot) = self.table.get_mut(key).filter(|slot| slot.lapsed && slot.lease > now.mono) else {
+            return false;
+        };
+        slot.lapsed = false;
+        true
+    }
+
+    /// The home is about to end an entry: a request that came now might take it for living when it is not. It asks the home instead.
+    fn lapse(&mut self, key: &StickKey) {
+        let Some(slot) = self.table.get_mut(key).filter(|slot| !slot.lapsed) else { return };
+        slot.lapsed = true;
+        self.outputs.push_back(Output::Changed { key: key.clone(), shard: None });
+    }
+
     /// A tunnel of the conference was opened here.
     pub(crate) fn session_opened(&mut self, now: Now, key: StickKey, shard: ShardName) {
         *self.uses.sessions.entry(key.clone()).or_default().entry(shard.clone()).or_default() += 1;
-        match self.table.shard(&key).cloned() {
-            Some(there) if there == shard => {}
-            Some(to) => self.outputs.push_back(Output::Moved { key: key.clone(), to }),
+        match self.table.shard(&key) {
+            Some(there) if *there == shard => {}
+            Some(_) => {
+                self.misplaced.insert(key.clone());
+            }
             None => self.claim_for_sessions(now, &key),
         }
         self.used(now, &key, Told::NotYet);
@@ -235,7 +264,7 @@ impl Node {
                     if held {
                         self.note_held(now, &key);
                     }
-                    self.renew(&key, lease);
+                    self.renew(now, &key, lease);
                 }
             }
         }
@@ -261,26 +290,28 @@ impl Node {
             if held {
                 self.note_held(now, &key);
             }
-            self.renew(&key, now.mono + remaining_ms.min(self.config.ttl_ms));
+            self.renew(now, &key, now.mono + remaining_ms.min(self.config.ttl_ms));
         }
     }
 
     /// The lease of a live entry reaches at least to `lease`. Everybody is told before their backstop could run out.
-    pub(crate) fn renew(&mut self, key: &StickKey, lease: Instant) {
+    pub(crate) fn renew(&mut self, now: Now, key: &StickKey, lease: Instant) {
         // Reports come half a ttl apart at most: whoever takes over as home never has a lease that lapses between two of them.
         let far_ms = self.config.ttl_ms / 2;
-        let Some(slot) = self.table.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) else { return };
-        slot.lease = slot.lease.max(lease);
+        if !self.extend(now, key, lease) {
+            return;
+        }
+        let Some(slot) = self.table.get_mut(key) else { return };
         if slot.lease.since_ms(slot.announced) >= far_ms && !self.sessions.is_empty() {
             slot.announced = slot.lease;
             self.stats.renewals_sent += 1;
             #[cfg(feature = "test-hooks")]
             if self.mutation == Some(crate::mutation::Mutation::RefreshRewritesDecision) {
                 let generation = slot.entry.generation + 1;
-                let created = self.clock.stamp(self.now.wall);
+                let created = self.clock.stamp(now.wall);
                 let entry =
                     Entry { generation, created, origin: self.config.me.clone(), ..slot.entry.clone() };
-                self.record(self.now, key, &entry);
+                self.record(now, key, &entry);
                 return;
             }
             self.announce(key, LogKind::Renewal);
@@ -314,6 +345,7 @@ impl Node {
     /// Looks at every entry whose timer ran out: held ones live on, the home ends what nobody renewed, others have a backstop.
     pub(crate) fn expire_entries(&mut self, now: Now) {
         let (ttl_ms, grain_ms) = (self.config.ttl_ms, self.config.timer_grain_ms());
+        let mut asks: BTreeMap<PeerId, Vec<StickKey>> = BTreeMap::new();
         for key in self.table.due(now.mono) {
             let held = self.uses.holds(&key);
             let Some(slot) = self.table.get_mut(&key) else { continue };
@@ -331,20 +363,30 @@ impl Node {
                 }
                 continue;
             }
-            if now.mono < lease {
-                self.table.set_timer(lease + self.config.end_grace_ms(), grain_ms, key);
+            let role = self.end_role(&key);
+            let end_grace_ms = self.config.end_grace_ms();
+            let lapse = lease + end_grace_ms / 2;
+            if now.mono < lapse && role != EndRole::First {
+                self.table.set_timer(lapse, grain_ms, key);
                 continue;
             }
-            let role = self.end_role(&key);
             let at = lease
                 + match role {
-                    EndRole::First => self.config.end_grace_ms(),
+                    EndRole::First => end_grace_ms,
                     EndRole::StandIn | EndRole::Minority => ttl_ms,
                     EndRole::Bystander => 2 * ttl_ms,
                 };
             if now.mono < at {
+                if role != EndRole::First {
+                    self.lapse(&key);
+                }
+                if role != EndRole::First && now.mono >= lease + ttl_ms / 2 && now.mono < lease + ttl_ms {
+                    for peer in self.whom_to_ask(&key) {
+                        asks.entry(peer).or_default().push(key.clone());
+                    }
+                }
                 // Roles change: it is looked at again soon.
-                self.table.set_timer(at.min(now.mono + self.config.end_grace_ms()), grain_ms, key);
+                self.table.set_timer(at.min(now.mono + end_grace_ms), grain_ms, key);
                 continue;
             }
             match role {
@@ -357,6 +399,30 @@ impl Node {
                     let at = self.clock.stamp(now.wall);
                     self.forget(now, &key, at);
                 }
+            }
+        }
+        for (peer, keys) in asks {
+            for keys in keys.chunks(self.config.batch_items) {
+                self.send(&peer, Message::LeaseAsk { keys: keys.to_vec() });
+            }
+        }
+    }
+
+    /// Two connected peers who may have heard of uses that this node has not: its path to the home may be cut while theirs is not.
+    fn whom_to_ask(&self, key: &StickKey) -> impl Iterator<Item = PeerId> + use<> {
+        let streaming = || self.sessions.iter().filter(|(_, session)| session.streaming());
+        let first = first_by_rendezvous(key, streaming().map(|(peer, _)| peer)).cloned();
+        let others = streaming().map(|(peer, _)| peer).filter(|peer| Some(*peer) != first.as_ref());
+        let second = first_by_rendezvous(key, others).cloned();
+        first.into_iter().chain(second)
+    }
+
+    /// A peer's leases of these keys are over: it is told of those that run on here.
+    pub(crate) fn on_lease_ask(&mut self, now: Now, peer: &PeerId, keys: &[StickKey]) {
+        for key in keys {
+            let running = |slot: &crate::table::Slot| !slot.entry.is_tombstone() && slot.lease > now.mono;
+            if self.table.get(key).is_some_and(running) {
+                self.correct(peer, key);
             }
         }
     }

@@ -34,6 +34,11 @@ pub enum Message {
     ClaimAnswer(ClaimAnswer),
     /// What the sender used or holds, told to the home.
     LeaseReport(LeaseReport),
+    /// Keys whose lease is over at the sender, though their home has not ended them: does the receiver know of a use?
+    LeaseAsk {
+        /// Them.
+        keys: Vec<StickKey>,
+    },
     /// A reconciliation: what the asker's table holds in some ranges.
     Compare(Compare),
     /// The answer: what differs.
@@ -54,7 +59,7 @@ pub enum Message {
 
 impl Message {
     /// Every kind's name.
-    pub const KINDS: [&'static str; 14] = [
+    pub const KINDS: [&'static str; 15] = [
         "hello",
         "welcome",
         "heartbeat",
@@ -64,6 +69,7 @@ impl Message {
         "claim",
         "claim-answer",
         "lease-report",
+        "lease-ask",
         "compare",
         "compared",
         "give",
@@ -84,11 +90,12 @@ impl Message {
             Self::Claim(_) => 6,
             Self::ClaimAnswer(_) => 7,
             Self::LeaseReport(_) => 8,
-            Self::Compare(_) => 9,
-            Self::Compared(_) => 10,
-            Self::Give(_) => 11,
-            Self::GiveAck { .. } => 12,
-            Self::Reconciled { .. } => 13,
+            Self::LeaseAsk { .. } => 9,
+            Self::Compare(_) => 10,
+            Self::Compared(_) => 11,
+            Self::Give(_) => 12,
+            Self::GiveAck { .. } => 13,
+            Self::Reconciled { .. } => 14,
         };
         Self::KINDS[index]
     }
@@ -103,7 +110,8 @@ impl Message {
             | Self::Update(_)
             | Self::Ack { .. }
             | Self::Correction { .. }
-            | Self::LeaseReport(_) => Lane::Control,
+            | Self::LeaseReport(_)
+            | Self::LeaseAsk { .. } => Lane::Control,
             Self::Claim(_) | Self::ClaimAnswer(_) => Lane::Claims,
             Self::Compare(_)
             | Self::Compared(_)
@@ -231,6 +239,8 @@ pub struct Claim {
     pub proposal: Option<ShardName>,
     /// Why.
     pub reason: Reason,
+    /// Sessions of the conference are open at the asker.
+    pub held: bool,
     /// With [`Reason::Down`]: the shard that failed.
     pub failed: Option<ShardName>,
     /// A home that was asked before and did not answer.

@@ -37,6 +37,8 @@ pub struct Node {
     pub(crate) claim_ids: u64,
     /// Claims passed on to another home, by own id.
     pub(crate) passed_on: BTreeMap<u64, PassedOn>,
+    /// Keys with sessions here that may be in the wrong place: looked at when the input is done, since it may move a key twice.
+    pub(crate) misplaced: BTreeSet<StickKey>,
     /// Decided alone, not yet claimed at a home.
     pub(crate) lone: BTreeSet<StickKey>,
     /// Moves that this node decided as home, for the pause between two moves.
@@ -95,6 +97,7 @@ impl Node {
             claim_deadlines: BTreeMap::new(),
             claim_ids: 0,
             passed_on: BTreeMap::new(),
+            misplaced: BTreeSet::new(),
             lone: BTreeSet::new(),
             moved_at: BTreeMap::new(),
             incarnation: config.incarnation,
@@ -146,6 +149,16 @@ impl Node {
         }
         self.run_timers(now);
         self.update_readiness(now);
+        self.tell_misplaced();
+    }
+
+    fn tell_misplaced(&mut self) {
+        while let Some(key) = self.misplaced.pop_first() {
+            let Some(to) = self.table.shard(&key).cloned() else { continue };
+            if self.uses.sessions_of(&key).any(|(shard, _)| *shard != to) {
+                self.outputs.push_back(Output::Moved { key, to });
+            }
+        }
     }
 
     #[cfg(feature = "test-hooks")]
@@ -179,10 +192,10 @@ impl Node {
         [claim, report, expiry, ready].into_iter().flatten().fold(heartbeat, Ord::min)
     }
 
-    /// The shard of a live entry.
+    /// The shard of a live entry whose lease runs, as far as this node knows.
     #[must_use]
     pub fn lookup(&self, key: &StickKey) -> Option<&ShardName> {
-        self.table.shard(key)
+        self.table.get(key).filter(|slot| !slot.lapsed)?.entry.shard.as_ref()
     }
 
     /// A key's entry (a tombstone too) and how many milliseconds of its lease are left as far as this node knows.
@@ -253,7 +266,7 @@ impl Node {
 
     /// Merges a decision into the table and tells the read view what changed.
     pub(crate) fn merge(&mut self, now: Now, key: &StickKey, entry: &Entry, lease: Instant) -> Merged {
-        let before = self.table.shard(key).cloned();
+        let before = self.lookup(key).cloned();
         let merged = {
             let lease = lease.max(now.mono);
             #[cfg(feature = "test-hooks")]
@@ -269,13 +282,16 @@ impl Node {
                 if entry.is_tombstone() { lease.min(now.mono + self.config.ttl_ms / 2) } else { lease };
             self.table.merge(now, key, entry, lease, first_look, self.config.timer_grain_ms())
         };
-        let after = self.table.shard(key).cloned();
+        if merged == Merged::Same {
+            self.lease_runs(now, key);
+        }
+        let after = self.lookup(key).cloned();
         if before != after {
             self.outputs.push_back(Output::Changed { key: key.clone(), shard: after.clone() });
             if let Some(to) = after
                 && self.uses.sessions_of(key).any(|(shard, _)| *shard != to)
             {
-                self.outputs.push_back(Output::Moved { key: key.clone(), to });
+                self.misplaced.insert(key.clone());
             }
         }
         merged
@@ -311,6 +327,10 @@ impl Node {
             }
             Message::LeaseReport(report) => {
                 self.on_lease_report(now, report);
+                Ok(())
+            }
+            Message::LeaseAsk { keys } => {
+                self.on_lease_ask(now, peer, &keys);
                 Ok(())
             }
             Message::Compare(compare) => self.on_compare(now, peer, compare),

@@ -38,17 +38,23 @@ struct Change {
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     changes: VecDeque<Change>,
+    /// The earliest moment that digests tell of these days, here or at a peer, whose clock may be hours behind.
+    earliest: Stamp,
 }
 
 impl Recent {
+    pub(crate) const fn set_earliest(&mut self, earliest: Stamp) {
+        self.earliest = earliest;
+    }
+
     pub(crate) fn note(&mut self, now: Now, hash: u64, before: State, after: State) {
         while self.changes.front().is_some_and(|change| now.mono.since_ms(change.at) > KEPT_MS)
             || self.changes.len() >= KEPT_MAX
         {
             self.changes.pop_front();
         }
-        // What was decided long ago counts in every digest that will be asked for: a taught table leaves no trace here.
-        if after.created.wall_ms() + KEPT_MS >= now.wall.0 {
+        // What was decided long ago counts in every digest: a table that is learned leaves no trace here.
+        if after.created.wall_ms() + KEPT_MS >= self.earliest.wall_ms() {
             self.changes.push_back(Change { at: now.mono, hash, before, after });
         }
     }
@@ -157,6 +163,7 @@ mod tests {
     #[test]
     fn old_decisions_and_old_changes_leave_no_trace() {
         let mut recent = Recent::default();
+        recent.set_earliest(state(18_000, 0).created);
         recent.note(at(20_000), 1, State::default(), state(1_000, 5));
         assert!(recent.changes.is_empty(), "taught long after it was decided");
         recent.note(at(20_000), 1, State::default(), state(19_990, 5));

@@ -7,7 +7,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::digest::{AsOf, DEPTH_MAX, RangeId};
+use crate::digest::{AsOf, DEPTH_MAX, FAN_OUT, RangeId};
 use crate::give::{Giver, Tombstones, Which};
 use crate::id::PeerId;
 use crate::message::{
@@ -36,8 +36,12 @@ const AT_ONCE_MAX: usize = 4;
 const NO_NEWS_MS: u64 = 3_000;
 /// A digest tells of the last full second that is at least so long ago: what was decided before has arrived everywhere.
 const DIGEST_LAG_MS: u64 = 2_000;
-/// A digest of a moment further ahead than this comes from a wrong clock: it would count what is still under way.
-const DIGEST_AHEAD_MAX_MS: u64 = 5_000;
+/// A digest's moment must lie so far back here too.
+const DIGEST_PASSED_MS: u64 = 500;
+/// In how many heartbeats in a row a range is unequal when tables disagree.
+const UNEQUAL_TIMES: u8 = 2;
+/// The same for digests of a moment that has not passed here.
+const UNEQUAL_TIMES_AHEAD: u8 = 10;
 /// The longest pause after reconciliations that did not make the digests equal.
 const PAUSE_MAX_MS: u64 = 64_000;
 
@@ -52,9 +56,11 @@ pub(crate) struct Talk {
     giver: Giver,
     /// The number of its last gift.
     given: u64,
-    /// Ranges that differed in its last heartbeat, a bit for each.
-    differ: u16,
-    /// Heartbeats in a row in which some range differed twice.
+    /// The moment of its last digest.
+    as_of: Option<AsOf>,
+    /// In how many heartbeats in a row each range differed.
+    unequal: [u8; FAN_OUT],
+    /// Heartbeats in a row with a disagreement.
     beats: u32,
     /// Reconciliations since the digests were equal.
     in_vain: u32,
@@ -102,7 +108,8 @@ impl Talk {
             answering: None,
             giver: Giver::new(),
             given: 0,
-            differ: 0,
+            as_of: None,
+            unequal: [0; FAN_OUT],
             beats: 0,
             in_vain: 0,
             not_before: Instant(0),
@@ -200,9 +207,11 @@ impl Asking {
 
 impl Node {
     /// What the table held a moment ago, for a heartbeat.
-    pub(crate) fn digest(&self, now: Now) -> Digest {
+    pub(crate) fn digest(&mut self, now: Now) -> Digest {
         let second = now.wall.0.saturating_sub(DIGEST_LAG_MS) / 1_000 * 1_000;
         let as_of = AsOf(Stamp::at(Wall(second)));
+        let told = self.sessions.values().filter_map(|session| session.talk.as_of);
+        self.table.set_earliest(told.fold(as_of, Ord::min).0);
         Digest { as_of, ranges: self.table.ranges(as_of) }
     }
 
@@ -218,9 +227,9 @@ impl Node {
     }
 
     /// Compares a heartbeat's digest with what stood here at that moment. Twice the same range unequal is a disagreement: in between
-    /// whatever was under way has arrived.
+    /// whatever was under way has arrived. A digest of a moment that has not passed here, by a wrong clock, counts what is under way;
+    /// there a range must be unequal many times.
     fn compare_digest(&mut self, now: Now, peer: &PeerId, digest: &Digest) {
-        let ahead = digest.as_of.0.wall_ms() > now.wall.0.saturating_add(DIGEST_AHEAD_MAX_MS);
         let Some(session) = self.sessions.get_mut(peer) else { return };
         if session.link != LinkState::Reconciled {
             return;
@@ -229,20 +238,25 @@ impl Node {
         if self.mutation == Some(crate::mutation::Mutation::DigestSkipped) {
             return;
         }
-        if ahead {
-            self.stats.digests_skipped += 1;
-            return;
-        }
+        let ahead = digest.as_of.0.wall_ms() > now.wall.0.saturating_sub(DIGEST_PASSED_MS);
+        self.stats.digests_ahead += u64::from(ahead);
+        let times = if ahead { UNEQUAL_TIMES_AHEAD } else { UNEQUAL_TIMES };
         let ours = self.table.ranges(digest.as_of);
-        let differ = (0..16).filter(|index| ours[*index] != digest.ranges[*index]);
-        let differ = differ.fold(0_u16, |mask, index| mask | 1 << index);
         let talk = &mut session.talk;
-        let twice = talk.differ & differ;
-        talk.differ = differ;
-        if twice == 0 {
+        talk.as_of = Some(digest.as_of);
+        for (times, (ours, theirs)) in talk.unequal.iter_mut().zip(ours.iter().zip(&digest.ranges)) {
+            *times = if ours == theirs { 0 } else { times.saturating_add(1) };
+        }
+        let apart: Vec<RangeId> = RangeId::ROOT
+            .children()
+            .zip(talk.unequal)
+            .filter(|(_, unequal)| *unequal >= times)
+            .map(|(range, _)| range)
+            .collect();
+        if apart.is_empty() {
             talk.agreement = Agreement::Agreed;
             talk.beats = 0;
-            if differ == 0 {
+            if talk.unequal == [0; FAN_OUT] {
                 talk.in_vain = 0;
             }
             return;
@@ -259,10 +273,7 @@ impl Node {
                 self.stats.reconciliations_vain += 1;
             }
             talk.not_before = now.mono + (1_000_u64 << talk.in_vain.min(6)).min(PAUSE_MAX_MS);
-            let ranges =
-                (0..16).filter(|index| twice & (1 << index) != 0).map(|index| RangeId::ROOT.child(index));
-            let ranges = ranges.collect();
-            self.ask_about(now, peer, digest.as_of, ranges);
+            self.ask_about(now, peer, digest.as_of, apart);
         }
     }
 
@@ -388,7 +399,8 @@ impl Node {
                     };
                     let more =
                         cell.count as usize > LISTED_MAX || ours.iter().any(|tag| !theirs.contains(tag));
-                    if more || learning {
+                    let teaches = learning && self.table.within(range, None).next().is_some();
+                    if more || teaches {
                         answer.gives |=
                             talk.giver.add(range, Which::Except(theirs, tombstones), as_of, number);
                     }

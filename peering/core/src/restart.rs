@@ -78,14 +78,10 @@ impl Node {
     pub(crate) fn compare_sessions(&mut self, now: Now) {
         let held: Vec<StickKey> = self.uses.held().cloned().collect();
         for key in held {
-            match self.table.shard(&key).cloned() {
-                Some(to) => {
-                    if self.uses.sessions_of(&key).any(|(shard, _)| *shard != to) {
-                        self.outputs.push_back(Output::Moved { key: key.clone(), to });
-                    }
-                }
-                None => self.claim_for_sessions(now, &key),
+            if self.table.shard(&key).is_none() {
+                self.claim_for_sessions(now, &key);
             }
+            self.misplaced.insert(key.clone());
             self.used(now, &key, Told::NotYet);
         }
     }

@@ -27,6 +27,8 @@ pub(crate) struct Slot {
     pub(crate) announced: Instant,
     /// Until when some node is known to hold the key.
     pub(crate) held_until: Instant,
+    /// Its lease is over as far as this node knows, and its home may be ending it: requests ask the home.
+    pub(crate) lapsed: bool,
     /// The step of the timer that counts.
     pub(crate) look: Instant,
     /// The log number of this node's newest decision about the key, 0 when another node decided.
@@ -136,7 +138,10 @@ impl Table {
             self.changed(now, place.hash, State::default(), after, None, entry.shard.as_ref());
             let look = self.timers.push(first_look, grain_ms, key.clone());
             let held_until = Instant::default();
-            self.slots.insert(place, Slot { entry, lease, announced: lease, held_until, look, logged: 0 });
+            self.slots.insert(
+                place,
+                Slot { entry, lease, announced: lease, held_until, lapsed: false, look, logged: 0 },
+            );
             return Merged::Inserted;
         };
         let before = state(place.hash, &slot.entry);
@@ -154,6 +159,7 @@ impl Table {
             Join::Replaced => {
                 slot.lease = lease;
                 slot.announced = lease;
+                slot.lapsed = false;
                 slot.logged = 0;
                 self.changed(now, place.hash, before, after, old.as_ref(), entry.shard.as_ref());
                 Merged::Replaced { old }
@@ -200,6 +206,11 @@ impl Table {
         let mut ranges = self.fold.ranges();
         self.recent.take_back(&mut ranges, as_of);
         ranges.map(|cell| cell.sum)
+    }
+
+    /// The earliest moment that digests tell of these days.
+    pub(crate) const fn set_earliest(&mut self, earliest: Stamp) {
+        self.recent.set_earliest(earliest);
     }
 
     /// What has changed since a moment; [`Table::cell`] and [`Table::digests`] take it back.

@@ -65,12 +65,13 @@ impl Node {
                 }
                 Change::Renewed => {
                     let lease = now.mono + remaining_ms.min(self.config.ttl_ms);
-                    if let Some(slot) = self.table.get_mut(&key).filter(|slot| !slot.entry.is_tombstone()) {
-                        slot.lease = slot.lease.max(lease);
+                    if self.extend(now, &key, lease)
+                        && let Some(slot) = self.table.get_mut(&key)
+                    {
                         slot.announced = slot.announced.max(lease);
                     }
                 }
-                Change::Dropped { digest, at } => self.take_drop(now, &key, digest, at),
+                Change::Dropped { digest, at } => self.take_drop(now, peer, &key, digest, at),
             }
             if held {
                 self.note_held(now, &key);
@@ -79,13 +80,16 @@ impl Node {
     }
 
     /// A home forgets an entry. Whoever holds the key, or used it since, claims it as it is.
-    fn take_drop(&mut self, now: Now, key: &StickKey, digest: u64, at: Stamp) {
+    fn take_drop(&mut self, now: Now, peer: &PeerId, key: &StickKey, digest: u64, at: Stamp) {
         let Some(slot) = self.table.get(key).filter(|slot| !slot.entry.is_tombstone()) else { return };
         if entry_digest(key_hash(key), &slot.entry) != digest {
             return;
         }
-        let shard = slot.entry.shard.clone();
-        if self.in_use(now, key) {
+        if slot.lease > now.mono {
+            // Somebody used it of whom the dropper has not heard.
+            self.correct(peer, key);
+        } else if self.in_use(now, key) {
+            let shard = slot.entry.shard.clone();
             self.answer_end(now, key, shard, Reason::End);
         } else {
             self.forget(now, key, at);
@@ -95,7 +99,7 @@ impl Node {
     /// Takes a key out of the table without a decision.
     pub(crate) fn forget(&mut self, now: Now, key: &StickKey, at: Stamp) {
         let Some(slot) = self.table.remove(now, key, at) else { return };
-        if !slot.entry.is_tombstone() {
+        if !slot.entry.is_tombstone() && !slot.lapsed {
             self.outputs.push_back(Output::Changed { key: key.clone(), shard: None });
         }
     }
@@ -123,11 +127,11 @@ impl Node {
         }
         let most = self.config.entries_max;
         let full = if entry.is_tombstone() {
-            self.table.tombstones() >= self.config.tombstones_max()
+            self.table.tombstones() >= self.config.tombstones_max() && self.table.get(key).is_none()
         } else {
-            self.table.live() > most + most / 8
+            self.table.live() > most + most / 8 && self.table.shard(key).is_none()
         };
-        if full && self.table.get(key).is_none() {
+        if full {
             self.stats.dropped_full += 1;
             return true;
         }
@@ -157,15 +161,20 @@ impl Node {
             }
             Merged::Kept => {
                 self.stats.conflicts += 1;
-                if let Some(session) = self.sessions.get_mut(peer)
-                    && session.corrections.len() < CORRECTIONS_MAX
-                {
-                    session.corrections.push_back(key.clone());
-                }
+                self.correct(peer, key);
             }
         }
         self.settle_by_update(now, key);
         true
+    }
+
+    /// The peer is to be told what stands here for a key.
+    pub(crate) fn correct(&mut self, peer: &PeerId, key: &StickKey) {
+        if let Some(session) = self.sessions.get_mut(peer)
+            && session.corrections.len() < CORRECTIONS_MAX
+        {
+            session.corrections.push_back(key.clone());
+        }
     }
 
     /// The longest lifetime that is believed of an entry from outside.

@@ -49,6 +49,7 @@ fn every_message() -> Vec<Message> {
         failed: Some(ShardName::parse("s1").unwrap()),
         tried: Some(PeerId::parse("b").unwrap()),
         hops: 1,
+        held: true,
     };
     let answer = |result| Message::ClaimAnswer(ClaimAnswer { id: 5, key: key(), result });
     let hello = Hello {
@@ -101,6 +102,7 @@ fn every_message() -> Vec<Message> {
         Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, false)] }),
         Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, false), lease("b", 500, true)] }),
         Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, true), lease("b", 600, true)] }),
+        Message::LeaseAsk { keys: vec![key(), key()] },
         Message::Compare(Compare {
             id: 1,
             number: 2,

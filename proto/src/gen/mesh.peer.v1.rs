@@ -3,7 +3,7 @@
 pub struct Envelope {
     #[prost(
         oneof = "envelope::Message",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub message: ::core::option::Option<envelope::Message>,
 }
@@ -39,6 +39,8 @@ pub mod envelope {
         GiveAck(super::GiveAck),
         #[prost(message, tag = "16")]
         Reconciled(super::Reconciled),
+        #[prost(message, tag = "17")]
+        LeaseAsk(super::LeaseAsk),
     }
 }
 /// First on every connection, both ways.
@@ -183,6 +185,9 @@ pub struct Claim {
     pub tried: ::prost::alloc::string::String,
     #[prost(uint32, tag = "9")]
     pub hops: u32,
+    /// Sessions of the conference are open at the asker.
+    #[prost(bool, tag = "10")]
+    pub held: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimAnswer {
@@ -208,6 +213,12 @@ pub struct LeaseReport {
     /// Keys that are held, by their place in the list.
     #[prost(uint32, repeated, tag = "3")]
     pub held: ::prost::alloc::vec::Vec<u32>,
+}
+/// Keys whose lease is over at the sender: does the receiver know of a use?
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaseAsk {
+    #[prost(string, repeated, tag = "1")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A question of a reconciliation.
 #[derive(Clone, PartialEq, ::prost::Message)]

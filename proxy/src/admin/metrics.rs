@@ -200,7 +200,7 @@ impl Reading {
                 stats.reconciliations_abandoned,
             ),
             ("table_digests_unequal", "Digests of peers that disagreed", stats.digests_unequal),
-            ("table_digests_skipped", "Digests of peers with a clock ahead", stats.digests_skipped),
+            ("table_digests_ahead", "Digests of peers with a clock ahead", stats.digests_ahead),
             ("table_items_given", "Entries given in reconciliations", stats.items_given),
             ("table_ended_early", "Conferences ended early, table full", stats.ended_early),
             ("table_dropped_minority", "Entries dropped without most of the mesh", stats.dropped_minority),

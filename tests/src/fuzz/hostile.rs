@@ -54,21 +54,18 @@ fn keep<T: Clone>(list: &mut Vec<T>, one: &T) {
 
 impl Heard {
     pub(super) fn hear(&mut self, message: &Message) {
-        match message {
-            Message::Claim(claim) => keep(&mut self.claims, claim),
-            Message::Compare(compare) => keep(&mut self.compares, compare),
-            Message::Hello(hello) => self.incarnation = hello.incarnation,
-            Message::Update(update) => self.through = update.through,
-            Message::Give(give) => self.given = give.number,
-            Message::Heartbeat(heartbeat) => self.digest = Some(heartbeat.digest.clone()),
-            Message::Welcome(_)
-            | Message::Ack { .. }
-            | Message::Correction { .. }
-            | Message::ClaimAnswer(_)
-            | Message::LeaseReport(_)
-            | Message::Compared(_)
-            | Message::GiveAck { .. }
-            | Message::Reconciled { .. } => {}
+        if let Message::Claim(claim) = message {
+            keep(&mut self.claims, claim);
+        } else if let Message::Compare(compare) = message {
+            keep(&mut self.compares, compare);
+        } else if let Message::Hello(hello) = message {
+            self.incarnation = hello.incarnation;
+        } else if let Message::Update(update) = message {
+            self.through = update.through;
+        } else if let Message::Give(give) = message {
+            self.given = give.number;
+        } else if let Message::Heartbeat(heartbeat) = message {
+            self.digest = Some(heartbeat.digest.clone());
         }
     }
 
@@ -112,7 +109,7 @@ struct Speaker<'a> {
 
 impl Speaker<'_> {
     fn message(&self, bytes: &mut Bytes<'_>) -> Message {
-        match bytes.below(20) {
+        match bytes.below(21) {
             0 => self.heard.hello(bytes),
             1 => Heard::welcome(bytes),
             2 => Message::Heartbeat(Heartbeat { ready: bytes.flag(), digest: self.digest(bytes) }),
@@ -138,6 +135,7 @@ impl Speaker<'_> {
                 items: self.items(bytes),
             }),
             18 => Message::GiveAck { number: bytes.number(&[self.heard.given, u64::MAX]) },
+            19 => Message::LeaseAsk { keys: (0..count(bytes)).map(|_| key(bytes)).collect() },
             _ => {
                 let heard = self.heard.compares.last().map_or(0, |compare| compare.id);
                 Message::Reconciled { id: bytes.number(&[heard, u64::MAX]) }
@@ -184,6 +182,7 @@ impl Speaker<'_> {
             known: bytes.flag().then(|| (self.entry(bytes), remaining_ms(bytes))),
             proposal: (bytes.below(4) > 0).then(|| shard(bytes)),
             reason: bytes.pick(&REASONS).unwrap_or(Reason::Claim),
+            held: bytes.flag(),
             failed: bytes.flag().then(|| shard(bytes)),
             tried: bytes.flag().then(|| name(bytes)),
             hops: u32::try_from(bytes.number(&[1, u64::from(u32::MAX)])).unwrap_or(u32::MAX),
@@ -252,21 +251,13 @@ fn name(bytes: &mut Bytes<'_>) -> PeerId {
 }
 
 fn items(message: &Message) -> &[Item] {
-    match message {
-        Message::Update(update) => &update.items,
-        Message::Correction { items } => items,
-        Message::Give(give) => &give.items,
-        Message::Hello(_)
-        | Message::Welcome(_)
-        | Message::Heartbeat(_)
-        | Message::Ack { .. }
-        | Message::Claim(_)
-        | Message::ClaimAnswer(_)
-        | Message::LeaseReport(_)
-        | Message::Compare(_)
-        | Message::Compared(_)
-        | Message::GiveAck { .. }
-        | Message::Reconciled { .. } => &[],
+    if let Message::Update(Update { items, .. })
+    | Message::Correction { items }
+    | Message::Give(Give { items, .. }) = message
+    {
+        items
+    } else {
+        &[]
     }
 }
 
@@ -300,19 +291,16 @@ pub(super) fn is_absurd(message: &Message, now: Now) -> bool {
 
 /// How many elements its lists have.
 pub(super) fn elements(message: &Message) -> usize {
-    match message {
-        Message::LeaseReport(report) => report.leases.len(),
-        Message::Compare(compare) => compares::elements(compare),
-        Message::Compared(compared) => compares::answered(compared),
-        Message::Update(_) | Message::Correction { .. } | Message::Give(_) => items(message).len(),
-        Message::Hello(_)
-        | Message::Welcome(_)
-        | Message::Heartbeat(_)
-        | Message::Ack { .. }
-        | Message::Claim(_)
-        | Message::ClaimAnswer(_)
-        | Message::GiveAck { .. }
-        | Message::Reconciled { .. } => 1,
+    if let Message::LeaseReport(report) = message {
+        report.leases.len()
+    } else if let Message::LeaseAsk { keys } = message {
+        keys.len()
+    } else if let Message::Compare(compare) = message {
+        compares::elements(compare)
+    } else if let Message::Compared(compared) = message {
+        compares::answered(compared)
+    } else {
+        items(message).len()
     }
 }
 
@@ -325,6 +313,9 @@ pub(super) fn assert_bounded(message: &Message) {
     let mut keys: Vec<&StickKey> = items(message).iter().map(|item| &item.key).collect();
     if let Message::LeaseReport(report) = message {
         keys.extend(report.leases.iter().map(|lease| &lease.key));
+    }
+    if let Message::LeaseAsk { keys: asked } = message {
+        keys.extend(asked);
     }
     if let Message::Claim(Claim { key, .. }) | Message::ClaimAnswer(ClaimAnswer { key, .. }) = message {
         keys.push(key);
@@ -385,6 +376,7 @@ pub(super) fn every_kind() -> Vec<Message> {
         Message::LeaseReport(LeaseReport {
             leases: vec![Lease { key: room.clone(), remaining_ms: 60_000, held: true }],
         }),
+        Message::LeaseAsk { keys: vec![room] },
         Message::Give(Give { number: 1, through: 1, items }),
         Message::GiveAck { number: 1 },
         Message::Reconciled { id: 1 },
@@ -393,6 +385,58 @@ pub(super) fn every_kind() -> Vec<Message> {
     kinds
 }
 
+/// Entries beyond every bound: live ones, tombstones, tombstones that come to life, and live ones that end, each for many keys.
+pub(super) fn floods() -> [Vec<Message>; 2] {
+    let entry = |shard, generation| Entry {
+        shard,
+        generation,
+        rank: Rank::Home,
+        created: Stamp::at(super::world::WALL_START),
+        origin: peer("h"),
+        reason: Reason::Claim,
+    };
+    let flood = |shard: Option<ShardName>, generation| {
+        let items = (192..=254).map(|number| Item {
+            key: key(&mut Bytes::new(&[number])),
+            change: Change::Entry(entry(shard.clone(), generation)),
+            remaining_ms: 60_000,
+            held: false,
+        });
+        Message::Correction { items: items.collect() }
+    };
+    let one_by_one = (192..=254).map(|number| {
+        let of = |shard, generation| Item {
+            key: key(&mut Bytes::new(&[number])),
+            change: Change::Entry(entry(shard, generation)),
+            remaining_ms: 60_000,
+            held: false,
+        };
+        Message::Correction { items: vec![of(shard_named("s1"), 1), of(None, 2)] }
+    });
+    let revived = [None, shard_named("s1"), None, shard_named("s2")];
+    [
+        revived.into_iter().zip(1..).map(|(shard, generation)| flood(shard, generation)).collect(),
+        one_by_one.collect(),
+    ]
+}
+
 fn shard_named(name: &str) -> Option<ShardName> {
     ShardName::parse(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_kind_of_message_is_spoken() {
+        let known: BTreeSet<&str> = Message::KINDS.into_iter().collect();
+        let seeds: BTreeSet<&str> = every_kind().iter().map(Message::kind).collect();
+        assert_eq!(seeds, known, "in the seeds");
+        let spoken: BTreeSet<&str> = (0..=u8::MAX)
+            .map(|kind| Heard::default().message(&mut Bytes::new(&[kind]), Now::default()).kind())
+            .collect();
+        assert_eq!(spoken, known, "by the hostile peer");
+    }
 }

@@ -32,7 +32,7 @@ fn example(name: &str) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Programs of steps: the hostile peer greets, then says each kind once, as it stands on the wire.
+/// Programs of steps: the hostile peer greets, then says each kind once, as it stands on the wire, or fills the table.
 fn steps(target: &str) -> Vec<Vec<u8>> {
     let hostile = |act: &[u8]| [if target == "mesh" { &[1, 11][..] } else { &[8] }, act].concat();
     let frame = |message: &_| {
@@ -43,7 +43,9 @@ fn steps(target: &str) -> Vec<Vec<u8>> {
     let kinds = hostile::every_kind();
     let (hello, others) = kinds.split_first().expect("a hello comes first");
     let all = kinds.iter().flat_map(frame).collect();
-    others.iter().map(|message| [frame(hello), frame(message)].concat()).chain([all]).collect()
+    let floods = hostile::floods();
+    let floods = floods.iter().map(|flood| [hello].into_iter().chain(flood).flat_map(frame).collect());
+    others.iter().map(|message| [frame(hello), frame(message)].concat()).chain([all]).chain(floods).collect()
 }
 
 const MINIMAL: &[u8] = b"[node]\nid = \"a\"\nregion = \"r\"\n[discovery]\nfile = \"discovery.toml\"\n";

@@ -27,6 +27,7 @@ const ALLOWED: &[Allowed] = &[
             "prost",
             "quinn",
             "rcgen",
+            "rustix",
             "rustls",
             "rustls-webpki",
             "thiserror",

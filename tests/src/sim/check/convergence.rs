@@ -1,0 +1,106 @@
+//! The end: the healed core holds one table, says so, and everybody in it is where the table says.
+
+use shardgate_peering_core::Agreement;
+
+use crate::sim::model::{Decision, Room, decision_of, seat_of};
+use crate::sim::observer::{Observer, name};
+use crate::sim::setup::Setup;
+use crate::world::{Seat, World};
+
+/// How long the core may take after the heal, independent of the ttl: 3 s until dead connections are noticed or dialled in vain, half
+/// a second to the next dial, 12 ways for handshake, hello and the rounds of a reconciliation and of corrections, 2 s by which a digest
+/// lies back, and 4 heartbeats (two unequal digests in a row start a reconciliation, two equal ones show its success).
+pub(in crate::sim) fn bound_ms(setup: &Setup) -> u64 {
+    3_000 + 500 + 12 * setup.delay_max_ms() + 2_000 + 4_000
+}
+
+/// Digests of clocks that differ by more may be of the future.
+const CLOCKS_APART_MS: u64 = 2_000;
+
+/// What is missing until the core has converged.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::sim) enum Converged {
+    Yes,
+    /// A pair without a connection.
+    NotConnected(Seat, Seat),
+    /// Their live entries of a room differ.
+    Differ(Room, Seat, Option<Decision>, Seat, Option<Decision>),
+    /// One that is not ready.
+    NotReady(Seat),
+    /// One that does not show agreement with another.
+    NotAgreed(Seat, Seat, Agreement),
+}
+
+fn live(world: &World, observer: &mut Observer, seat: Seat, room: Room) -> Option<Decision> {
+    let key = observer.names.key(room);
+    let (entry, _) = world.node(seat)?.entry(&key)?;
+    Some(decision_of(entry)).filter(|decision| !decision.is_tombstone())
+}
+
+/// Whether the core has converged.
+pub(in crate::sim) fn converged(
+    world: &World,
+    observer: &mut Observer,
+    core: &[Seat],
+    rooms: Room,
+) -> Converged {
+    let Some((first, others)) = core.split_first() else { return Converged::Yes };
+    for (n, a) in core.iter().enumerate() {
+        if !world.is_ready(*a) {
+            return Converged::NotReady(*a);
+        }
+        if let Some(b) = core[n + 1..].iter().find(|b| !world.is_connected(*a, **b)) {
+            return Converged::NotConnected(*a, *b);
+        }
+    }
+    for room in 0..rooms {
+        let one = live(world, observer, *first, room);
+        for other in others {
+            let two = live(world, observer, *other, room);
+            if one != two {
+                return Converged::Differ(room, *first, one, *other, two);
+            }
+        }
+    }
+    for a in core {
+        let Some(node) = world.node(*a) else { continue };
+        for (peer, view) in node.peers() {
+            let b = seat_of(peer);
+            // A digest of a moment far in the future says nothing, so nobody agrees with a wrong clock.
+            let apart = world.clocks(*a).wall.0.abs_diff(world.clocks(b).wall.0);
+            let agrees = match view.agreement {
+                Agreement::Agreed => true,
+                Agreement::Unknown => apart > CLOCKS_APART_MS,
+                Agreement::Disagreed => false,
+            };
+            if core.contains(&b) && !agrees {
+                return Converged::NotAgreed(*a, b, view.agreement);
+            }
+        }
+    }
+    Converged::Yes
+}
+
+/// After the core has converged: everything that the model knows of its nodes is true, and sessions are where the table says.
+pub(in crate::sim) fn final_checks(world: &World, observer: &mut Observer, core: &[Seat], rooms: Room) {
+    for seat in core {
+        let Some(scene) = world.scene(*seat) else { continue };
+        for room in 0..rooms {
+            observer.look_at(&scene, room, &[]);
+            observer.check_view(&scene, room);
+        }
+        let held: Vec<_> = observer.places[*seat]
+            .held
+            .iter()
+            .flat_map(|(room, (_, shards))| shards.keys().map(|shard| (*room, *shard)))
+            .collect();
+        for (room, shard) in held {
+            let entry = live(world, observer, *seat, room);
+            if entry.is_some_and(|entry| entry.shard != shard) || entry.is_none() && !observer.small_tables {
+                let text =
+                    format!("{}: r{room} has sessions on {shard}, the table says {entry:?}", name(*seat));
+                observer.accuse("a conference is on one shard", world.now_ms(), Some(room), text);
+            }
+        }
+    }
+}

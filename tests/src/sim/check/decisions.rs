@@ -1,0 +1,190 @@
+//! Decisions: who may make which, that they are never altered, and that the better one stands.
+
+use std::cmp::Ordering;
+
+use shardgate_peering_core::Reason;
+
+use crate::sim::coverage::Sort;
+use crate::sim::model::{Decision, Room};
+use crate::sim::observer::{Cell, Observer, name};
+use crate::world::Scene;
+
+/// A timer of the nodes is coarse by a 64th of the ttl; and messages of the same moment come in some order.
+const SLACK_MS: u64 = 1_000;
+
+const fn reason_name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Claim => "Claim",
+        Reason::Down => "Down",
+        Reason::Operator => "Operator",
+        Reason::Arbitration => "Arbitration",
+        Reason::End => "End",
+        Reason::Full => "Full",
+    }
+}
+
+impl Observer {
+    /// The entry of a room at a node became another one.
+    pub(in crate::sim) fn check_transition(
+        &mut self,
+        scene: &Scene<'_>,
+        room: Room,
+        before: &Cell,
+        after: Option<(Decision, Reason)>,
+        incoming: &[(Room, Decision)],
+    ) {
+        let who = name(scene.seat);
+        let Some((decision, reason)) = after else {
+            if let Some(old) = before.entry {
+                self.check_removal(scene, room, before, &old);
+            }
+            return;
+        };
+        if let Some(old) = before.entry
+            && !before.ended_between
+            && decision.against(&old) != Ordering::Less
+        {
+            let text = format!("{who} r{room}: {old:?} was replaced by {decision:?}");
+            self.accuse("the better decision stands, generations never fall", scene.now_ms, Some(room), text);
+        }
+        let known = self.ledger.get(room, &decision);
+        if let Some(known) = known
+            && known.shard != decision.shard
+        {
+            let text = format!("{who} r{room}: {decision:?} was known with shard {}", known.shard);
+            self.accuse("a decision names one shard", scene.now_ms, Some(room), text);
+        }
+        if known.is_some_and(|known| !known.only_told) {
+            return;
+        }
+        if usize::from(decision.origin) == scene.seat {
+            self.ledger.enter(room, &decision, scene.now_ms);
+            self.check_made(scene, room, before, &decision, reason, incoming);
+        } else if known.is_none() {
+            let text = format!("{who} r{room}: {decision:?} was never made by its origin");
+            self.accuse("decisions are stored as they were made", scene.now_ms, Some(room), text);
+        }
+    }
+
+    /// A node has made a decision.
+    fn check_made(
+        &mut self,
+        scene: &Scene<'_>,
+        room: Room,
+        before: &Cell,
+        decision: &Decision,
+        reason: Reason,
+        incoming: &[(Room, Decision)],
+    ) {
+        self.coverage.saw(Sort::Reason, reason_name(reason));
+        self.coverage.saw(Sort::Rank, if decision.alone { "Alone" } else { "Home" });
+        let who = name(scene.seat);
+        let at = scene.now_ms;
+        if !decision.alone && !self.places[scene.seat].ready {
+            let text = format!("{who} r{room}: {decision:?} while not ready");
+            self.accuse("only a ready node decides as a home", at, Some(room), text);
+        }
+        if before.ended_between {
+            return;
+        }
+        // What it knew when it decided: its own entry, or a better one that came with the question.
+        let told = incoming.iter().filter(|(of, _)| *of == room).map(|(_, told)| *told);
+        let knew = before.entry.into_iter().chain(told).min_by(Decision::against);
+        let expected = knew.map_or(1, |knew| knew.generation + 1);
+        if decision.generation != expected {
+            let text = format!("{who} r{room}: {decision:?} after {knew:?}");
+            self.accuse("a decision raises the generation by one", at, Some(room), text);
+        }
+        let moves = knew.filter(|knew| !knew.is_tombstone());
+        let fault = match (reason, moves) {
+            (Reason::Claim, Some(_)) => Some("moved by a mere join"),
+            (Reason::Down, Some(old)) if !self.found_dead.contains_key(&(room, old.shard)) => {
+                Some("nobody found its shard dead")
+            }
+            (Reason::Down, Some(_))
+                if before.moved_at.is_some_and(|moved| at - moved < 30_000 - SLACK_MS) =>
+            {
+                Some("moved twice in 30 s")
+            }
+            (Reason::Operator, _) if !self.operator_at.contains_key(&room) => Some("no operator asked"),
+            (Reason::Arbitration, _) => Some("nobody arbitrates yet"),
+            (Reason::End | Reason::Full, None) => Some("there was nothing to end"),
+            (Reason::End | Reason::Full, Some(_)) if !decision.is_tombstone() => Some("an end that is none"),
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            let text = format!("{who} r{room}: {decision:?} ({reason:?}) after {knew:?}: {fault}");
+            self.accuse("nothing moves without a reason", at, Some(room), text);
+        }
+        if decision.is_tombstone() {
+            self.check_end(scene, room, reason);
+        }
+    }
+
+    /// An entry is gone without a decision.
+    fn check_removal(&mut self, scene: &Scene<'_>, room: Room, before: &Cell, old: &Decision) {
+        let at = scene.now_ms;
+        let who = name(scene.seat);
+        if old.is_tombstone() {
+            let made = self.ledger.get(room, old).map_or(0, |known| known.at);
+            if at + SLACK_MS < made + 3 * self.ttl_ms {
+                let text = format!("{who} r{room}: {old:?} was kept {} ms of {}", at - made, 3 * self.ttl_ms);
+                self.accuse("tombstones outlive what they ended", at, Some(room), text);
+            }
+            return;
+        }
+        self.coverage.saw(Sort::Bound, "dropped without a decision");
+        if self.places[scene.seat].held.contains_key(&room) {
+            let text = format!("{who} r{room}: {old:?} is gone under open sessions");
+            self.accuse("a held entry never ends", at, Some(room), text);
+        } else if before.used_at.is_some_and(|used| at < used + self.ttl_ms) {
+            let text = format!("{who} r{room}: {old:?} is gone, used {:?}", before.used_at);
+            self.accuse("an entry lives one ttl after its last use", at, Some(room), text);
+        }
+    }
+
+    /// What a peer sent and the node took stands in its table, or something better.
+    pub(in crate::sim) fn check_applied(&mut self, scene: &Scene<'_>, incoming: &[(Room, Decision)]) {
+        if self.small_tables {
+            return;
+        }
+        for (room, decision) in incoming {
+            let stands = self.places[scene.seat].cell(*room).entry;
+            let applied = match stands {
+                Some(stands) => stands.against(decision) != Ordering::Greater,
+                None => decision.is_tombstone(),
+            };
+            if !applied {
+                let text = format!("{} r{room}: told {decision:?}, holds {stands:?}", name(scene.seat));
+                self.accuse("what is received is applied", scene.now_ms, Some(*room), text);
+            }
+        }
+    }
+
+    /// A node never grants more than its own ttl.
+    pub(in crate::sim) fn check_lifetime(
+        &mut self,
+        scene: &Scene<'_>,
+        room: Room,
+        decision: &Decision,
+        remaining_ms: u64,
+    ) {
+        let most = if decision.is_tombstone() { 3 * self.ttl_ms } else { self.ttl_ms };
+        if remaining_ms > most {
+            let text = format!("{} r{room}: {decision:?} lives {remaining_ms} ms on", name(scene.seat));
+            self.accuse("lifetimes are clamped", scene.now_ms, Some(room), text);
+        }
+    }
+
+    /// The read view, as the outputs tell it, is the table.
+    pub(in crate::sim) fn check_view(&mut self, scene: &Scene<'_>, room: Room) {
+        let key = self.names.key(room);
+        let shard = scene.node.lookup(&key).map_or(crate::sim::model::NOWHERE, crate::sim::model::shard_of);
+        let view = self.places[scene.seat].cell(room).view;
+        if shard != view {
+            let text =
+                format!("{} r{room}: the table says {shard}, the outputs said {view}", name(scene.seat));
+            self.accuse("the read view follows the table", scene.now_ms, Some(room), text);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Held and used rooms do not end.
+
+use shardgate_peering_core::Reason;
+
+use crate::sim::model::Room;
+use crate::sim::observer::{Observer, name};
+use crate::world::{Scene, Seat, State, World};
+
+/// How long a node that holds a room may be without its entry: two budgets for the claim, and the way there.
+const GONE_MAX_MS: u64 = 4_000;
+const SLACK_MS: u64 = 1_500;
+
+impl Observer {
+    /// A node ends a room for everyone: nobody that it is in contact with may hold it nor, unless the end is early on purpose, have
+    /// used it within the ttl.
+    pub(in crate::sim) fn check_end(&mut self, scene: &Scene<'_>, room: Room, reason: Reason) {
+        let (at, ttl_ms) = (scene.now_ms, self.ttl_ms);
+        let long = ttl_ms + 2 * SLACK_MS;
+        for seat in 0..self.places.len() {
+            let near = seat == scene.seat
+                || self.contacts.since(seat, scene.seat).is_some_and(|since| since + long <= at);
+            if !near {
+                continue;
+            }
+            let slack = if seat == scene.seat { 0 } else { SLACK_MS };
+            let held_since = self.places[seat].held.get(&room).map(|(since, _)| *since);
+            let used_at = self.places[seat].cell(room).used_at;
+            if let Some(since) = held_since.filter(|since| since + slack <= at) {
+                let text = format!("{} ends r{room}, held at {} since {since}", name(scene.seat), name(seat));
+                self.accuse("a held entry never ends", at, Some(room), text);
+            } else if reason == Reason::End
+                && let Some(used) = used_at.filter(|used| used + slack <= at && at < used + ttl_ms)
+            {
+                let text = format!("{} ends r{room}, used at {} at {used}", name(scene.seat), name(seat));
+                self.accuse("an entry lives one ttl after its last use", at, Some(room), text);
+            }
+        }
+    }
+
+    /// Looks at every node that holds rooms and is connected to a majority.
+    pub(in crate::sim) fn check_holding(&mut self, world: &World, gone: &mut Gone) {
+        let now = world.now_ms();
+        for seat in 0..world.len() {
+            let calm = world.state(seat) == State::Running
+                && world.is_ready(seat)
+                && self
+                    .contacts
+                    .majority_since(seat, world.listed(seat).len())
+                    .is_some_and(|since| since + GONE_MAX_MS <= now);
+            let Some(node) = world.node(seat).filter(|_| calm) else {
+                gone.0[seat].clear();
+                continue;
+            };
+            if self.small_tables && node.len() >= self.capacities[seat] {
+                gone.0[seat].clear();
+                continue;
+            }
+            let rooms: Vec<Room> = self.places[seat].held.keys().copied().collect();
+            let mut still = Vec::new();
+            for room in rooms {
+                if node.lookup(&self.names.key(room)).is_some() {
+                    continue;
+                }
+                let since = gone.0[seat].iter().find(|(of, _)| *of == room).map_or(now, |(_, since)| *since);
+                still.push((room, since));
+                if now - since > GONE_MAX_MS && !self.small_tables {
+                    let text = format!("{} holds r{room} and has no entry since {since}", name(seat));
+                    self.accuse("a held entry never ends", now, Some(room), text);
+                }
+            }
+            gone.0[seat] = still;
+        }
+    }
+}
+
+/// Since when held rooms have no entry, by node.
+#[derive(Debug)]
+pub(in crate::sim) struct Gone(Vec<Vec<(Room, u64)>>);
+
+impl Gone {
+    pub(in crate::sim) fn new(nodes: Seat) -> Self {
+        Self(vec![Vec::new(); nodes])
+    }
+}

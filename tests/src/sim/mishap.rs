@@ -1,0 +1,320 @@
+//! Carries out the faults of a run on its world, and undoes them when they have lasted.
+
+use std::collections::BTreeSet;
+
+use shardgate_peering_core::{Input, first_by_rendezvous};
+
+use super::clients::Clients;
+use super::coverage::Sort;
+use super::fact::damaged_lifetime;
+use super::fault::{Fault, Kind};
+use super::model::Shard;
+use super::observer::{Observer, name};
+use super::setup::Setup;
+use crate::world::{Delay, Noise, Random, Seat, Sleep, State, World};
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// What is broken at the moment, counted where faults overlap.
+#[derive(Debug)]
+pub(super) struct Mishaps {
+    blocks: Vec<Vec<u32>>,
+    clogs: Vec<Vec<u32>>,
+    slow: Vec<Vec<u32>>,
+    noises: u32,
+    /// Who was hit by a fault of processes: (the fault's number, the node).
+    hit: BTreeSet<(usize, Seat)>,
+    /// What discovery says.
+    pub(super) truth: BTreeSet<Seat>,
+    random: Random,
+}
+
+/// What a fault asks of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Demand {
+    /// Start this node.
+    Start(Seat),
+    /// Discovery has news.
+    Tell,
+    /// The shard changes again at this time.
+    Flap(Shard, u64),
+}
+
+impl Mishaps {
+    pub(super) fn new(setup: &Setup) -> Self {
+        let nodes = setup.nodes();
+        let zero = || vec![vec![0; nodes]; nodes];
+        Self {
+            blocks: zero(),
+            clogs: zero(),
+            slow: zero(),
+            noises: 0,
+            hit: BTreeSet::new(),
+            truth: (0..nodes).collect(),
+            random: Random::new(setup.seed).fork(3),
+        }
+    }
+
+    pub(super) fn block(&mut self, from: Seat, to: Seat, world: &mut World) {
+        self.blocks[from][to] += 1;
+        world.block(from, to);
+    }
+
+    fn unblock(&mut self, from: Seat, to: Seat, world: &mut World) {
+        self.blocks[from][to] -= 1;
+        if self.blocks[from][to] == 0 {
+            world.unblock(from, to);
+        }
+    }
+
+    /// A fault begins.
+    pub(super) fn begin(
+        &mut self,
+        number: usize,
+        fault: &Fault,
+        world: &mut World,
+        observer: &mut Observer,
+        clients: &mut Clients,
+    ) -> Vec<Demand> {
+        observer.coverage.saw(Sort::Fault, fault.kind.name());
+        let now = world.now_ms();
+        observer.trace.note(now, || format!("*** {}: nodes {:?}", fault.kind.name(), fault.nodes));
+        let paths = fault.paths(world.len());
+        match fault.kind {
+            Kind::OneWayCut | Kind::SilentCut | Kind::Isolated | Kind::Asymmetric => {
+                for (from, to) in paths {
+                    self.block(from, to, world);
+                }
+            }
+            Kind::TwoWayCut | Kind::Halves => {
+                let noticed = fault.kind == Kind::TwoWayCut || fault.salt & 1 == 0;
+                for (from, to) in paths {
+                    self.block(from, to, world);
+                    if noticed && from < to {
+                        world.cut(from, to, observer);
+                    }
+                }
+            }
+            Kind::Clogging => {
+                for (from, to) in paths {
+                    self.clogs[from][to] += 1;
+                    world.clog(from, to);
+                }
+            }
+            Kind::SlowPath => {
+                for (from, to) in paths {
+                    self.slow[from][to] += 1;
+                    world.set_delay(from, to, Delay::Range(500, 1_500));
+                }
+            }
+            Kind::ClaimNoise => {
+                self.noises += 1;
+                let noise = Noise { lost: fault.salt % 200, doubled: fault.salt / 7 % 300, late: 100 };
+                for (from, to) in paths {
+                    world.set_noise(from, to, noise);
+                }
+            }
+            Kind::Crash | Kind::CrashTwo => {
+                for seat in &fault.nodes {
+                    self.crash(number, *seat, fault, world, observer, clients);
+                }
+            }
+            Kind::CrashHome => {
+                let key = observer.names.key(clients.some_room());
+                let names: Vec<_> = (0..world.len()).map(|seat| world.name(seat).clone()).collect();
+                let home = first_by_rendezvous(&key, names.iter()).and_then(|home| world.seat_of(home));
+                if let Some(seat) = home {
+                    observer.trace.note(now, || format!("the home of {key} is {}", name(seat)));
+                    self.crash(number, seat, fault, world, observer, clients);
+                }
+            }
+            Kind::Pause | Kind::Sleep | Kind::Hang => {
+                let seat = fault.nodes[0];
+                if world.state(seat) == State::Running {
+                    self.hit.insert((number, seat));
+                    match fault.kind {
+                        Kind::Pause => world.pause(seat, Sleep::Process),
+                        Kind::Sleep => world.pause(seat, Sleep::Machine),
+                        _ => world.hang(seat),
+                    }
+                }
+            }
+            Kind::ClockSkew | Kind::ClockJump => {
+                let most = if fault.kind == Kind::ClockSkew { 12 * HOUR_MS } else { HOUR_MS / 60 };
+                let error = (fault.salt % (2 * most)) as i64 - most as i64;
+                world.set_wall_error_ms(fault.nodes[0], error);
+            }
+            Kind::Unlisted | Kind::ListedLate => {
+                self.truth.remove(&fault.nodes[0]);
+                return vec![Demand::Tell];
+            }
+            Kind::ShardDeath => clients.shard_is(fault.shard, false, now),
+            Kind::ShardFlap => {
+                clients.shard_is(fault.shard, false, now);
+                return vec![Demand::Flap(fault.shard, now + self.random.between(200, 3_000))];
+            }
+            Kind::DamagedLifetime => damage(fault, world, observer, clients),
+        }
+        Vec::new()
+    }
+
+    fn crash(
+        &mut self,
+        number: usize,
+        seat: Seat,
+        fault: &Fault,
+        world: &mut World,
+        observer: &mut Observer,
+        clients: &mut Clients,
+    ) {
+        if world.state(seat) == State::Crashed {
+            return;
+        }
+        self.hit.insert((number, seat));
+        if fault.salt & 2 == 0 {
+            world.crash(seat, observer);
+        } else {
+            world.stop(seat, observer);
+        }
+        clients.crashed(seat, world.now_ms());
+    }
+
+    /// It has lasted.
+    pub(super) fn end(
+        &mut self,
+        number: usize,
+        fault: &Fault,
+        setup: &Setup,
+        world: &mut World,
+        observer: &mut Observer,
+        clients: &mut Clients,
+    ) -> Vec<Demand> {
+        let now = world.now_ms();
+        observer.trace.note(now, || format!("*** over: {}: nodes {:?}", fault.kind.name(), fault.nodes));
+        let paths = fault.paths(world.len());
+        match fault.kind {
+            Kind::OneWayCut
+            | Kind::SilentCut
+            | Kind::Isolated
+            | Kind::Asymmetric
+            | Kind::TwoWayCut
+            | Kind::Halves => {
+                for (from, to) in paths {
+                    self.unblock(from, to, world);
+                }
+            }
+            Kind::Clogging => {
+                for (from, to) in paths {
+                    self.clogs[from][to] -= 1;
+                    if self.clogs[from][to] == 0 {
+                        world.unclog(from, to);
+                    }
+                }
+            }
+            Kind::SlowPath => {
+                for (from, to) in paths {
+                    self.slow[from][to] -= 1;
+                    if self.slow[from][to] == 0 {
+                        world.set_delay(from, to, setup.delay(from, to));
+                    }
+                }
+            }
+            Kind::ClaimNoise => {
+                self.noises -= 1;
+                if self.noises == 0 {
+                    for (from, to) in paths {
+                        world.set_noise(from, to, Noise::default());
+                    }
+                }
+            }
+            Kind::Crash | Kind::CrashTwo | Kind::CrashHome => {
+                let of_this: Vec<Seat> =
+                    (0..world.len()).filter(|seat| self.hit.remove(&(number, *seat))).collect();
+                return of_this.into_iter().map(Demand::Start).collect();
+            }
+            Kind::Pause | Kind::Sleep | Kind::Hang => {
+                if self.hit.remove(&(number, fault.nodes[0])) {
+                    world.resume(fault.nodes[0], observer);
+                }
+            }
+            Kind::ClockSkew => {}
+            Kind::ClockJump => world.set_wall_error_ms(fault.nodes[0], 0),
+            Kind::Unlisted | Kind::ListedLate => {
+                self.truth.insert(fault.nodes[0]);
+                return vec![Demand::Tell];
+            }
+            Kind::ShardDeath | Kind::ShardFlap => clients.shard_is(fault.shard, true, now),
+            Kind::DamagedLifetime => {}
+        }
+        Vec::new()
+    }
+
+    /// Everything between these nodes works again, and they run; the others are left broken for ever.
+    pub(super) fn heal(
+        &mut self,
+        setup: &Setup,
+        world: &mut World,
+        observer: &mut Observer,
+        clients: &mut Clients,
+    ) -> Vec<Demand> {
+        let nodes = world.len();
+        let mut demands = Vec::new();
+        let inside = |seat: &Seat| setup.core.contains(seat);
+        for from in 0..nodes {
+            for to in (0..nodes).filter(|to| *to != from) {
+                world.set_noise(from, to, Noise::default());
+                world.set_delay(from, to, setup.delay(from, to));
+                if inside(&from) && inside(&to) {
+                    world.unblock(from, to);
+                    world.unclog(from, to);
+                }
+            }
+        }
+        for seat in 0..nodes {
+            if inside(&seat) {
+                match world.state(seat) {
+                    State::Crashed => demands.push(Demand::Start(seat)),
+                    State::Paused(_) | State::Hung => world.resume(seat, observer),
+                    State::Running => {}
+                }
+                continue;
+            }
+            match self.random.below(3) {
+                0 => {
+                    world.crash(seat, observer);
+                    clients.crashed(seat, world.now_ms());
+                }
+                1 => world.pause(seat, Sleep::Process),
+                _ => {
+                    for other in (0..nodes).filter(|other| *other != seat) {
+                        world.block(seat, other);
+                        world.block(other, seat);
+                    }
+                }
+            }
+        }
+        self.truth = (0..nodes).collect();
+        demands.push(Demand::Tell);
+        for shard in 0..setup.shards {
+            clients.shard_is(shard, true, world.now_ms());
+        }
+        demands
+    }
+}
+
+/// A peer sends entries whose lifetimes are the largest number there is.
+fn damage(fault: &Fault, world: &mut World, observer: &mut Observer, clients: &mut Clients) {
+    let (at, from) = (fault.nodes[0], fault.nodes[1]);
+    for _ in 0..5 {
+        let key = observer.names.key(clients.some_room());
+        let Some(node) = world.node(at).filter(|_| world.is_connected(at, from)) else { return };
+        let peer = world.name(from).clone();
+        let greeted = node.peers().any(|(id, view)| {
+            use shardgate_peering_core::LinkState;
+            *id == peer && matches!(view.link, LinkState::Learning | LinkState::Reconciled)
+        });
+        let Some((entry, _)) = node.entry(&key).filter(|_| greeted) else { continue };
+        let message = damaged_lifetime(key, entry.clone());
+        world.inject(at, Input::Received { peer, message }, observer);
+    }
+}

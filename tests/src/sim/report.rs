@@ -1,0 +1,183 @@
+//! What a sweep is told as: for people, or as JSON.
+
+use std::fmt::Write as _;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::coverage::Sort;
+use super::mutant::Mutant;
+use super::options::Options;
+use super::replay::{describe, last_lines};
+use super::setup::Setup;
+use super::sweep::{Stop, Swept, kept_seeds, sweep};
+
+/// From so many seeds on, everything on the lists must have been seen.
+const ALL_SEEN_FROM: u64 = 1_000;
+/// How many failures are told with their traces.
+const TOLD_MAX: usize = 3;
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+type Progress<'p> = &'p (dyn Fn(&str) + Sync);
+
+fn seeds_of(options: &Options) -> Vec<u64> {
+    let mut seeds = kept_seeds();
+    seeds.extend(options.from..options.from.saturating_add(options.seeds));
+    seeds
+}
+
+fn run(options: &Options, mutant: Option<Mutant>, stop: Stop, what: &str, progress: Progress<'_>) -> Swept {
+    let seeds = seeds_of(options);
+    let said = Mutex::new(Instant::now());
+    let total = seeds.len();
+    sweep(&seeds, mutant, options.jobs, stop, &|done, failed| {
+        if let Ok(mut said) = said.lock()
+            && said.elapsed() >= PROGRESS_EVERY
+        {
+            *said = Instant::now();
+            progress(&format!("{what}{done} of {total} seeds, {failed} failed"));
+        }
+    })
+}
+
+fn passed(options: &Options, swept: &Swept) -> bool {
+    swept.failures.is_empty() && (options.seeds < ALL_SEEN_FROM || swept.unseen().is_empty())
+}
+
+/// A sweep, for people.
+#[must_use]
+pub fn sweep_text(options: &Options, progress: Progress<'_>) -> (String, bool) {
+    let swept = run(options, None, Stop::AtTheEnd, "", progress);
+    let mut text = String::new();
+    let mut heading = None;
+    for (sort, name, count) in swept.coverage.wanted() {
+        if heading != Some(sort) {
+            heading = Some(sort);
+            let _written = writeln!(text, "{} (seeds that saw it)", sort.heading());
+        }
+        let _written =
+            writeln!(text, "  {count:>7}  {name}{}", if count == 0 { "   <- never seen" } else { "" });
+    }
+    for (sort, name) in swept.coverage.unlisted() {
+        let _written = writeln!(text, "  also seen: {}: {name}", sort.heading());
+    }
+    for failure in swept.failures.iter().take(TOLD_MAX) {
+        let setup = Setup::draw(failure.seed);
+        let violation = &failure.violation;
+        let _written = writeln!(text, "\nFAILED: {}: {}", violation.check, violation.text);
+        let _written = write!(text, "{}{}", describe(&setup), last_lines(&setup));
+        let _written = writeln!(text, "  replay: tests/run sim --seed {}", failure.seed);
+    }
+    for failure in swept.failures.iter().skip(TOLD_MAX) {
+        let _written = writeln!(
+            text,
+            "FAILED: seed {}: {}: {}",
+            failure.seed, failure.violation.check, failure.violation.text
+        );
+    }
+    for (check, count) in &swept.failed_checks {
+        let _written = writeln!(text, "{count:>7} seeds failed: {check}");
+    }
+    let _written = writeln!(text, "{}", summary(&swept));
+    (text, passed(options, &swept))
+}
+
+fn summary(swept: &Swept) -> String {
+    let Swept { seeds, repeated, steps, seconds, outputs_most, .. } = swept;
+    let failed: u64 = swept.failed_checks.values().sum();
+    let at = |share: usize| {
+        let last = swept.converged_ms.len().saturating_sub(1);
+        swept.converged_ms.get(last * share / 100).copied().unwrap_or(0)
+    };
+    format!(
+        "{seeds} seeds, {failed} failed; {steps} client steps, {repeated} seeds twice with the same trace, {seconds:.1} s; core one after p50 {} ms, p99 {} ms, most {} ms; at most {outputs_most} outputs at once",
+        at(50),
+        at(99),
+        at(100),
+    )
+}
+
+/// A sweep, as one JSON document.
+#[must_use]
+pub fn sweep_json(options: &Options, progress: Progress<'_>) -> (String, bool) {
+    let swept = run(options, None, Stop::AtTheEnd, "", progress);
+    let seen: Vec<_> = swept
+        .coverage
+        .wanted()
+        .into_iter()
+        .map(
+            |(sort, name, seeds): (Sort, _, _)| json!({"sort": sort.heading(), "name": name, "seeds": seeds}),
+        )
+        .collect();
+    let failures: Vec<_> = swept
+        .failures
+        .iter()
+        .map(|failure| {
+            let violation = &failure.violation;
+            json!({"seed": failure.seed, "check": violation.check, "at_ms": violation.at_ms, "text": violation.text})
+        })
+        .collect();
+    let document = json!({
+        "seeds": swept.seeds,
+        "steps": swept.steps,
+        "seconds": swept.seconds,
+        "repeated": swept.repeated,
+        "failed": swept.failed_checks.values().sum::<u64>(),
+        "failures": failures,
+        "seen": seen,
+        "unseen": swept.unseen(),
+        "outputs_most": swept.outputs_most,
+    });
+    (document.to_string(), passed(options, &swept))
+}
+
+/// One planted fault.
+#[must_use]
+pub fn mutate(name: &str, options: &Options, progress: Progress<'_>) -> (String, bool) {
+    match Mutant::named(name) {
+        Some(mutant) => hunt(name, mutant, options, progress),
+        None => (format!("{name} is no planted fault\n{}", list_mutants().0), false),
+    }
+}
+
+/// All planted faults.
+#[must_use]
+pub fn mutants(options: &Options, progress: Progress<'_>) -> (String, bool) {
+    let all = Mutant::all();
+    let mut text = String::new();
+    let mut every = !all.is_empty();
+    for (name, _, mutant) in all {
+        let (line, caught) = hunt(name, mutant, options, progress);
+        every &= caught;
+        let _written = writeln!(text, "{line}");
+    }
+    (if text.is_empty() { list_mutants().0 } else { text }, every)
+}
+
+fn hunt(name: &str, mutant: Mutant, options: &Options, progress: Progress<'_>) -> (String, bool) {
+    let swept = run(options, Some(mutant), Stop::AtFirst, &format!("{name}: "), progress);
+    match swept.failures.first() {
+        Some(failure) => {
+            let Swept { seeds, seconds, .. } = swept;
+            let check = failure.violation.check;
+            let text = format!(
+                "{name:<24} caught by seed {:>5} ({seeds} run, {seconds:.0} s): {check}",
+                failure.seed
+            );
+            (text, true)
+        }
+        None => (format!("{name:<24} NOT caught by {} seeds", swept.seeds), false),
+    }
+}
+
+/// The names of the planted faults.
+#[must_use]
+pub fn list_mutants() -> (String, bool) {
+    let names: Vec<String> =
+        Mutant::all().into_iter().map(|(name, what, _)| format!("{name:<28} {what}")).collect();
+    if names.is_empty() {
+        return ("no planted faults: build with --features test-hooks".to_owned(), false);
+    }
+    (names.join("\n"), true)
+}
