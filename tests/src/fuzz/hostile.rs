@@ -395,29 +395,25 @@ pub(super) fn floods() -> [Vec<Message>; 2] {
         origin: peer("h"),
         reason: Reason::Claim,
     };
-    let flood = |shard: Option<ShardName>, generation| {
-        let items = (192..=254).map(|number| Item {
-            key: key(&mut Bytes::new(&[number])),
-            change: Change::Entry(entry(shard.clone(), generation)),
-            remaining_ms: 60_000,
-            held: false,
-        });
-        Message::Correction { items: items.collect() }
+    let item = |number, shard, generation| Item {
+        key: key(&mut Bytes::new(&[number])),
+        change: Change::Entry(entry(shard, generation)),
+        remaining_ms: 60_000,
+        held: false,
     };
-    let one_by_one = (192..=254).map(|number| {
-        let of = |shard, generation| Item {
-            key: key(&mut Bytes::new(&[number])),
-            change: Change::Entry(entry(shard, generation)),
-            remaining_ms: 60_000,
-            held: false,
-        };
-        Message::Correction { items: vec![of(shard_named("s1"), 1), of(None, 2)] }
-    });
-    let revived = [None, shard_named("s1"), None, shard_named("s2")];
-    [
-        revived.into_iter().zip(1..).map(|(shard, generation)| flood(shard, generation)).collect(),
-        one_by_one.collect(),
-    ]
+    let flood = |keys: std::ops::Range<u8>, shard: Option<ShardName>, generation| Message::Correction {
+        items: keys.map(|number| item(number, shard.clone(), generation)).collect(),
+    };
+    let one_by_one = |number| Message::Correction {
+        items: vec![item(number, shard_named("s1"), 1), item(number, None, 2)],
+    };
+    let revived = vec![
+        flood(192..220, shard_named("s1"), 1),
+        flood(220..255, None, 1),
+        flood(220..255, shard_named("s1"), 2),
+        flood(192..255, None, 3),
+    ];
+    [revived, (192..255).map(one_by_one).collect()]
 }
 
 fn shard_named(name: &str) -> Option<ShardName> {
