@@ -15,8 +15,8 @@ use crate::counters::{Counters, LinkEnd};
 use crate::driver::LinkEvent;
 use crate::outbox::Lanes;
 
-/// Streams of a peer that may be open at once: its two long ones and claims.
-pub(crate) const STREAMS_MAX: u32 = 1_024;
+/// Streams of a peer that may be open at once: one for each lane, and some for lanes of the future.
+pub(crate) const STREAMS_MAX: u32 = 16;
 
 /// What a connection needs to run.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Link {
                 end = read_streams(&connection, &peer, id, &events, &counters) => end,
                 end = write_ordered(&connection, control, &counters) => end,
                 end = write_ordered(&connection, bulk, &counters) => end,
-                end = write_claims(&connection, claims, &counters) => end,
+                end = write_ordered(&connection, claims, &counters) => end,
             }
         };
         counters.end(end);
@@ -110,24 +110,6 @@ async fn write_ordered(
         }
         counters.sent(frames.iter().map(Bytes::len).sum());
         if writer.write_all_chunks(&mut frames).await.is_err() {
-            return closed(connection).await;
-        }
-    }
-    closed(connection).await
-}
-
-async fn write_claims(
-    connection: &Connection,
-    lane: &mut mpsc::Receiver<Bytes>,
-    counters: &Counters,
-) -> LinkEnd {
-    while let Some(frame) = lane.recv().await {
-        counters.sent(frame.len());
-        let mut stream = match connection.open_uni().await {
-            Ok(stream) => stream,
-            Err(error) => return end_of(&error),
-        };
-        if stream.write_chunk(frame).await.is_err() || stream.finish().is_err() {
             return closed(connection).await;
         }
     }

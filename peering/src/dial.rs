@@ -18,7 +18,7 @@ use crate::tls::{Environment, dns_name};
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// The side with the higher name gives the other one this head start, so that they seldom collide.
-const HEAD_START: Duration = Duration::from_millis(150);
+const HEAD_START: Duration = Duration::from_millis(30);
 
 pub(crate) struct Dialer {
     pub(crate) me: PeerId,

@@ -12,7 +12,7 @@ use crate::counters::LinkEnd;
 /// Frames that may wait on the ordered lane: some seconds of a busy mesh. At the bound the connection ends and reconciliation follows.
 const CONTROL_MAX: usize = 8_192;
 /// Questions, answers and gifts; the core's windows keep far below it.
-const BULK_MAX: usize = 256;
+const BULK_MAX: usize = 1_024;
 /// Claims and answers.
 const CLAIMS_MAX: usize = 8_192;
 

@@ -293,6 +293,11 @@ impl Node {
         let Pending { waiters, proposal, asked, home, tried, .. } = pending;
         if let Some(shard) = self.lookup(&key).filter(|shard| asked.settled_by(shard)).cloned() {
             self.answer_all(waiters, Some(shard));
+        } else if asked == Asked::Clear {
+            // Only the home has heard who holds the key.
+            for token in waiters {
+                self.unstored(token, Unstored::NoHome);
+            }
         } else if tried.is_none() {
             self.ask(now, key, waiters, proposal, asked, Some(home));
         } else {

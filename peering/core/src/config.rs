@@ -32,6 +32,8 @@ pub struct Config {
     pub batch_items: usize,
     /// Log positions sent and not yet acknowledged per peer. At the bound sending waits, and what changes meanwhile coalesces.
     pub window_items: u64,
+    /// Least time between two batches of updates to one peer. Default 2 ms: a lone update goes at once, a busy node's share a packet.
+    pub updates_pause_ms: u64,
     /// Gifts of a reconciliation sent and not yet acknowledged per peer.
     pub gives_window: u64,
     /// Least time between two moves of one key. Default 30 s: a flapping shard costs one move.
@@ -78,7 +80,8 @@ impl Config {
             log_max: 262_144,
             batch_items: 256,
             window_items: 8_192,
-            gives_window: 16,
+            gives_window: 256,
+            updates_pause_ms: 2,
             move_pause_ms: 30_000,
             pause_max_ms: 30_000,
             peers_max: 256,

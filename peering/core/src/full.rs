@@ -55,6 +55,21 @@ impl Node {
         true
     }
 
+    /// Two sides of a cut may hold more together than the mesh takes. Each home ends its share of what is too much, so that tables can
+    /// become equal again.
+    pub(crate) fn shrink(&mut self, now: Now) {
+        let excess = self.table.live().saturating_sub(self.capacity());
+        let homes = 1 + self.sessions.values().filter(|session| session.listed).count();
+        for _ in 0..excess.div_ceil(homes) {
+            if now.mono < self.spared_until || self.table.tombstones() >= self.config.tombstones_max() {
+                return;
+            }
+            let Some(key) = self.nearest_its_end(now) else { return };
+            self.stats.ended_early += 1;
+            self.end(now, &key, Reason::Full);
+        }
+    }
+
     /// Walks the timers in their order. A timer may be early, since leases are renewed meanwhile: such a key is put where it belongs.
     fn nearest_its_end(&mut self, now: Now) -> Option<StickKey> {
         let (grain_ms, grace_ms) = (self.config.timer_grain_ms(), self.config.end_grace_ms());

@@ -380,7 +380,10 @@ impl Node {
                 if role != EndRole::First {
                     self.lapse(&key);
                 }
-                if role != EndRole::First && now.mono >= lease + ttl_ms / 2 && now.mono < lease + ttl_ms {
+                // One that cannot reach the first listed node hears no renewals and asks at once, others when that one seems to fail.
+                let cut_off = role != EndRole::First && !self.hears_first(&key);
+                let ask_from = if cut_off { lapse } else { lease + ttl_ms / 2 };
+                if role != EndRole::First && now.mono >= ask_from && now.mono < lease + ttl_ms {
                     for peer in self.whom_to_ask(&key) {
                         asks.entry(peer).or_default().push(key.clone());
                     }
@@ -406,6 +409,15 @@ impl Node {
                 self.send(&peer, Message::LeaseAsk { keys: keys.to_vec() });
             }
         }
+    }
+
+    /// Whether the key's first listed node is connected, or this one.
+    fn hears_first(&self, key: &StickKey) -> bool {
+        let listed = self.sessions.iter().filter(|(_, session)| session.listed).map(|(peer, _)| peer);
+        let first = first_by_rendezvous(key, listed.chain([&self.config.me]));
+        first.is_none_or(|first| {
+            *first == self.config.me || self.sessions.get(first).is_some_and(|session| session.streaming())
+        })
     }
 
     /// Two connected peers who may have heard of uses that this node has not: its path to the home may be cut while theirs is not.

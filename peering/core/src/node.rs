@@ -54,6 +54,8 @@ pub struct Node {
     pub(crate) ready: bool,
     /// Every peer has heard that: it decides as a home, and takes traffic. Two nodes that differ about who is home would decide twice.
     pub(crate) decides: bool,
+    /// When something that waits for company is to be sent.
+    pub(crate) flush_at: Option<Instant>,
     decides_from: Instant,
     /// Discovery has told who the peers are; before that nothing is known of whom to wait for.
     peers_told: bool,
@@ -106,6 +108,7 @@ impl Node {
             spared_until: now.mono,
             ready: false,
             decides: false,
+            flush_at: None,
             decides_from: now.mono,
             peers_told: false,
             told_readiness: None,
@@ -189,7 +192,8 @@ impl Node {
         let expiry = self.table.next_timer().map(|at| (at, TimeoutReason::Expiry));
         let heartbeat = (self.next_heartbeat, TimeoutReason::Heartbeat);
         let ready = (self.ready && !self.decides).then_some((self.decides_from, TimeoutReason::Readiness));
-        [claim, report, expiry, ready].into_iter().flatten().fold(heartbeat, Ord::min)
+        let flush = self.flush_at.map(|at| (at, TimeoutReason::Flush));
+        [claim, report, expiry, ready, flush].into_iter().flatten().fold(heartbeat, Ord::min)
     }
 
     /// The shard of a live entry whose lease runs, as far as this node knows.
@@ -402,6 +406,7 @@ impl Node {
             self.passed_on.retain(|_, passed| now.mono.since_ms(passed.at) < answered_by_ms);
             let table = &self.table;
             self.lone.retain(|key| table.shard(key).is_some());
+            self.shrink(now);
             self.abandon_silent(now);
             self.start_wanted(now);
             self.heartbeat(now);

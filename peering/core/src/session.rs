@@ -74,6 +74,11 @@ pub(crate) struct Session {
     pub(crate) received: u64,
     /// The number of its newest update on this connection: they come in order.
     pub(crate) last_update: u64,
+    /// When the last batch was sent to it.
+    pub(crate) last_push: Option<Instant>,
+    /// Its items that are applied and not yet acknowledged, and since when.
+    pub(crate) unacked: u64,
+    pub(crate) unacked_since: Instant,
     /// Own log positions: sent, and acknowledged.
     pub(crate) pushed: u64,
     pub(crate) acked: u64,
@@ -102,6 +107,9 @@ impl Session {
             dial_failed: false,
             received: 0,
             last_update: 0,
+            last_push: None,
+            unacked: 0,
+            unacked_since: Instant(0),
             pushed: 0,
             acked: 0,
             continues_after: 0,
@@ -137,6 +145,8 @@ impl Session {
         self.link = LinkState::Down;
         self.ready = false;
         self.last_update = 0;
+        self.unacked = 0;
+        self.last_push = None;
         self.talk.lost();
         self.reclaimed.clear();
     }

@@ -97,6 +97,8 @@ pub enum TimeoutReason {
     LeaseReport,
     /// Entries may have reached their end.
     Expiry,
+    /// Updates or acknowledgements that waited for company are due.
+    Flush,
     /// Heartbeats are due.
     Heartbeat,
     /// Every peer has heard that this node is ready: it begins to decide.

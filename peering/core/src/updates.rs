@@ -13,6 +13,9 @@ use crate::table::Merged;
 use crate::time::{Now, Stamp};
 use crate::update_log::LogKind;
 
+/// How long an acknowledgement waits for others: it only lets the log be trimmed.
+const ACK_DELAY_MS: u64 = 100;
+
 impl Node {
     pub(crate) fn on_update(&mut self, now: Now, peer: &PeerId, update: Update) -> Result<(), Violation> {
         let Some(session) = self.sessions.get_mut(peer) else { return Err(Violation::NotListed) };
@@ -36,9 +39,24 @@ impl Node {
             }
             return Ok(());
         }
+        let session_unacked = if session.unacked == 0 { now.mono } else { session.unacked_since };
+        session.unacked_since = session_unacked;
+        session.unacked += update.items.len().max(1) as u64;
         self.take_items(now, peer, update.items);
-        self.send(peer, Message::Ack { through: update.through });
         Ok(())
+    }
+
+    /// Acknowledges what was applied: at once when the sender's window may be half full, otherwise a little later for many together.
+    fn push_ack(&mut self, now: Now, peer: &PeerId) {
+        let Some(session) = self.sessions.get_mut(peer).filter(|session| session.unacked > 0) else { return };
+        let due = session.unacked_since + ACK_DELAY_MS;
+        if session.unacked < self.config.window_items / 2 && now.mono < due {
+            self.flush_at = Some(self.flush_at.map_or(due, |at| at.min(due)));
+            return;
+        }
+        session.unacked = 0;
+        let through = session.last_update;
+        self.send(peer, Message::Ack { through });
     }
 
     pub(crate) fn on_ack(&mut self, peer: &PeerId, through: u64) -> Result<(), Violation> {
@@ -189,9 +207,11 @@ impl Node {
     /// Writes what is due to every peer, as far as their windows reach. Called when the output queue has run empty, so that many
     /// inputs share one batch.
     pub(crate) fn flush(&mut self, now: Now) {
+        self.flush_at = None;
         let peers = self.streaming_peers();
         for peer in peers {
             while self.push_updates(now, &peer) {}
+            self.push_ack(now, &peer);
             self.push_corrections(now, &peer);
             self.push_talk(now, &peer);
         }
@@ -202,6 +222,11 @@ impl Node {
         let Some(session) = self.sessions.get(peer) else { return false };
         let mut at = session.pushed;
         if at == self.log.head() {
+            return false;
+        }
+        let due = session.last_push.map(|last| last + self.config.updates_pause_ms);
+        if let Some(due) = due.filter(|due| now.mono < *due && session.last_push != Some(now.mono)) {
+            self.flush_at = Some(self.flush_at.map_or(due, |at| at.min(due)));
             return false;
         }
         if at.saturating_sub(session.acked) >= self.config.window_items {
@@ -222,6 +247,7 @@ impl Node {
         }
         let Some(session) = self.sessions.get_mut(peer) else { return false };
         session.pushed = at;
+        session.last_push = Some(now.mono);
         self.stats.updates_sent += items.len() as u64;
         self.send(peer, Message::Update(Update { through: at, items }));
         true

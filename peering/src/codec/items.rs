@@ -54,13 +54,42 @@ fn once_if_same(mut values: Vec<u32>) -> Vec<u32> {
     values
 }
 
+/// How much each key shares with the one before, and its rest. Cut between characters, so that a rest is text.
+fn keys_to_wire<'k>(keys: impl Iterator<Item = &'k str>) -> (Vec<u32>, Vec<String>) {
+    let (mut shared, mut rests) = (Vec::new(), Vec::new());
+    let mut before = "";
+    for key in keys {
+        let alike = key.bytes().zip(before.bytes()).take_while(|(a, b)| a == b).count();
+        let cut = (0..=alike).rev().find(|at| key.is_char_boundary(*at)).unwrap_or(0);
+        shared.push(u32::try_from(cut).unwrap_or(0));
+        rests.push(key.get(cut..).unwrap_or(key).to_owned());
+        before = key;
+    }
+    (unless_all(shared, 0), rests)
+}
+
+/// The whole key.
+fn whole_key(
+    field: &'static str,
+    before: Option<&StickKey>,
+    shared: u32,
+    rest: &str,
+) -> Result<StickKey, FrameError> {
+    if shared == 0 {
+        return key(field, rest);
+    }
+    let head = usize::try_from(shared).ok().and_then(|shared| before?.as_str().get(..shared));
+    let head = head.ok_or(FrameError::Columns { field: "items.shared" })?;
+    key(field, &format!("{head}{rest}"))
+}
+
 pub(super) fn to_wire(items: &[Item]) -> wire::Items {
     let (mut shards, mut origins) = (Names::new(), Names::new());
     let mut columns = wire::Items {
-        keys: items.iter().map(|item| item.key.to_string()).collect(),
         remaining: once_if_same(items.iter().map(|item| tenths(item.remaining_ms)).collect()),
         ..wire::Items::default()
     };
+    (columns.shared, columns.keys) = keys_to_wire(items.iter().map(|item| item.key.as_str()));
     let mut last = 0_u64;
     let mut difference = |at: Stamp| {
         let step = at.0.wrapping_sub(last).cast_signed();
@@ -156,8 +185,11 @@ pub(super) fn from_wire(items: Option<wire::Items>) -> Result<Vec<Item>, FrameEr
         last = last.wrapping_add(created.next()?.cast_unsigned());
         Ok::<_, FrameError>(Stamp(last))
     };
-    let mut items = Vec::with_capacity(columns.keys.len());
-    for text in &columns.keys {
+    let mut shared = Column::new("items.shared", columns.shared, Some(0));
+    let mut items: Vec<Item> = Vec::with_capacity(columns.keys.len());
+    for rest in &columns.keys {
+        let before = items.last().map(|item| &item.key);
+        let key = whole_key("items.keys", before, shared.next()?, rest)?;
         let kind = kinds.next()?;
         let change = match kind & 3 {
             ENTRY => Change::Entry(Entry {
@@ -176,9 +208,10 @@ pub(super) fn from_wire(items: Option<wire::Items>) -> Result<Vec<Item>, FrameEr
             _ => return Err(FrameError::Enum { field: "items.kinds", value: kind.cast_signed() }),
         };
         let remaining_ms = u64::from(remaining.next()?) * GRAIN_MS;
-        items.push(Item { key: key("items.keys", text)?, change, remaining_ms, held: kind & HELD != 0 });
+        items.push(Item { key, change, remaining_ms, held: kind & HELD != 0 });
     }
     kinds.end()?;
+    shared.end()?;
     remaining.end()?;
     on.end()?;
     origin.end()?;

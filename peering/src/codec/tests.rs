@@ -82,6 +82,17 @@ fn every_message() -> Vec<Message> {
         }),
         Message::Update(Update {
             through: 9,
+            items: vec![
+                item("acme/room", Some("s1")),
+                item("acme/rose", Some("s1")),
+                item("acme/rosé", Some("s1")),
+                item("acme/ros\u{e8}", Some("s1")),
+                item("acme", Some("s1")),
+                item("b", Some("s1")),
+            ],
+        }),
+        Message::Update(Update {
+            through: 9,
             items: vec![fresh("a", 1 << 60), fresh("b", (1 << 60) + 1), fresh("c", 5)],
         }),
         Message::Update(Update { through: 9, items: Vec::new() }),
@@ -239,6 +250,10 @@ fn broken_frames_name_the_field_and_what_was_expected() {
         (
             items(wire::Items { kinds: vec![0x70], ..good.clone() }),
             "items.kinds is 7, expected one of the known values",
+        ),
+        (
+            items(wire::Items { shared: vec![1], ..good.clone() }),
+            "items.shared has not as many values as there are keys for it",
         ),
         (
             items(wire::Items { created: vec![1, 2], ..good.clone() }),

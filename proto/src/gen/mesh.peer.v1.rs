@@ -120,6 +120,7 @@ pub struct Items {
     /// Names, numbered from 0.
     #[prost(string, repeated, tag = "2")]
     pub origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What of each key follows the part that it shares with the key before.
     #[prost(string, repeated, tag = "3")]
     pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Per key: bits 0-1 what is told (0 an entry, 1 a renewal, 2 a drop), bit 2 held, bit 3 decided alone, bits 4-6 the reason.
@@ -144,6 +145,9 @@ pub struct Items {
     /// Per drop: the dropped entry's digest.
     #[prost(fixed64, repeated, tag = "10")]
     pub dropped: ::prost::alloc::vec::Vec<u64>,
+    /// Per key: how many bytes it shares with the key before; empty when none shares any. Conferences of one tenant share its name.
+    #[prost(uint32, repeated, tag = "11")]
+    pub shared: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Update {

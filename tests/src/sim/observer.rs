@@ -10,7 +10,7 @@ use super::check::{Bounds, Claims, Contacts, Cursors, Violation};
 use super::coverage::{Coverage, Sort};
 use super::fact::{each_in_input, each_in_message};
 use super::model::{Decision, Ledger, NOWHERE, Names, Room, Shard, decision_of, room_of, seat_of, shard_of};
-use super::setup::Setup;
+use super::setup::{Setup, Weather};
 use super::trace::Trace;
 use crate::world::{Network, Scene, Seat, Watch};
 
@@ -28,11 +28,23 @@ pub(super) struct Cell {
     round: u64,
     /// The outputs say that it ended since it was looked at.
     pub(super) ended_between: bool,
+    /// The node keeps it but answers nobody with it: its lease is over.
+    pub(super) lapsed: bool,
+    /// More than one input lies between this and now.
+    pub(super) blurred: bool,
 }
 
 impl Cell {
-    const EMPTY: Self =
-        Self { entry: None, view: NOWHERE, used_at: None, moved_at: None, round: 0, ended_between: false };
+    const EMPTY: Self = Self {
+        entry: None,
+        view: NOWHERE,
+        used_at: None,
+        moved_at: None,
+        round: 0,
+        ended_between: false,
+        blurred: false,
+        lapsed: false,
+    };
 }
 
 /// What the model knows of one node.
@@ -47,6 +59,8 @@ pub(super) struct Place {
     touched: Vec<Room>,
     pub(super) incoming: Vec<(Room, Decision)>,
     pub(super) outputs: usize,
+    /// Inputs that share the next outputs.
+    inputs: u32,
 }
 
 impl Place {
@@ -99,6 +113,11 @@ pub struct Observer {
     pub(super) ttl_ms: u64,
     pub(super) capacities: Vec<usize>,
     pub(super) small_tables: bool,
+    pub(super) weather: Weather,
+    /// When the home of a room ended it last.
+    pub(super) ended_at: HashMap<Room, u64>,
+    /// The first decision of a room's generation, while all is well.
+    pub(super) first_of: HashMap<(Room, u32), (Decision, u64)>,
     pub(super) names: Names,
     pub(super) ledger: Ledger,
     pub(super) places: Vec<Place>,
@@ -127,6 +146,9 @@ impl Observer {
             ttl_ms: setup.ttl_ms,
             capacities: setup.capacities.clone(),
             small_tables: setup.small_tables(),
+            weather: setup.weather,
+            ended_at: HashMap::new(),
+            first_of: HashMap::new(),
             names: Names::default(),
             ledger: Ledger::default(),
             places: (0..nodes).map(|_| Place::default()).collect(),
@@ -169,6 +191,7 @@ impl Observer {
         place.touched.clear();
         place.incoming = incoming;
         place.incoming.clear();
+        place.inputs = 0;
         self.applies = false;
     }
 
@@ -180,7 +203,9 @@ impl Observer {
         if let Some((decision, _, remaining_ms)) = &now {
             self.check_lifetime(scene, room, decision, *remaining_ms);
         }
-        let cell = *self.places[scene.seat].cell(room);
+        let mut cell = *self.places[scene.seat].cell(room);
+        // What several inputs did together cannot be told apart.
+        cell.blurred = self.places[scene.seat].inputs > 1;
         let decision = now.as_ref().map(|(decision, _, _)| *decision);
         if decision != cell.entry {
             let reason = now.map(|(_, entry, _)| entry.reason);
@@ -196,7 +221,10 @@ impl Observer {
                 kept.moved_at = Some(scene.now_ms);
             }
         }
-        self.places[scene.seat].cell(room).ended_between = false;
+        let kept = self.places[scene.seat].cell(room);
+        kept.ended_between = false;
+        let lives = kept.entry.is_some_and(|entry| !entry.is_tombstone());
+        kept.lapsed = lives && scene.node.lookup(&key).is_none();
     }
 
     fn note_use(&mut self, scene: &Scene<'_>, input: &Input) {
@@ -263,9 +291,9 @@ impl Watch for Observer {
         if self.trace.is_on() {
             self.trace.input(scene.now_ms, &name(scene.seat), input);
         }
-        // What the inputs before this one did, while it can still be told apart.
-        self.look(scene);
         let place = &mut self.places[scene.seat];
+        place.inputs += 1;
+        let alone = place.inputs == 1;
         let mut entries = Vec::new();
         each_in_input(input, &mut |key, entry| {
             let room = room_of(key);
@@ -274,18 +302,21 @@ impl Watch for Observer {
                 entries.push((room, decision_of(entry)));
             }
         });
-        let touched = place.touched.clone();
-        for room in touched {
-            self.look_at(scene, room, &[]);
+        if alone {
+            // Timers may have changed what they speak of without a word.
+            let touched = place.touched.clone();
+            for room in touched {
+                self.look_at(scene, room, &[]);
+            }
         }
         if let Input::Received { peer, message } = input {
-            self.applies = !entries.is_empty() && talks_with(scene, seat_of(peer));
+            self.applies = alone && !entries.is_empty() && talks_with(scene, seat_of(peer));
             self.cursors.received(scene, seat_of(peer), message);
         }
         if let Input::PeerConnected { peer } = input {
             self.cursors.connected(scene.seat, seat_of(peer));
         }
-        self.places[scene.seat].incoming = entries;
+        self.places[scene.seat].incoming.extend(entries);
         self.note_use(scene, input);
     }
 

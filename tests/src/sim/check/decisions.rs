@@ -7,6 +7,7 @@ use shardgate_peering_core::Reason;
 use crate::sim::coverage::Sort;
 use crate::sim::model::{Decision, Room};
 use crate::sim::observer::{Cell, Observer, name};
+use crate::sim::setup::Weather;
 use crate::world::Scene;
 
 /// A timer of the nodes is coarse by a 64th of the ttl; and messages of the same moment come in some order.
@@ -42,6 +43,8 @@ impl Observer {
         };
         if let Some(old) = before.entry
             && !before.ended_between
+            && !before.lapsed
+            && !self.may_have_lapsed(scene, room, &old)
             && decision.against(&old) != Ordering::Less
         {
             let text = format!("{who} r{room}: {old:?} was replaced by {decision:?}");
@@ -84,7 +87,13 @@ impl Observer {
             let text = format!("{who} r{room}: {decision:?} while not ready");
             self.accuse("only a ready node decides as a home", at, Some(room), text);
         }
-        if before.ended_between {
+        self.check_well(scene, room, decision);
+        if decision.is_tombstone() {
+            self.ended_at.insert(room, at);
+            self.check_end(scene, room, reason);
+        }
+        let lapsed = before.entry.is_some_and(|old| self.may_have_lapsed(scene, room, &old));
+        if before.ended_between || before.blurred || before.lapsed || lapsed {
             return;
         }
         // What it knew when it decided: its own entry, or a better one that came with the question.
@@ -116,8 +125,31 @@ impl Observer {
             let text = format!("{who} r{room}: {decision:?} ({reason:?}) after {knew:?}: {fault}");
             self.accuse("nothing moves without a reason", at, Some(room), text);
         }
-        if decision.is_tombstone() {
-            self.check_end(scene, room, reason);
+    }
+
+    /// A tombstone that has had its time goes without a word.
+    fn may_have_lapsed(&self, scene: &Scene<'_>, room: Room, old: &Decision) -> bool {
+        let made = self.ledger.get(room, old).map_or(0, |known| known.at);
+        old.is_tombstone() && scene.now_ms + SLACK_MS >= made + 3 * self.ttl_ms
+    }
+
+    /// While all is well nobody decides alone, and there is one decision of a generation.
+    fn check_well(&mut self, scene: &Scene<'_>, room: Room, decision: &Decision) {
+        if self.weather != Weather::Healthy {
+            return;
+        }
+        let (who, at) = (name(scene.seat), scene.now_ms);
+        if decision.alone {
+            let text = format!("{who} r{room}: {decision:?}");
+            self.accuse("nobody decides alone while all is well", at, Some(room), text);
+        }
+        let first = self.first_of.insert((room, decision.generation), (*decision, at));
+        if let Some((other, made)) = first
+            && other != *decision
+            && at + SLACK_MS < made + 3 * self.ttl_ms
+        {
+            let text = format!("{who} r{room}: {decision:?} beside {other:?}");
+            self.accuse("there is one place of decision while all is well", at, Some(room), text);
         }
     }
 
