@@ -2,5 +2,6 @@
 
 pub mod bench;
 pub mod fuzz;
+pub mod scenario;
 pub mod sim;
 pub mod world;

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use crate::config::Config;
 use crate::entry::Reason;
 use crate::id::StickKey;
-use crate::lease::EndRole;
 use crate::node::Node;
 use crate::time::{Instant, Now};
 
@@ -36,9 +35,24 @@ impl Node {
         }
     }
 
-    /// Who knows what peers hold may have changed: nothing ends early before all of them have reported again.
-    pub(crate) fn spare_what_may_be_held(&mut self, now: Now) {
-        self.spared_until = now.mono + self.config.hold_told_ms();
+    /// Who hears whose reports has changed: what this node has not heard of may be used and held.
+    pub(crate) const fn mesh_has_changed(&mut self, now: Now) {
+        self.mesh_changed = Some(now.mono);
+    }
+
+    /// Whether all peers have reported what they hold since the mesh changed last.
+    pub(crate) fn hears_holders(&self, now: Now) -> bool {
+        self.mesh_changed.is_none_or(|at| now.mono.since_ms(at) >= self.config.hold_told_ms())
+    }
+
+    /// Whether all leases of before the mesh changed last have run out: those that this node has not heard of, too.
+    pub(crate) fn hears_users(&self, now: Now) -> bool {
+        self.mesh_changed.is_none_or(|at| now.mono.since_ms(at) >= self.config.ttl_ms)
+    }
+
+    /// Whether entries may end early now.
+    fn may_end_early(&self, now: Now) -> bool {
+        self.hears_holders(now) && self.table.tombstones() < self.config.tombstones_max()
     }
 
     /// Whether a new entry has a place, if need be at the cost of one that nobody holds: of those whose home this node is, the one
@@ -46,9 +60,8 @@ impl Node {
     pub(crate) fn has_room(&mut self, now: Now) -> bool {
         let capacity = self.capacity();
         while self.table.live() >= capacity {
-            let spared =
-                now.mono < self.spared_until || self.table.tombstones() >= self.config.tombstones_max();
-            let Some(key) = (!spared).then(|| self.nearest_its_end(now)).flatten() else { return false };
+            let key = if self.may_end_early(now) { self.nearest_its_end(now) } else { None };
+            let Some(key) = key else { return false };
             self.stats.ended_early += 1;
             self.end(now, &key, Reason::Full);
         }
@@ -61,7 +74,7 @@ impl Node {
         let excess = self.table.live().saturating_sub(self.capacity());
         let homes = 1 + self.sessions.values().filter(|session| session.listed).count();
         for _ in 0..excess.div_ceil(homes) {
-            if now.mono < self.spared_until || self.table.tombstones() >= self.config.tombstones_max() {
+            if !self.may_end_early(now) {
                 return;
             }
             let Some(key) = self.nearest_its_end(now) else { return };
@@ -92,7 +105,7 @@ impl Node {
                     self.table.set_timer(at, grain_ms, key);
                 } else {
                     if !held
-                        && self.end_role(&key) == EndRole::First
+                        && self.is_first_listed(&key)
                         && found.as_ref().is_none_or(|(first, _)| lease < *first)
                     {
                         found = Some((lease, key.clone()));

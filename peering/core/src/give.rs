@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::digest::{AsOf, RangeId};
+use crate::lease::Uses;
 use crate::message::{Give, Item};
 use crate::table::{Place, Slot, Table, digest_then};
 use crate::time::Now;
@@ -35,6 +36,14 @@ struct Work {
     /// The question that it answers; 0 for the asker's own gifts.
     number: u64,
     after: Option<Place>,
+}
+
+/// What a gift tells beside the entries: who holds them here, and how long they live.
+#[derive(Debug)]
+pub(crate) struct Tell<'n> {
+    pub(crate) now: Now,
+    pub(crate) uses: &'n Uses,
+    pub(crate) ttl_ms: u64,
 }
 
 /// What is to be given to one peer.
@@ -82,7 +91,7 @@ impl Giver {
     }
 
     /// The next batch, `None` when there is nothing to give or the window is full.
-    pub(crate) fn next(&mut self, table: &Table, now: Now, window: u64, most: usize) -> Option<Give> {
+    pub(crate) fn next(&mut self, table: &Table, tell: &Tell<'_>, window: u64, most: usize) -> Option<Give> {
         if self.work.is_empty() || self.sent - self.acked >= window {
             return None;
         }
@@ -90,7 +99,7 @@ impl Giver {
         while items.len() < most
             && let Some(work) = self.work.front_mut()
         {
-            if work.take(table, now, most, &mut items) {
+            if work.take(table, tell, most, &mut items) {
                 continue;
             }
             let number = work.number;
@@ -106,7 +115,7 @@ impl Giver {
 
 impl Work {
     /// Adds entries up to `most`. Answers whether there may be more.
-    fn take(&mut self, table: &Table, now: Now, most: usize, items: &mut Vec<Item>) -> bool {
+    fn take(&mut self, table: &Table, tell: &Tell<'_>, most: usize, items: &mut Vec<Item>) -> bool {
         let everything = matches!(&self.which, Which::Except(known, _) if known.is_empty());
         let since = table.since(if everything { AsOf::NOW } else { self.as_of });
         let wanted = |place: &Place, slot: &Slot| match &self.which {
@@ -126,7 +135,7 @@ impl Work {
                 return true;
             }
             if wanted(place, slot) {
-                items.push(slot.item(now, &place.key));
+                items.push(slot.item(tell.now, &place.key, tell.uses, tell.ttl_ms));
             }
             self.after = Some(place.clone());
         }
@@ -162,15 +171,17 @@ mod tests {
     #[test]
     fn a_learner_gets_everything_in_batches_behind_a_window() {
         let table = table(100);
+        let uses = Uses::default();
+        let tell = Tell { now: Now::default(), uses: &uses, ttl_ms: 9 };
         let mut giver = Giver::new();
         assert!(giver.add(RangeId::ROOT, Which::Except(Vec::new(), Tombstones::With), AsOf::NOW, 1));
         let mut given = Vec::new();
         let mut through = 0;
-        while let Some(give) = giver.next(&table, Now::default(), 1, 30) {
+        while let Some(give) = giver.next(&table, &tell, 1, 30) {
             assert_eq!(through, 0, "nothing follows the last batch");
             through = give.through;
             given.extend(give.items);
-            assert!(giver.next(&table, Now::default(), 1, 30).is_none(), "the window is full");
+            assert!(giver.next(&table, &tell, 1, 30).is_none(), "the window is full");
             assert!(giver.acked(give.number) && !giver.acked(give.number + 1));
         }
         assert_eq!((given.len(), through, giver.idle()), (100, 1, true));
@@ -185,10 +196,12 @@ mod tests {
         let since = table.since(AsOf::NOW);
         let all: Vec<u32> =
             table.digests(RangeId::ROOT, &since).into_iter().map(|digest| AsOf::NOW.cut(digest)).collect();
+        let uses = Uses::default();
+        let tell = Tell { now: Now::default(), uses: &uses, ttl_ms: 9 };
         let mut giver = Giver::new();
         giver.add(RangeId::ROOT, Which::Only(all[..7].to_vec()), AsOf::NOW, 1);
         giver.add(RangeId::ROOT, Which::Except(all[..7].to_vec(), Tombstones::Without), AsOf::NOW, 2);
-        let give = giver.next(&table, Now::default(), 2, 1_000).unwrap();
+        let give = giver.next(&table, &tell, 2, 1_000).unwrap();
         assert_eq!((give.items.len(), give.through), (90, 2));
     }
 

@@ -51,6 +51,7 @@ impl Node {
 
     pub(crate) fn peer_lost(&mut self, now: Now, peer: &PeerId) {
         let Some(session) = self.sessions.get_mut(peer) else { return };
+        let was_heard = session.streaming();
         session.lost();
         let decided: Vec<StickKey> = session
             .decided_for_us
@@ -60,6 +61,9 @@ impl Node {
             .collect();
         for key in decided {
             self.announce(&key, LogKind::Decision);
+        }
+        if was_heard {
+            self.mesh_has_changed(now);
         }
         self.refuse_passed_to(peer);
         self.reask_claims_of(now, peer);
@@ -135,7 +139,8 @@ impl Node {
         session.reconciled_once = true;
         session.talk.wants = false;
         session.received = session.received.max(session.continues_after).max(session.last_update);
-        self.spare_what_may_be_held(now);
+        self.mesh_has_changed(now);
+        self.report_holds_to(now, peer);
     }
 
     /// A node that heard nobody for longer than a ttl does not bring back what ended meanwhile: what nobody here has used since is

@@ -89,6 +89,9 @@ impl Node {
         if self.held_somewhere(now, key) {
             return Err(ClaimRefusal::Held);
         }
+        if self.report_to(key).as_ref() != Some(&self.config.me) || !self.hears_holders(now) {
+            return Err(ClaimRefusal::NotReady);
+        }
         self.end(now, key, Reason::Operator);
         // At the bounds an end is a drop, and there is nothing to tell.
         self.table.get(key).map(|slot| slot.entry.clone()).ok_or(ClaimRefusal::NoEntry)
@@ -158,6 +161,9 @@ impl Node {
         }
         let result = if self.may_answer() {
             let asked = Asked::from_claim(&claim);
+            if claim.held {
+                self.note_held(now, &claim.key);
+            }
             match self.decide(now, &claim.key, claim.proposal.as_ref(), &asked, Rank::Home) {
                 Ok(entry) => {
                     if claim.held {

@@ -11,6 +11,7 @@ use crate::id::{PeerId, ShardName, StickKey};
 use crate::message::{Lease, LeaseReport, Message};
 use crate::node::Node;
 use crate::output::Output;
+use crate::session::Session;
 use crate::time::{Instant, Now, Stamp};
 use crate::timers::Timers;
 use crate::update_log::LogKind;
@@ -77,7 +78,8 @@ impl Uses {
 /// What a node may do about an entry that nobody renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndRole {
-    /// The first of all listed nodes, and most of them are connected: it hears every report, and ends the key for everyone.
+    /// The first of all listed nodes, most of them are connected, and so they were for a ttl: it has heard every report, and ends the
+    /// key for everyone.
     First,
     /// It stands in for the first one, and most nodes are connected: it hears the reports since then.
     StandIn,
@@ -162,7 +164,7 @@ impl Node {
     }
 
     /// The home learns at once that a key is held, unless it knows: a full table must not end it early.
-    fn report_hold(&mut self, now: Now, key: &StickKey) {
+    pub(crate) fn report_hold(&mut self, now: Now, key: &StickKey) {
         let Some(known) = self.uses.keys.get_mut(key) else { return };
         let heard = known.held_reported != Instant(0)
             && now.mono.since_ms(known.held_reported) < self.config.ttl_ms / 2;
@@ -170,6 +172,19 @@ impl Node {
             known.told = Told::NotYet;
             known.next = now.mono;
             self.uses.due.push(now.mono, self.config.timer_grain_ms(), key.clone());
+        }
+    }
+
+    /// A peer that was away has not heard what is held here meanwhile.
+    pub(crate) fn report_holds_to(&mut self, now: Now, peer: &PeerId) {
+        let held: Vec<StickKey> =
+            self.uses.held().filter(|key| self.report_to(key).as_ref() == Some(peer)).cloned().collect();
+        for key in held {
+            if let Some(known) = self.uses.keys.get_mut(&key) {
+                known.held_reported = Instant(0);
+            }
+            self.used(now, &key, Told::NotYet);
+            self.report_hold(now, &key);
         }
     }
 
@@ -255,7 +270,7 @@ impl Node {
             if held {
                 known.held_reported = now.mono;
             }
-            match self.home_of(&key, None) {
+            match self.report_to(&key) {
                 Some(home) if home != self.config.me => {
                     let remaining_ms = lease.since_ms(now.mono);
                     reports.entry(home).or_default().push(Lease { key, remaining_ms, held });
@@ -319,19 +334,18 @@ impl Node {
     }
 
     /// What this node may do about a key that nobody renews.
-    pub(crate) fn end_role(&self, key: &StickKey) -> EndRole {
+    pub(crate) fn end_role(&self, now: Now, key: &StickKey) -> EndRole {
         if !self.decides {
             return EndRole::Bystander;
         }
-        let listed = self.sessions.iter().filter(|(_, session)| session.listed);
+        let listed = self.sessions.values().filter(|session| session.listed);
         let (mut all, mut here) = (1, 1);
-        for (_, session) in listed.clone() {
+        for session in listed {
             all += 1;
             here += usize::from(session.streaming());
         }
         let majority = 2 * here > all;
-        let first = first_by_rendezvous(key, listed.map(|(peer, _)| peer).chain([&self.config.me]));
-        if majority && first == Some(&self.config.me) {
+        if majority && self.is_first_listed(key) && self.hears_users(now) {
             EndRole::First
         } else if !self.is_home_of(key) {
             EndRole::Bystander
@@ -342,16 +356,41 @@ impl Node {
         }
     }
 
+    /// The key's home when all are there: the first of all listed nodes, connected or not.
+    fn first_listed(&self, key: &StickKey) -> Option<&PeerId> {
+        let listed = self.sessions.iter().filter(|(_, session)| session.listed).map(|(peer, _)| peer);
+        first_by_rendezvous(key, listed.chain([&self.config.me]))
+    }
+
+    pub(crate) fn is_first_listed(&self, key: &StickKey) -> bool {
+        self.first_listed(key) == Some(&self.config.me)
+    }
+
+    /// Who is told of uses: who will end the key, even if it missed a claim's budget or is still learning; else its present home.
+    pub(crate) fn report_to(&self, key: &StickKey) -> Option<PeerId> {
+        let first = self.first_listed(key)?;
+        let hears = |peer: &PeerId| self.sessions.get(peer).is_some_and(Session::streaming);
+        if *first == self.config.me || hears(first) {
+            return Some(first.clone());
+        }
+        self.home_of(key, None)
+    }
+
     /// Looks at every entry whose timer ran out: held ones live on, the home ends what nobody renewed, others have a backstop.
     pub(crate) fn expire_entries(&mut self, now: Now) {
         let (ttl_ms, grain_ms) = (self.config.ttl_ms, self.config.timer_grain_ms());
         let mut asks: BTreeMap<PeerId, Vec<StickKey>> = BTreeMap::new();
         for key in self.table.due(now.mono) {
             let held = self.uses.holds(&key);
+            let used_until = self.uses.keys.get(&key).map(|known| known.lease);
             let Some(slot) = self.table.get_mut(&key) else { continue };
             let tombstone = slot.entry.is_tombstone();
             if held && !tombstone {
                 slot.lease = slot.lease.max(now.mono + ttl_ms);
+            }
+            if let Some(used_until) = used_until.filter(|_| !tombstone) {
+                // By another decision than stands here now, perhaps; it was used all the same.
+                slot.lease = slot.lease.max(used_until);
             }
             let lease = slot.lease;
             if tombstone {
@@ -363,7 +402,7 @@ impl Node {
                 }
                 continue;
             }
-            let role = self.end_role(&key);
+            let role = self.end_role(now, &key);
             let end_grace_ms = self.config.end_grace_ms();
             let lapse = lease + end_grace_ms / 2;
             if now.mono < lapse && role != EndRole::First {
@@ -413,10 +452,8 @@ impl Node {
 
     /// Whether the key's first listed node is connected, or this one.
     fn hears_first(&self, key: &StickKey) -> bool {
-        let listed = self.sessions.iter().filter(|(_, session)| session.listed).map(|(peer, _)| peer);
-        let first = first_by_rendezvous(key, listed.chain([&self.config.me]));
-        first.is_none_or(|first| {
-            *first == self.config.me || self.sessions.get(first).is_some_and(|session| session.streaming())
+        self.first_listed(key).is_none_or(|first| {
+            *first == self.config.me || self.sessions.get(first).is_some_and(Session::streaming)
         })
     }
 

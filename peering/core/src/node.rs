@@ -48,8 +48,8 @@ pub struct Node {
     pub(crate) reconciliation_ids: u64,
     /// Since when no peer is heard.
     pub(crate) alone_since: Option<Instant>,
-    /// Until then nothing ends early.
-    pub(crate) spared_until: Instant,
+    /// When a peer was last listed, lost or found again.
+    pub(crate) mesh_changed: Option<Instant>,
     /// This node knows what the mesh knows, and has said so.
     pub(crate) ready: bool,
     /// Every peer has heard that: it decides as a home, and takes traffic. Two nodes that differ about who is home would decide twice.
@@ -105,7 +105,7 @@ impl Node {
             incarnation: config.incarnation,
             reconciliation_ids: 0,
             alone_since: None,
-            spared_until: now.mono,
+            mesh_changed: None,
             ready: false,
             decides: false,
             flush_at: None,
@@ -382,7 +382,7 @@ impl Node {
             self.peer_lost(now, &peer);
             self.outputs.push_back(Output::Disconnect { peer, violation: Violation::NotListed });
         }
-        self.spare_what_may_be_held(now);
+        self.mesh_has_changed(now);
     }
 
     fn dial_failed(&mut self, peer: &PeerId) {

@@ -8,7 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::digest::{AsOf, DEPTH_MAX, FAN_OUT, RangeId};
-use crate::give::{Giver, Tombstones, Which};
+use crate::give::{Giver, Tell, Tombstones, Which};
 use crate::id::PeerId;
 use crate::message::{
     Compare, CompareContent, ComparePart, Compared, ComparedContent, ComparedPart, Digest, Give, Heartbeat,
@@ -481,7 +481,8 @@ impl Node {
                 messages.push(Message::Compare(compare));
             }
         }
-        while let Some(give) = session.talk.giver.next(&self.table, now, window, batch) {
+        let tell = Tell { now, uses: &self.uses, ttl_ms: self.config.ttl_ms };
+        while let Some(give) = session.talk.giver.next(&self.table, &tell, window, batch) {
             self.stats.items_given += give.items.len() as u64;
             messages.push(Message::Give(give));
         }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::digest::{entry_digest, key_hash};
 use crate::entry::{Entry, Reason};
 use crate::id::{PeerId, StickKey};
+use crate::lease::{Told, Uses};
 use crate::message::{Change, Item, Message, Update};
 use crate::node::Node;
 use crate::output::{Output, Violation};
@@ -182,6 +183,10 @@ impl Node {
                 self.correct(peer, key);
             }
         }
+        if self.uses.holds(key) {
+            self.used(now, key, Told::NotYet);
+            self.report_hold(now, key);
+        }
         self.settle_by_update(now, key);
         true
     }
@@ -285,18 +290,20 @@ impl Node {
     }
 
     fn item(&self, now: Now, key: &StickKey) -> Option<Item> {
-        self.table.get(key).map(|slot| slot.item(now, key))
+        self.table.get(key).map(|slot| slot.item(now, key, &self.uses, self.config.ttl_ms))
     }
 }
 
 impl crate::table::Slot {
-    /// The entry as another node is told of it.
-    pub(crate) fn item(&self, now: Now, key: &StickKey) -> Item {
+    /// The entry as another node is told of it. Sessions here keep it alive for a whole ttl from now.
+    pub(crate) fn item(&self, now: Now, key: &StickKey, uses: &Uses, ttl_ms: u64) -> Item {
+        let holds = uses.holds(key) && !self.entry.is_tombstone();
+        let remaining_ms = self.lease.since_ms(now.mono);
         Item {
             key: key.clone(),
             change: Change::Entry(self.entry.clone()),
-            remaining_ms: self.lease.since_ms(now.mono),
-            held: self.held_until > now.mono,
+            remaining_ms: if holds { remaining_ms.max(ttl_ms) } else { remaining_ms },
+            held: holds || self.held_until > now.mono,
         }
     }
 }

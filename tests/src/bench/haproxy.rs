@@ -87,7 +87,7 @@ fn log_sink(ground: Ground<'_>, index: usize) -> SocketAddr {
 }
 
 /// The launcher beside the unpacked tree; the script that starts the bench names both.
-fn program() -> io::Result<PathBuf> {
+pub(super) fn program() -> io::Result<PathBuf> {
     env::var_os("BENCH_HAPROXY").map(PathBuf::from).ok_or_else(|| {
         io::Error::other(
             "BENCH_HAPROXY must name a program that runs HAProxy: start the bench by tests/bench/run",
@@ -95,7 +95,7 @@ fn program() -> io::Result<PathBuf> {
     })
 }
 
-fn ask(socket: &Path, command: &str) -> io::Result<String> {
+pub(super) fn ask(socket: &Path, command: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     writeln!(stream, "{command}")?;
@@ -105,7 +105,7 @@ fn ask(socket: &Path, command: &str) -> io::Result<String> {
 }
 
 /// From the table's heading: `# table: shards, type: string, size:204800, used:10000`.
-fn used_entries(text: &str) -> io::Result<u64> {
+pub(super) fn used_entries(text: &str) -> io::Result<u64> {
     let heading = text.lines().next().unwrap_or("");
     let used = heading.split_once("used:").and_then(|(_, used)| used.trim().parse().ok());
     used.ok_or_else(|| io::Error::other(format!("no count of used entries in {heading:?}")))

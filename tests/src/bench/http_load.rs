@@ -73,10 +73,10 @@ struct Load {
     latencies: Latencies,
 }
 
-struct Connection {
-    stream: TcpStream,
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
     /// The room asked for and when, while an answer is awaited.
-    awaited: Option<(usize, Instant)>,
+    pub(super) awaited: Option<(usize, Instant)>,
     received: Vec<u8>,
 }
 
@@ -199,7 +199,7 @@ impl Load {
     }
 }
 
-fn connect(poll: &Poll, target: SocketAddr, index: usize) -> io::Result<Connection> {
+pub(super) fn connect(poll: &Poll, target: SocketAddr, index: usize) -> io::Result<Connection> {
     let stream = dial(target, index)?;
     stream.set_nonblocking(true)?;
     let mut stream = TcpStream::from_std(stream);
@@ -211,14 +211,14 @@ fn request(room: &str) -> Vec<u8> {
     format!("GET /http-bind?room={room} HTTP/1.1\r\nHost: meet.example.com\r\n\r\n").into_bytes()
 }
 
-enum Received {
+pub(super) enum Received {
     Partly,
     Answer { status_2xx: bool, shard: u8 },
     Broken,
 }
 
 impl Connection {
-    fn receive(&mut self, buffer: &mut [u8]) -> Received {
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Received {
         match self.stream.read(buffer) {
             Ok(0) => return Received::Broken,
             Ok(count) => self.received.extend_from_slice(&buffer[..count]),

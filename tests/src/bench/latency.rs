@@ -26,6 +26,20 @@ impl Latencies {
         self.total += 1;
     }
 
+    /// How many were counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.total
+    }
+
+    /// Counts all of another histogram's too.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+    }
+
     /// The latency in microseconds below which the given share of all lies; 0 without any.
     #[must_use]
     pub fn quantile_us(&self, share: f64) -> u64 {

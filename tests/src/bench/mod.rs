@@ -2,6 +2,7 @@
 //!
 //! A subject is pinned on one CPU, everything else on another. Nothing here knows hyper, quinn or the mesh: the subjects are processes.
 
+pub mod askers;
 pub mod cpu;
 pub mod frames;
 pub mod haproxy;
@@ -9,12 +10,15 @@ pub mod http_load;
 pub mod latency;
 pub mod load_report;
 pub mod log_sink;
+pub mod mesh;
 pub mod net;
 pub mod options;
 pub mod origin;
 pub mod process;
 pub mod relay;
 pub mod report;
+pub mod room_load;
+pub mod room_names;
 pub mod rounds;
 pub mod shardgate;
 pub mod stage;

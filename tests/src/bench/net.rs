@@ -25,6 +25,12 @@ impl AddressPlan {
         Self { second_octet: 100 + (std::process::id() % 100) as u8 }
     }
 
+    /// The plan in 127.`second_octet`.0.0/16: only one run at a time.
+    #[must_use]
+    pub fn at(second_octet: u8) -> Self {
+        Self { second_octet }
+    }
+
     /// Shard number 1 to [`SHARDS`].
     #[must_use]
     pub fn shard(self, number: u8) -> SocketAddr {

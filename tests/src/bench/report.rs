@@ -116,6 +116,13 @@ impl Report {
         }
     }
 
+    /// Notes whether a figure of shardgate's stays within a limit that is not HAProxy's.
+    pub fn judge_at_most(&mut self, title: &str, what: &str, figure: f64, limit: f64) {
+        if figure > limit {
+            self.missed.push(format!("{title}: {what} {figure:.1}, at most {limit:.1} wanted"));
+        }
+    }
+
     /// Adds a section that has no rounds.
     pub fn add_section(&mut self, section: Value) {
         self.sections.push(section);

@@ -16,7 +16,7 @@ const CONFIGURATION: &str = include_str!("../../bench/shardgate.toml");
 const ENVIRONMENT: &str = "bench";
 const NODES: [&str; 2] = ["bench-a", "bench-b"];
 /// The metric with the number of rooms in a node's table.
-const ENTRIES_METRIC: &str = "shardgate_table_entries";
+pub(super) const ENTRIES_METRIC: &str = "shardgate_table_entries";
 
 /// The first line of `shardgate --version`.
 pub fn version() -> io::Result<String> {
@@ -115,7 +115,7 @@ fn discovery_file(ground: Ground<'_>) -> String {
     text
 }
 
-fn program() -> io::Result<PathBuf> {
+pub(super) fn program() -> io::Result<PathBuf> {
     env::var_os("SHARDGATE_BIN").map(PathBuf::from).ok_or_else(|| {
         io::Error::other(
             "SHARDGATE_BIN must name the shardgate to measure: start the bench by tests/bench/run",
@@ -123,7 +123,7 @@ fn program() -> io::Result<PathBuf> {
     })
 }
 
-fn run(arguments: &[&str]) -> io::Result<String> {
+pub(super) fn run(arguments: &[&str]) -> io::Result<String> {
     let program = program()?;
     let mut command = Command::new(&program);
     without_overrides(&mut command);
@@ -136,7 +136,7 @@ fn run(arguments: &[&str]) -> io::Result<String> {
     Err(io::Error::other(format!("shardgate {}: {}: {error}", arguments.join(" "), output.status)))
 }
 
-fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
@@ -145,12 +145,12 @@ fn get(address: SocketAddr, path: &str) -> io::Result<String> {
     Ok(text)
 }
 
-fn is_ok(answer: &str) -> bool {
+pub(super) fn is_ok(answer: &str) -> bool {
     answer.starts_with("HTTP/1.1 200 ")
 }
 
 /// The value of a metric without labels.
-fn metric(text: &str, name: &str) -> io::Result<u64> {
+pub(super) fn metric(text: &str, name: &str) -> io::Result<u64> {
     let values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let value = values.filter_map(|value| value.trim().parse::<f64>().ok()).next();
     value.map(|value| value as u64).ok_or_else(|| io::Error::other(format!("no metric {name} in /metrics")))

@@ -175,8 +175,19 @@ pub fn start_or_usage(
     seconds: u32,
     bench: impl FnOnce(&Options) -> io::Result<ExitCode>,
 ) -> ExitCode {
-    let (code, message) = match Options::parse(std::env::args().skip(1), rounds, seconds) {
-        Err(error) => (2, format!("{error}\nusage: {name} {USAGE}")),
+    let options = Options::parse(std::env::args().skip(1), rounds, seconds);
+    run_or_usage(name, USAGE, options, bench)
+}
+
+/// The same for a bench that has read its arguments itself.
+pub fn run_or_usage<O>(
+    name: &str,
+    usage: &str,
+    options: Result<O, String>,
+    bench: impl FnOnce(&O) -> io::Result<ExitCode>,
+) -> ExitCode {
+    let (code, message) = match options {
+        Err(error) => (2, format!("{error}\nusage: {name} {usage}")),
         Ok(options) => match bench(&options) {
             Ok(code) => return code,
             Err(error) => (1, error.to_string()),

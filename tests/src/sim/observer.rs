@@ -1,4 +1,5 @@
 //! Looks on at a run: keeps what the model knows of each node, lets the checks judge it, counts, traces, and collects what clients wait for.
+#![expect(clippy::wildcard_enum_match_arm, reason = "the model looks at a few kinds and ignores all others")]
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -26,8 +27,8 @@ pub(super) struct Cell {
     pub(super) moved_at: Option<u64>,
     /// The round in which it was put down to be looked at.
     round: u64,
-    /// The outputs say that it ended since it was looked at.
-    pub(super) ended_between: bool,
+    /// How often the outputs say that it ended since it was looked at.
+    pub(super) ends_between: u32,
     /// The node keeps it but answers nobody with it: its lease is over.
     pub(super) lapsed: bool,
     /// More than one input lies between this and now.
@@ -41,7 +42,7 @@ impl Cell {
         used_at: None,
         moved_at: None,
         round: 0,
-        ended_between: false,
+        ends_between: 0,
         blurred: false,
         lapsed: false,
     };
@@ -131,7 +132,9 @@ pub struct Observer {
     pub(super) news: Vec<News>,
     /// Whether a message of a peer is being handled that the node takes.
     applies: bool,
+    /// What it saw.
     pub coverage: Coverage,
+    /// What of it is told.
     pub trace: Trace,
     /// The first thing that was wrong.
     pub violation: Option<Violation>,
@@ -219,10 +222,12 @@ impl Observer {
                 && from != to
             {
                 kept.moved_at = Some(scene.now_ms);
+                // It was another conference that was used here.
+                kept.used_at = None;
             }
         }
         let kept = self.places[scene.seat].cell(room);
-        kept.ended_between = false;
+        kept.ends_between = 0;
         let lives = kept.entry.is_some_and(|entry| !entry.is_tombstone());
         kept.lapsed = lives && scene.node.lookup(&key).is_none();
     }
@@ -313,6 +318,9 @@ impl Watch for Observer {
             self.applies = alone && !entries.is_empty() && talks_with(scene, seat_of(peer));
             self.cursors.received(scene, seat_of(peer), message);
         }
+        if let Input::PeersChanged { listed } = input {
+            self.contacts.listed(scene.seat, scene.now_ms, listed.len());
+        }
         if let Input::PeerConnected { peer } = input {
             self.cursors.connected(scene.seat, seat_of(peer));
         }
@@ -347,7 +355,7 @@ impl Watch for Observer {
                 place.touch(room);
                 let cell = place.cell(room);
                 cell.view = shard.as_ref().map_or(NOWHERE, shard_of);
-                cell.ended_between |= shard.is_none();
+                cell.ends_between += u32::from(shard.is_none());
             }
             Output::Moved { key, to } => {
                 self.coverage.saw(Sort::Step, "moved");

@@ -84,7 +84,7 @@ impl Setup {
         let small_table = weather == Weather::Faulty && random.chance(200);
         let capacities = draw_capacities(nodes, small_table, &mut random);
         let limits = draw_limits(weather, &mut random);
-        let phase_ms = if large { 40_000 } else { random.between(80, 160) * 1_000 };
+        let phase_ms = if large { 25_000 } else { random.between(60, 130) * 1_000 };
         let mut core: Vec<Seat> = (0..nodes).collect();
         random.shuffle(&mut core);
         if weather == Weather::Faulty {
@@ -92,6 +92,12 @@ impl Setup {
             core.truncate(most);
         }
         core.sort_unstable();
+        // With many peers every round of outputs is dear.
+        let lazy_permille = match random.below(10) {
+            _ if large => 600,
+            0..4 => random.below(400),
+            _ => 0,
+        };
         let shards = random.between(3, 8) as u16;
         let faults = match weather {
             Weather::Healthy => Vec::new(),
@@ -105,10 +111,10 @@ impl Setup {
             delays,
             ttl_ms,
             limits,
-            steps: if large { 1_300 } else { 1_500 },
+            steps: if large { 750 } else { 900 },
             phase_ms,
             shards,
-            lazy_permille: if random.chance(400) { random.below(400) } else { 0 },
+            lazy_permille,
             discovery_lag_ms: if random.chance(500) { random.below(6_000) } else { 0 },
             faults,
             core,
@@ -163,6 +169,7 @@ impl Setup {
     }
 }
 
+#[expect(clippy::needless_range_loop, reason = "both directions of a pair are written at once")]
 /// Within a region 1 to 15 ms; between regions up to 400 ms, and the spread of one path is moderate.
 fn draw_delays(regions: usize, weather: Weather, random: &mut Random) -> Vec<Vec<Delay>> {
     let mut delays = vec![vec![Delay::Fixed(1); regions]; regions];

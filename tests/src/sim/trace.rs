@@ -1,4 +1,8 @@
 //! A readable trace of a run: one short line per event. Nothing is formatted unless somebody asked for it.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a few kinds are told in their own way, all others by Debug"
+)]
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;

@@ -141,7 +141,12 @@ impl World {
         self.give(seat, Input::PeerLost { peer }, watch);
     }
 
-    fn send<W: Watch>(&mut self, from: Seat, to: Seat, message: Box<Message>, watch: &mut W) {
+    fn send<W: Watch>(&mut self, from: Seat, to: Seat, mut message: Box<Message>, watch: &mut W) {
+        if let (Some((oldest, newest)), Message::Hello(hello)) = (self.places[from].contracts, &mut *message)
+        {
+            hello.contract_oldest = oldest;
+            hello.contract = newest;
+        }
         let path = &mut self.paths[from][to];
         let Some(connection) = path.told else { return };
         if path.connection != Some(connection) {
@@ -188,11 +193,11 @@ impl World {
         watch: &mut W,
     ) {
         let path = &mut self.paths[from][to];
-        if path.blocked || path.clogged {
+        let lane = lane_of(&message);
+        if path.blocked || path.clogged || path.bulk_clogged && lane == Lane::Bulk {
             path.held.push(Held { sequence, connection, message });
             return;
         }
-        let lane = lane_of(&message);
         if path.connection == Some(connection) {
             path.under_way[lane as usize] = path.under_way[lane as usize].saturating_sub(1);
         }

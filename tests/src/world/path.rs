@@ -41,6 +41,8 @@ pub(super) struct Path {
     pub(super) blocked: bool,
     /// Packets wait; the connection does not notice.
     pub(super) clogged: bool,
+    /// Only those of the bulk lane wait.
+    pub(super) bulk_clogged: bool,
     /// The connection as the first seat sees it: the number of it.
     pub(super) connection: Option<u64>,
     /// The connection that the first seat's node was told of; it lags behind while the node hangs.
@@ -78,6 +80,7 @@ impl Path {
             noise: Noise { lost: 0, doubled: 0, late: 0 },
             blocked: false,
             clogged: false,
+            bulk_clogged: false,
             connection: None,
             told: None,
             silent_since: None,

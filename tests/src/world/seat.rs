@@ -10,7 +10,7 @@ use super::clockwork::Happening;
 pub type Seat = usize;
 
 /// 2026-11-21, so that stamps look like real ones.
-const WALL_START_MS: i64 = 1_795_219_200_000;
+pub(super) const WALL_START_MS: i64 = 1_795_219_200_000;
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub(super) struct Place {
     pub(super) life: u64,
     pub(super) ready: bool,
     pub(super) listed: BTreeSet<Seat>,
+    /// The contracts its hellos name, if others than its code's.
+    pub(super) contracts: Option<(u32, u32)>,
     /// The monotonic clock's reading minus the world's time.
     pub(super) mono_ahead: u64,
     /// How long the machine was suspended.
@@ -80,6 +82,7 @@ impl Place {
             life: 0,
             ready: false,
             listed: BTreeSet::new(),
+            contracts: None,
             // Any start will do; different ones show who mixes clocks of two nodes.
             mono_ahead: 1_000_000 + 77_777 * seat as u64,
             suspended_ms: 0,

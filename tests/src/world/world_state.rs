@@ -7,7 +7,7 @@ use shardgate_peering_core::{Config, Input, Node, Now, PeerId};
 use super::clockwork::{Clockwork, Happening};
 use super::path::{Delay, Noise, Path};
 use super::random::{Random, mix};
-use super::seat::{Feed, Place, Seat, Sleep, State};
+use super::seat::{Feed, Place, Seat, Sleep, State, WALL_START_MS};
 use super::watch::{Network, Scene, Watch};
 
 /// A connection on which a side hears nothing for so long has ended for it.
@@ -93,6 +93,12 @@ impl World {
         self.places[seat].moment(self.now)
     }
 
+    /// What a wall clock shows that is right.
+    #[must_use]
+    pub const fn true_wall_ms(&self) -> u64 {
+        WALL_START_MS.unsigned_abs() + self.now
+    }
+
     /// The place of a name.
     #[must_use]
     pub fn seat_of(&self, peer: &PeerId) -> Option<Seat> {
@@ -168,6 +174,11 @@ impl World {
     /// How the node will be configured at its next start.
     pub fn config_mut(&mut self, seat: Seat) -> &mut Config {
         &mut self.places[seat].config
+    }
+
+    /// Its hellos name other contracts (oldest, newest) than its code speaks, as another version of it would.
+    pub fn set_contracts(&mut self, seat: Seat, contracts: Option<(u32, u32)>) {
+        self.places[seat].contracts = contracts;
     }
 
     /// Starts its process: empty, with a new incarnation, listing nobody.
@@ -321,9 +332,15 @@ impl World {
         self.paths[from][to].clogged = true;
     }
 
+    /// What reconciliation carries waits; everything else arrives.
+    pub fn clog_bulk(&mut self, from: Seat, to: Seat) {
+        self.paths[from][to].bulk_clogged = true;
+    }
+
     /// They arrive, all at once and in their order.
     pub fn unclog(&mut self, from: Seat, to: Seat) {
         self.paths[from][to].clogged = false;
+        self.paths[from][to].bulk_clogged = false;
         self.release(from, to);
     }
 

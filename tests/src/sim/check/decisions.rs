@@ -24,6 +24,12 @@ const fn reason_name(reason: Reason) -> &'static str {
     }
 }
 
+/// Whether the entry ended and came again since it was looked at; an end itself is told once.
+fn ended_between(before: &Cell, decision: &Decision) -> bool {
+    let own = decision.is_tombstone() && !before.lapsed;
+    before.ends_between > u32::from(own)
+}
+
 impl Observer {
     /// The entry of a room at a node became another one.
     pub(in crate::sim) fn check_transition(
@@ -42,7 +48,7 @@ impl Observer {
             return;
         };
         if let Some(old) = before.entry
-            && !before.ended_between
+            && !ended_between(before, &decision)
             && !before.lapsed
             && !self.may_have_lapsed(scene, room, &old)
             && decision.against(&old) != Ordering::Less
@@ -90,10 +96,12 @@ impl Observer {
         self.check_well(scene, room, decision);
         if decision.is_tombstone() {
             self.ended_at.insert(room, at);
-            self.check_end(scene, room, reason);
+            let stood_since =
+                before.entry.and_then(|old| self.ledger.get(room, &old)).map_or(at, |old| old.at);
+            self.check_end(scene, room, reason, stood_since);
         }
         let lapsed = before.entry.is_some_and(|old| self.may_have_lapsed(scene, room, &old));
-        if before.ended_between || before.blurred || before.lapsed || lapsed {
+        if ended_between(before, decision) || before.blurred || before.lapsed || lapsed {
             return;
         }
         // What it knew when it decided: its own entry, or a better one that came with the question.

@@ -13,9 +13,19 @@ const SLACK_MS: u64 = 1_500;
 impl Observer {
     /// A node ends a room for everyone: nobody that it is in contact with may hold it nor, unless the end is early on purpose, have
     /// used it within the ttl.
-    pub(in crate::sim) fn check_end(&mut self, scene: &Scene<'_>, room: Room, reason: Reason) {
+    pub(in crate::sim) fn check_end(
+        &mut self,
+        scene: &Scene<'_>,
+        room: Room,
+        reason: Reason,
+        stood_since: u64,
+    ) {
         let (at, ttl_ms) = (scene.now_ms, self.ttl_ms);
         let long = ttl_ms + 2 * SLACK_MS;
+        if stood_since + SLACK_MS > at {
+            // Who holds the key has hardly heard that it has an entry.
+            return;
+        }
         for seat in 0..self.places.len() {
             let near = seat == scene.seat
                 || self.contacts.since(seat, scene.seat).is_some_and(|since| since + long <= at);
@@ -29,6 +39,9 @@ impl Observer {
                 let text = format!("{} ends r{room}, held at {} since {since}", name(scene.seat), name(seat));
                 self.accuse("a held entry never ends", at, Some(room), text);
             } else if reason == Reason::End
+                // Who has just become the first of all has not heard the reports.
+                && self.contacts.listed_since(scene.seat) + long <= at
+                && self.contacts.listed_since(seat) + long <= at
                 && let Some(used) = used_at.filter(|used| used + slack <= at && at < used + ttl_ms)
             {
                 let text = format!("{} ends r{room}, used at {} at {used}", name(scene.seat), name(seat));
