@@ -10,6 +10,7 @@ use crate::message::{Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Message};
 use crate::node::Node;
 use crate::output::{Claimed, Output, Unstored};
 use crate::time::{Instant, Now};
+use crate::updates::Accepted;
 
 /// How many lone decisions are remembered for a later claim. Beyond it they stay as they are and reconciliation spreads them.
 const LONE_MAX: usize = 65_536;
@@ -225,9 +226,13 @@ impl Node {
 
     /// A home has answered.
     pub(crate) fn on_claim_answer(&mut self, now: Now, from: &PeerId, answer: ClaimAnswer) {
-        if let ClaimResult::Entry(entry, remaining_ms) = &answer.result
-            && !self.accept(now, from, &answer.key, entry, *remaining_ms)
-        {
+        let accepted = match &answer.result {
+            ClaimResult::Entry(entry, remaining_ms) => {
+                self.accept(now, from, &answer.key, entry, *remaining_ms)
+            }
+            ClaimResult::Refused(_) => Accepted::Merged,
+        };
+        if accepted == Accepted::Refused {
             return;
         }
         if self.pass_back(from, &answer) {
@@ -239,7 +244,7 @@ impl Node {
         });
         let asked_this = |pending: &Pending| pending.id == answer.id && pending.home == *from;
         match answer.result {
-            ClaimResult::Entry(..) => {
+            ClaimResult::Entry(entry, _) => {
                 if reclaimed {
                     self.lone.remove(&answer.key);
                     if all {
@@ -247,7 +252,12 @@ impl Node {
                     }
                 }
                 self.remember_decided_for_us(now, from, &answer.key);
-                if self.pending.get(&answer.key).is_some_and(asked_this) {
+                if accepted == Accepted::NoRoom {
+                    // The mesh has it, this node alone cannot: the answer holds all the same.
+                    if let Some(pending) = self.take_pending_if(&answer.key, asked_this) {
+                        self.answer_all(pending.waiters, entry.shard);
+                    }
+                } else if self.pending.get(&answer.key).is_some_and(asked_this) {
                     self.finish(now, &answer.key);
                 }
             }

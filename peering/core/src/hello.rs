@@ -15,6 +15,8 @@ use crate::update_log::LogKind;
 pub(crate) const CONTRACT: u32 = 1;
 /// The oldest one.
 const CONTRACT_OLDEST: u32 = 1;
+/// How long a hello is waited for: as long as a full dial.
+const GREETING_MAX_MS: u64 = 3_000;
 /// How long a home's answer is announced by the asker too, should that home be lost.
 const DECIDED_FOR_US_MS: u64 = 5_000;
 
@@ -26,7 +28,7 @@ impl Node {
         });
     }
 
-    pub(crate) fn peer_connected(&mut self, peer: &PeerId) {
+    pub(crate) fn peer_connected(&mut self, now: Now, peer: &PeerId) {
         self.forget_outputs(peer);
         let session = self.sessions.entry(peer.clone()).or_insert_with(Session::new);
         if !session.listed {
@@ -36,6 +38,7 @@ impl Node {
         }
         session.lost();
         session.link = LinkState::Greeting;
+        session.greeting_since = now.mono;
         let resume = (session.incarnation != 0 && session.reconciled_once)
             .then_some(Resume { incarnation: session.incarnation, through: session.received });
         let hello = Hello {
@@ -47,6 +50,20 @@ impl Node {
             resume,
         };
         self.send(peer, Message::Hello(hello));
+    }
+
+    /// A peer that is connected and says nothing is as good as one that cannot be dialled.
+    pub(crate) fn end_silent_greetings(&mut self, now: Now) {
+        for (peer, session) in &mut self.sessions {
+            if session.link == LinkState::Greeting
+                && now.mono.since_ms(session.greeting_since) >= GREETING_MAX_MS
+            {
+                session.greeting_since = now.mono;
+                session.dial_failed = true;
+                let violation = Violation::Silent;
+                self.outputs.push_back(Output::Disconnect { peer: peer.clone(), violation });
+            }
+        }
     }
 
     pub(crate) fn peer_lost(&mut self, now: Now, peer: &PeerId) {

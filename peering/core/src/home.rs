@@ -8,6 +8,7 @@ use crate::message::{Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Message};
 use crate::node::{Node, PassedOn};
 use crate::time::Now;
 use crate::update_log::LogKind;
+use crate::updates::Accepted;
 
 /// The first of `peers` for `key` by rendezvous hash (highest random weight; Thaler and Ravishankar 1996): when one of
 /// them goes, only its keys get another home.
@@ -145,7 +146,7 @@ impl Node {
     /// A peer asks this node as the home of a key.
     pub(crate) fn on_claim(&mut self, now: Now, from: &PeerId, claim: Claim) {
         if let Some((entry, remaining_ms)) = &claim.known
-            && !self.accept(now, from, &claim.key, entry, *remaining_ms)
+            && self.accept(now, from, &claim.key, entry, *remaining_ms) == Accepted::Refused
         {
             return;
         }

@@ -63,6 +63,11 @@ impl Uses {
         self.due.next()
     }
 
+    /// Until when the last use of a key here keeps it.
+    pub(crate) fn kept_until(&self, key: &StickKey) -> Option<Instant> {
+        self.keys.get(key).map(|known| known.lease)
+    }
+
     /// Keys with sessions here.
     pub(crate) fn held(&self) -> impl Iterator<Item = &StickKey> {
         self.sessions.keys()
@@ -382,15 +387,10 @@ impl Node {
         let mut asks: BTreeMap<PeerId, Vec<StickKey>> = BTreeMap::new();
         for key in self.table.due(now.mono) {
             let held = self.uses.holds(&key);
-            let used_until = self.uses.keys.get(&key).map(|known| known.lease);
             let Some(slot) = self.table.get_mut(&key) else { continue };
             let tombstone = slot.entry.is_tombstone();
             if held && !tombstone {
                 slot.lease = slot.lease.max(now.mono + ttl_ms);
-            }
-            if let Some(used_until) = used_until.filter(|_| !tombstone) {
-                // By another decision than stands here now, perhaps; it was used all the same.
-                slot.lease = slot.lease.max(used_until);
             }
             let lease = slot.lease;
             if tombstone {

@@ -139,7 +139,7 @@ impl Node {
             Input::SessionOpened { key, shard } => self.session_opened(now, key, shard),
             Input::SessionClosed { key, shard } => self.session_closed(now, &key, &shard),
             Input::PeersChanged { listed } => self.peers_changed(now, &listed),
-            Input::PeerConnected { peer } => self.peer_connected(&peer),
+            Input::PeerConnected { peer } => self.peer_connected(now, &peer),
             Input::PeerLost { peer } => self.peer_lost(now, &peer),
             Input::DialFailed { peer } => self.dial_failed(&peer),
             Input::RoundTrip { peer, rtt_ms } => {
@@ -272,7 +272,9 @@ impl Node {
     pub(crate) fn merge(&mut self, now: Now, key: &StickKey, entry: &Entry, lease: Instant) -> Merged {
         let before = self.lookup(key).cloned();
         let merged = {
-            let lease = lease.max(now.mono);
+            // It was used here by another decision, perhaps; it was used all the same.
+            let used_until = self.uses.kept_until(key).filter(|_| !entry.is_tombstone());
+            let lease = lease.max(now.mono).max(used_until.unwrap_or_default());
             #[cfg(feature = "test-hooks")]
             let lease = if entry.is_tombstone()
                 && self.mutation == Some(crate::mutation::Mutation::TombstoneDroppedEarly)
@@ -407,6 +409,7 @@ impl Node {
             let table = &self.table;
             self.lone.retain(|key| table.shard(key).is_some());
             self.shrink(now);
+            self.end_silent_greetings(now);
             self.abandon_silent(now);
             self.start_wanted(now);
             self.heartbeat(now);

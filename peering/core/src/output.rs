@@ -43,6 +43,8 @@ pub enum Unstored {
 pub enum Violation {
     /// A message other than the hello came first.
     NotGreeted,
+    /// It said no hello for 3 s.
+    Silent,
     /// A second hello on one connection.
     GreetedTwice,
     /// It speaks no contract that this node knows.

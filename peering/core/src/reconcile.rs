@@ -65,7 +65,8 @@ pub(crate) struct Talk {
     /// Reconciliations since the digests were equal.
     in_vain: u32,
     not_before: Instant,
-    attempts: u32,
+    /// Reconciliations on this connection that got no answers.
+    pub(crate) attempts: u32,
 }
 
 /// A reconciliation that this node asks for.

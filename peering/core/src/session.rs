@@ -54,11 +54,16 @@ pub struct PeerView {
 /// How many corrections may wait for one peer. Beyond it they are dropped: digests will find what differs.
 pub(crate) const CORRECTIONS_MAX: usize = 65_536;
 
+/// After so many reconciliations without an answer a peer need not be waited for: it runs, and does not work.
+const ATTEMPTS_MAX: u32 = 2;
+
 /// The state of one peer; it outlives connections.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) listed: bool,
     pub(crate) link: LinkState,
+    /// Since when its hello is awaited.
+    pub(crate) greeting_since: Instant,
     /// Its incarnation by its last hello, 0 before.
     pub(crate) incarnation: u64,
     pub(crate) ready: bool,
@@ -98,6 +103,7 @@ impl Session {
         Self {
             listed: false,
             link: LinkState::Dialing,
+            greeting_since: Instant(0),
             incarnation: 0,
             ready: false,
             suspect: false,
@@ -137,7 +143,9 @@ impl Session {
 
     /// Whether this node need not wait for it any more to be ready itself.
     pub(crate) const fn settled(&self) -> bool {
-        self.reconciled_once || self.dial_failed && matches!(self.link, LinkState::Dialing | LinkState::Down)
+        self.reconciled_once
+            || self.talk.attempts >= ATTEMPTS_MAX
+            || self.dial_failed && matches!(self.link, LinkState::Dialing | LinkState::Down)
     }
 
     /// The connection is gone: what was sent and not acknowledged is sent again after the next hello.

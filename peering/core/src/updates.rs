@@ -17,6 +17,17 @@ use crate::update_log::LogKind;
 /// How long an acknowledgement waits for others: it only lets the log be trimmed.
 const ACK_DELAY_MS: u64 = 100;
 
+/// What became of an entry of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    /// It was joined with what stands here.
+    Merged,
+    /// This node's own table is beyond its bound.
+    NoRoom,
+    /// No decision can look like this.
+    Refused,
+}
+
 impl Node {
     pub(crate) fn on_update(&mut self, now: Now, peer: &PeerId, update: Update) -> Result<(), Violation> {
         let Some(session) = self.sessions.get_mut(peer) else { return Err(Violation::NotListed) };
@@ -123,7 +134,7 @@ impl Node {
         }
     }
 
-    /// Merges an entry of a peer. Answers whether it was fit to be merged; an absurd one ends the connection.
+    /// Merges an entry of a peer. An absurd one ends the connection.
     pub(crate) fn accept(
         &mut self,
         now: Now,
@@ -131,7 +142,7 @@ impl Node {
         key: &StickKey,
         entry: &Entry,
         remaining_ms: u64,
-    ) -> bool {
+    ) -> Accepted {
         if entry.validate(now).is_err() {
             self.stats.refused_entries += 1;
             // A messenger may have believed it by the margin of its clock; who made it is not to be talked to.
@@ -139,7 +150,7 @@ impl Node {
                 let peer = peer.clone();
                 self.outputs.push_back(Output::Disconnect { peer, violation: Violation::AbsurdEntry });
             }
-            return false;
+            return Accepted::Refused;
         }
         if self.clock.observe(entry.created, now.wall) > 0 {
             self.stats.stamps_far_ahead += 1;
@@ -152,7 +163,7 @@ impl Node {
         };
         if full {
             self.stats.dropped_full += 1;
-            return true;
+            return Accepted::NoRoom;
         }
         #[cfg(feature = "test-hooks")]
         let entry = &self.mutated_on_arrival(now, entry);
@@ -167,7 +178,8 @@ impl Node {
         match self.merge(now, key, entry, now.mono + remaining_ms.min(most_ms)) {
             Merged::Same => {}
             Merged::Inserted if entry.is_tombstone() => self.answer_end(now, key, None, entry.reason),
-            Merged::Inserted => {}
+            // Learned late, perhaps after its holders reported it.
+            Merged::Inserted => self.note_held(now, key),
             Merged::Replaced { old } if entry.is_tombstone() => self.answer_end(now, key, old, entry.reason),
             Merged::Replaced { old } => {
                 if overruled {
@@ -188,7 +200,7 @@ impl Node {
             self.report_hold(now, key);
         }
         self.settle_by_update(now, key);
-        true
+        Accepted::Merged
     }
 
     /// The peer is to be told what stands here for a key.
