@@ -279,6 +279,7 @@ impl Observer {
     fn saw_broken(&mut self, scene: &Scene<'_>, peer: Seat, broken: Broken) {
         match broken {
             Broken::FellBehind => self.coverage.saw(Sort::Bound, "fell behind"),
+            Broken::Silent => self.coverage.saw(Sort::Bound, "silent peer"),
             Broken::NotListed | Broken::Restarted => {}
             _ => {
                 let text = format!("{} disconnects n{peer:02}: {broken:?}", name(scene.seat));
