@@ -74,6 +74,7 @@ const BOUNDS: &[&str] = &[
     "held end answered",
     "connection replaced",
     "dial in vain",
+    "silent peer",
 ];
 /// Counts by name.
 #[derive(Debug, Clone, Default)]

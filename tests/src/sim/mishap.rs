@@ -284,6 +284,10 @@ impl Mishaps {
                 continue;
             }
             match self.random.below(3) {
+                _ if world.state(seat) == State::Hung => {
+                    world.crash(seat, observer);
+                    clients.crashed(seat, world.now_ms());
+                }
                 0 => {
                     world.crash(seat, observer);
                     clients.crashed(seat, world.now_ms());
@@ -311,7 +315,8 @@ fn damage(fault: &Fault, world: &mut World, observer: &mut Observer, clients: &m
     let (at, from) = (fault.nodes[0], fault.nodes[1]);
     for _ in 0..5 {
         let key = observer.names.key(clients.some_room());
-        let Some(node) = world.node(at).filter(|_| world.is_connected(at, from)) else { return };
+        let open = world.state(at) == State::Running && world.is_connected(at, from);
+        let Some(node) = world.node(at).filter(|_| open) else { return };
         let peer = world.name(from).clone();
         let greeted = node.peers().any(|(id, view)| {
             use shardgate_peering_core::LinkState;

@@ -117,6 +117,8 @@ pub struct Observer {
     pub(super) weather: Weather,
     /// When the home of a room ended it last.
     pub(super) ended_at: HashMap<Room, u64>,
+    /// When some node dropped a room last.
+    pub(super) dropped_at: HashMap<Room, u64>,
     /// The first decision of a room's generation, while all is well.
     pub(super) first_of: HashMap<(Room, u32), (Decision, u64)>,
     pub(super) names: Names,
@@ -151,6 +153,7 @@ impl Observer {
             small_tables: setup.small_tables(),
             weather: setup.weather,
             ended_at: HashMap::new(),
+            dropped_at: HashMap::new(),
             first_of: HashMap::new(),
             names: Names::default(),
             ledger: Ledger::default(),
@@ -276,6 +279,7 @@ impl Observer {
     fn saw_broken(&mut self, scene: &Scene<'_>, peer: Seat, broken: Broken) {
         match broken {
             Broken::FellBehind => self.coverage.saw(Sort::Bound, "fell behind"),
+            Broken::Silent => self.coverage.saw(Sort::Bound, "silent peer"),
             Broken::NotListed | Broken::Restarted => {}
             _ => {
                 let text = format!("{} disconnects n{peer:02}: {broken:?}", name(scene.seat));

@@ -146,6 +146,8 @@ impl World {
             return;
         }
         self.come_up(at, peer, connection, accepted, watch);
+        // It may have stopped meanwhile.
+        self.recheck(at, peer);
     }
 
     /// The handshake is complete for the other side.

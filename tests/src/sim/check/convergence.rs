@@ -9,13 +9,18 @@ use crate::world::{Seat, World};
 
 /// How long the core may take after the heal, independent of the ttl: 3 s until dead connections are noticed or dialled in vain, half
 /// a second to the next dial, 12 ways for handshake, hello and the rounds of a reconciliation and of corrections, 2 s by which a digest
-/// lies back, and 4 heartbeats (two unequal digests in a row start a reconciliation, two equal ones show its success).
+/// lies back, and 4 heartbeats (two unequal digests in a row start a reconciliation, two equal ones show its success). Small tables take
+/// longer: the sides of a cut hold more together than the mesh takes, until the surplus has ended.
 pub(in crate::sim) fn bound_ms(setup: &Setup) -> u64 {
-    3_000 + 500 + 12 * setup.delay_max_ms() + 2_000 + 4_000
+    let surplus_ends_ms = if setup.small_tables() { 2 * setup.ttl_ms } else { 0 };
+    3_000 + 500 + 12 * setup.delay_max_ms() + 2_000 + 4_000 + surplus_ends_ms
 }
 
 /// A decision younger than this may still be on its way.
 const UNDER_WAY_MS: u64 = 1_000;
+
+/// A drop that one node obeys and another one refuses is found by digests: 2 s back, two heartbeats, and the rounds.
+const DROP_REPAIRED_MS: u64 = 6_000;
 
 /// Digests of clocks that differ by more may be of the future.
 const CLOCKS_APART_MS: u64 = 2_000;
@@ -52,7 +57,8 @@ fn under_way(world: &World, observer: &mut Observer, seats: [Seat; 2], room: Roo
     let held = seats.into_iter().filter_map(|seat| world.node(seat)?.entry(&key));
     let newest =
         held.filter_map(|(entry, _)| observer.ledger.get(room, &decision_of(entry))).map(|known| known.at);
-    newest.max().is_some_and(|at| world.now_ms() < at + UNDER_WAY_MS)
+    let young = newest.max().is_some_and(|at| world.now_ms() < at + UNDER_WAY_MS);
+    young || observer.dropped_at.get(&room).is_some_and(|at| world.now_ms() < at + DROP_REPAIRED_MS)
 }
 
 /// Whether the core has converged.

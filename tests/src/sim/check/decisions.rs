@@ -174,6 +174,7 @@ impl Observer {
             return;
         }
         self.coverage.saw(Sort::Bound, "dropped without a decision");
+        self.dropped_at.insert(room, at);
         if self.places[scene.seat].held.contains_key(&room) {
             let text = format!("{who} r{room}: {old:?} is gone under open sessions");
             self.accuse("a held entry never ends", at, Some(room), text);
