@@ -174,7 +174,11 @@ impl Node {
     /// How long a home is given: max(300 ms, 2 × smoothed round trip + 100 ms), at most 1 s.
     fn budget_ms(&self, home: &PeerId) -> u64 {
         let rtt_ms = self.sessions.get(home).map_or(0, |session| session.rtt_ms);
-        (2 * rtt_ms + 100).max(self.config.claim_budget_min_ms).min(self.config.claim_budget_max_ms)
+        rtt_ms
+            .saturating_mul(2)
+            .saturating_add(100)
+            .max(self.config.claim_budget_min_ms)
+            .min(self.config.claim_budget_max_ms)
     }
 
     fn settle_here(

@@ -111,6 +111,13 @@ impl RangeId {
         (first, first | (u64::MAX >> bits))
     }
 
+    /// Whether some hash lies in both.
+    #[must_use]
+    pub(crate) const fn overlaps(self, other: Self) -> bool {
+        let ((first, last), (other_first, other_last)) = (self.bounds(), other.bounds());
+        first <= other_last && other_first <= last
+    }
+
     const fn index(self) -> usize {
         (self.0 ^ (1 << (4 * self.depth()))) as usize
     }

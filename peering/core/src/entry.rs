@@ -73,6 +73,17 @@ pub enum EntryError {
     StampAhead(u64),
 }
 
+impl EntryError {
+    /// Whether no difference of clocks explains it.
+    #[must_use]
+    pub const fn beyond_doubt(self) -> bool {
+        match self {
+            Self::Generation(_) => true,
+            Self::StampAhead(ahead_ms) => ahead_ms > 2 * STAMP_AHEAD_MAX_MS,
+        }
+    }
+}
+
 impl Entry {
     /// Whether the key is nowhere.
     #[must_use]

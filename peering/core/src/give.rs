@@ -12,6 +12,9 @@ use crate::time::Now;
 /// How many ranges may wait to be given to one peer. Beyond it they are not given now; the next digests will differ still.
 const WORK_MAX: usize = 4_096;
 
+/// How many entries are looked at for each that a batch may hold; then it goes out as it is, and the driver does other things.
+const LOOKS_PER_ITEM: usize = 64;
+
 /// Which entries of a range are given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Which {
@@ -96,10 +99,12 @@ impl Giver {
             return None;
         }
         let mut items = Vec::new();
+        let mut looks = LOOKS_PER_ITEM * most;
         while items.len() < most
+            && looks > 0
             && let Some(work) = self.work.front_mut()
         {
-            if work.take(table, tell, most, &mut items) {
+            if work.take(table, tell, most, &mut looks, &mut items) {
                 continue;
             }
             let number = work.number;
@@ -115,7 +120,14 @@ impl Giver {
 
 impl Work {
     /// Adds entries up to `most`. Answers whether there may be more.
-    fn take(&mut self, table: &Table, tell: &Tell<'_>, most: usize, items: &mut Vec<Item>) -> bool {
+    fn take(
+        &mut self,
+        table: &Table,
+        tell: &Tell<'_>,
+        most: usize,
+        looks: &mut usize,
+        items: &mut Vec<Item>,
+    ) -> bool {
         let everything = matches!(&self.which, Which::Except(known, _) if known.is_empty());
         let since = table.since(if everything { AsOf::NOW } else { self.as_of });
         let wanted = |place: &Place, slot: &Slot| match &self.which {
@@ -131,9 +143,10 @@ impl Work {
             }
         };
         for (place, slot) in table.within(self.range, self.after.as_ref()) {
-            if items.len() >= most {
+            if items.len() >= most || *looks == 0 {
                 return true;
             }
+            *looks -= 1;
             if wanted(place, slot) {
                 items.push(slot.item(tell.now, &place.key, tell.uses, tell.ttl_ms));
             }

@@ -30,6 +30,8 @@ impl Node {
 
     pub(crate) fn peer_connected(&mut self, now: Now, peer: &PeerId) {
         self.forget_outputs(peer);
+        // Answers to what it asked on an older connection are void.
+        self.passed_on.retain(|_, passed| passed.asker != *peer);
         let session = self.sessions.entry(peer.clone()).or_insert_with(Session::new);
         if !session.listed {
             self.outputs
@@ -82,6 +84,7 @@ impl Node {
         if was_heard {
             self.mesh_has_changed(now);
         }
+        self.passed_on.retain(|_, passed| passed.asker != *peer);
         self.refuse_passed_to(peer);
         self.reask_claims_of(now, peer);
         self.forget_outputs(peer);

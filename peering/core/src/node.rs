@@ -129,6 +129,12 @@ impl Node {
     pub fn handle(&mut self, now: Now, input: Input) {
         if self.was_paused(now) && !self.keeps_going() {
             self.restart_in_place(now);
+            if matches!(input, Input::Received { .. }) {
+                // It came on a connection that this node has just given up.
+                self.now = now;
+                self.update_readiness(now);
+                return;
+            }
         }
         self.now = now;
         match input {
@@ -470,7 +476,7 @@ impl Node {
         self.ready = true;
         self.heartbeat(now);
         let farthest = self.sessions.values().filter(|session| session.streaming()).map(|s| s.rtt_ms).max();
-        let heard_ms = farthest.map_or(0, |rtt_ms| (rtt_ms + HEARD_MARGIN_MS).min(HEARD_MAX_MS));
+        let heard_ms = farthest.map_or(0, |rtt_ms| rtt_ms.saturating_add(HEARD_MARGIN_MS).min(HEARD_MAX_MS));
         self.decides_from = now.mono + heard_ms;
         if heard_ms == 0 {
             self.begin_to_decide(now);

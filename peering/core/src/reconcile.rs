@@ -23,7 +23,7 @@ use crate::time::{Instant, Now, Stamp, Wall};
 
 /// A range with at most as many entries is listed, not divided.
 const FEW: usize = 32;
-/// Ranges in one question.
+/// Ranges in one question; of a longer one the rest is not answered.
 const PARTS_MAX: usize = 64;
 /// Digests of single entries in one question or answer.
 const LISTED_MAX: usize = 1_024;
@@ -124,6 +124,15 @@ impl Talk {
     }
 }
 
+/// Whether a range was asked about and not answered yet: an answer counts once.
+fn once(asked: &mut Vec<RangeId>, range: RangeId) -> bool {
+    let at = asked.iter().position(|asked| *asked == range);
+    at.is_some_and(|at| {
+        asked.swap_remove(at);
+        true
+    })
+}
+
 /// The digests of these entries, cut.
 fn listed(table: &Table, range: RangeId, since: &Since) -> Vec<u32> {
     let mut tags: Vec<u32> =
@@ -168,9 +177,16 @@ impl Asking {
     }
 
     /// Takes in one range of an answer: what to divide further, what to want, and what to give.
-    fn take(&mut self, table: &Table, giver: &mut Giver, since: &Since, asked: &Asked, part: ComparedPart) {
+    fn take(
+        &mut self,
+        table: &Table,
+        giver: &mut Giver,
+        since: &Since,
+        asked: &mut Asked,
+        part: ComparedPart,
+    ) {
         match part.content {
-            ComparedContent::Parts { differ, few } if asked.divided.contains(&part.range) => {
+            ComparedContent::Parts { differ, few } if once(&mut asked.divided, part.range) => {
                 for index in (0..16).filter(|index| differ & (1 << index) != 0) {
                     let child = part.range.child(index);
                     match few.iter().find(|(of, _)| usize::from(*of) == index) {
@@ -190,7 +206,7 @@ impl Asking {
                     }
                 }
             }
-            ComparedContent::Want(tags) if asked.listed.contains(&part.range) => {
+            ComparedContent::Want(tags) if once(&mut asked.listed, part.range) => {
                 giver.add(part.range, Which::Only(tags), self.as_of, 0);
             }
             // An answer to something that was not asked.
@@ -357,7 +373,16 @@ impl Node {
         let tombstones = if learning { Tombstones::With } else { Tombstones::Without };
         let mut answer = Compared { id, number, gives: false, parts: Vec::new() };
         let mut tags = 0;
-        for ComparePart { range, content } in parts {
+        // An honest question names each key once; looking at them is not free.
+        let mut seen: Vec<RangeId> = Vec::new();
+        for ComparePart { range, content } in parts.into_iter().take(PARTS_MAX) {
+            let is_want = matches!(content, CompareContent::Want(_));
+            if !is_want && seen.iter().any(|seen| seen.overlaps(range)) {
+                continue;
+            }
+            if !is_want {
+                seen.push(range);
+            }
             match content {
                 CompareContent::Parts(theirs) => {
                     let mut differ = 0_u16;
@@ -423,14 +448,14 @@ impl Node {
         let Some(session) = self.sessions.get_mut(peer) else { return };
         let Talk { asking, giver, .. } = &mut session.talk;
         let Some(asking) = asking.as_mut().filter(|asking| asking.id == compared.id) else { return };
-        let Some(asked) = asking.open.remove(&compared.number) else { return };
+        let Some(mut asked) = asking.open.remove(&compared.number) else { return };
         asking.news = now.mono;
         if compared.gives {
             asking.gives_due = asking.gives_due.max(compared.number);
         }
         let since = self.table.since(asking.as_of);
         for part in compared.parts {
-            asking.take(&self.table, giver, &since, &asked, part);
+            asking.take(&self.table, giver, &since, &mut asked, part);
         }
     }
 

@@ -143,10 +143,10 @@ impl Node {
         entry: &Entry,
         remaining_ms: u64,
     ) -> Accepted {
-        if entry.validate(now).is_err() {
+        if let Err(error) = entry.validate(now) {
             self.stats.refused_entries += 1;
-            // A messenger may have believed it by the margin of its clock; who made it is not to be talked to.
-            if entry.origin == *peer {
+            // A messenger may have believed it by the margin of its clock; who made what nobody could believe is not to be talked to.
+            if entry.origin == *peer && error.beyond_doubt() {
                 let peer = peer.clone();
                 self.outputs.push_back(Output::Disconnect { peer, violation: Violation::AbsurdEntry });
             }
@@ -157,7 +157,16 @@ impl Node {
         }
         let most = self.config.entries_max;
         let full = if entry.is_tombstone() {
-            self.table.tombstones() >= self.config.tombstones_max() && self.table.get(key).is_none()
+            let full = self.table.tombstones() >= self.config.tombstones_max();
+            let there = self.table.get(key).map(|slot| &slot.entry);
+            if full && there.is_some_and(|there| !there.is_tombstone() && entry.precedence(there).is_lt()) {
+                // At the bound an end is a drop here too.
+                let old = there.and_then(|there| there.shard.clone());
+                self.forget(now, key, entry.created);
+                self.answer_end(now, key, old, entry.reason);
+                return Accepted::NoRoom;
+            }
+            full && there.is_none()
         } else {
             self.table.live() > most + most / 8 && self.table.shard(key).is_none()
         };

@@ -1,0 +1,74 @@
+//! Two honest nodes with messages under way, a hostile one beside them: when it is gone, both hold the same.
+
+use shardgate_peering::core::Config;
+
+use super::bytes::Bytes;
+use super::hostile::peer;
+use super::world::{Delivery, World};
+
+/// How long two nodes may differ once nobody lies to them any more.
+const AGREED_WITHIN_MS: u64 = 20_000;
+
+/// A table that takes every key there is.
+fn roomy(config: Config) -> Config {
+    Config {
+        ttl_ms: 60_000,
+        entries_max: 64,
+        log_max: 4_096,
+        batch_items: 4,
+        window_items: 16,
+        gives_window: 2,
+        move_pause_ms: 2_000,
+        ..config
+    }
+}
+
+/// The bytes choose who acts, and which message arrives next.
+pub fn mesh(data: &[u8]) {
+    let mut bytes = Bytes::new(data);
+    let mut world = World::new(Delivery::Chosen, roomy);
+    for name in world.names() {
+        world.connect_hostile(&name);
+    }
+    for _ in 0..400 {
+        if bytes.is_empty() {
+            break;
+        }
+        let at = peer(if bytes.flag() { "a" } else { "b" });
+        match bytes.below(16) {
+            0..=2 => world.client_acts(&at, &mut bytes),
+            3 => world.time_passes(&mut bytes),
+            4 => world.link(),
+            5 => world.unlink(),
+            6..=9 => {
+                world.deliver(usize::from(bytes.byte()));
+            }
+            10 => world.deliver_all(),
+            _ => world.hostile_acts(&at, &mut bytes),
+        }
+    }
+    world.list_hostile(false);
+    world.link();
+    settle(&mut world);
+}
+
+fn settle(world: &mut World) {
+    let step_ms = 250;
+    let (a, b) = (peer("a"), peer("b"));
+    let mut agreed = false;
+    for _ in 0..AGREED_WITHIN_MS / step_ms {
+        world.advance(step_ms);
+        world.deliver_all();
+        agreed = world.place(&a).decisions() == world.place(&b).decisions();
+        if agreed {
+            break;
+        }
+    }
+    let tables = (world.place(&a).decisions(), world.place(&b).decisions());
+    assert!(agreed, "after {AGREED_WITHIN_MS} ms without a liar two nodes differ: {tables:#?}");
+    world.advance(5_000);
+    world.deliver_all();
+    for name in [a, b] {
+        world.place(&name).assert_all_answered();
+    }
+}

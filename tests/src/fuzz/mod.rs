@@ -1,0 +1,43 @@
+//! What is fuzzed: one function for each target. It takes any bytes and panics when something that must hold does not.
+//!
+//! `tests/run fuzz TARGET SECONDS` runs one under cargo-fuzz (`tests/fuzz`); `tests/tests/fuzz_corpus` replays what was kept.
+
+mod bytes;
+mod config;
+mod discovery_file;
+mod frame;
+mod hostile;
+mod hostile_compare;
+mod mesh;
+mod node;
+mod observed;
+mod routing_key;
+mod seeds;
+mod world;
+
+pub use config::config;
+pub use discovery_file::discovery_file;
+pub use frame::frame;
+pub use mesh::mesh;
+pub use node::node;
+pub use routing_key::routing_key;
+pub use seeds::seeds;
+
+/// A fuzz target.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name: of the function, of the file in `tests/fuzz/fuzz_targets` and of the folder in `tests/fuzz/corpus`.
+    pub name: &'static str,
+    /// What runs.
+    pub run: fn(&[u8]),
+}
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    Target { name: "config", run: config },
+    Target { name: "discovery_file", run: discovery_file },
+    Target { name: "frame", run: frame },
+    Target { name: "mesh", run: mesh },
+    Target { name: "node", run: node },
+    Target { name: "routing_key", run: routing_key },
+];

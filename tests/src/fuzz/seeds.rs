@@ -1,0 +1,81 @@
+//! Inputs to begin with, made of what is real: messages, the examples that are shipped, URLs of Jitsi.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use shardgate_peering::codec;
+
+use super::hostile;
+
+/// The seeds of a target, by the names of their files.
+///
+/// # Panics
+/// When an example is not where it is shipped.
+#[must_use]
+pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
+    let list = match target {
+        "frame" => hostile::every_kind().iter().map(|message| codec::encode(message)[4..].to_vec()).collect(),
+        "node" | "mesh" => steps(target),
+        "discovery_file" => vec![example("discovery.example.toml")],
+        "config" => {
+            vec![example("shardgate.example.toml"), MINIMAL.to_vec(), OVERLAID.to_vec(), MESHED.to_vec()]
+        }
+        "routing_key" => TARGETS.iter().map(|line| [b"\x00", line.as_bytes()].concat()).collect(),
+        _ => Vec::new(),
+    };
+    list.into_iter().enumerate().map(|(index, data)| (format!("seed-{index:02}"), data)).collect()
+}
+
+fn example(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/config").join(name);
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Programs of steps: the hostile peer greets, then says each kind once, as it stands on the wire, or fills the table.
+fn steps(target: &str) -> Vec<Vec<u8>> {
+    let hostile = |act: &[u8]| [if target == "mesh" { &[1, 11][..] } else { &[8] }, act].concat();
+    let frame = |message: &_| {
+        let body = codec::encode(message)[4..].to_vec();
+        let len = u16::try_from(body.len()).unwrap_or(u16::MAX).to_le_bytes();
+        hostile(&[&[5], &len[..], &body[..]].concat())
+    };
+    let kinds = hostile::every_kind();
+    let (hello, others) = kinds.split_first().expect("a hello comes first");
+    let all = kinds.iter().flat_map(frame).collect();
+    let floods = hostile::floods();
+    let floods = floods.iter().map(|flood| [hello].into_iter().chain(flood).flat_map(frame).collect());
+    others.iter().map(|message| [frame(hello), frame(message)].concat()).chain([all]).chain(floods).collect()
+}
+
+const MINIMAL: &[u8] = b"[node]\nid = \"a\"\nregion = \"r\"\n[discovery]\nfile = \"discovery.toml\"\n";
+
+const OVERLAID: &[u8] =
+    b"[node]\nid = \"a\"\nregion = \"r\"\n\0SHARDGATE_DISCOVERY__FILE=/etc/discovery.toml\0\
+SHARDGATE_FRONTEND__LISTEN=127.0.0.1:8000,[::1]:8000\0admin=[]\0pages.dir=pages\0log.access=/var/log/a.log\0\
+backend.redispatch=off\0shutdown.drain=0s";
+
+const MESHED: &[u8] = b"[node]\nid = \"a\"\nregion = \"r\"\n[discovery]\nfile = \"discovery.toml\"\n[mesh]\n\
+ca = \"ca.pem\"\ncert = \"cert.pem\"\nkey = \"key.pem\"\n[pages]\n503 = \"pages/503.html\"\n[[admin]]\n\
+listen = \"127.0.0.1:8405\"\nserve = [\"health\", \"metrics\"]\n";
+
+const TARGETS: [&str; 18] = [
+    "/Foo\nmeet.example.com",
+    "/acme/Foo",
+    "/acme/",
+    "*",
+    "//acme/foo",
+    "/static/x.js",
+    "/acme/xmpp-websocket?room=Foo&x=1",
+    "/http-bind?room=foo;bar?x",
+    "/http-bind?room=&room=foo",
+    "/foo%2525?release=release-1",
+    "/x,acme/foo?stick=true",
+    "/about/health?room=x",
+    "/acme/_unlock?room=foo",
+    "/r1-s1/xmpp-websocket?room=foo",
+    "/http-bind?room=foo_r1-s2,bar_r2-s4",
+    "/acme/conference-request/v1?room=foo\nfocus.example.com",
+    "/robots.txt?release=&room=foo",
+    "http://a/b?room=c",
+];
