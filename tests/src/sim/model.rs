@@ -126,13 +126,15 @@ impl Ledger {
         self.known.insert(Self::identity(room, decision), known);
     }
 
-    /// Its origin tells of it; it may be replaced there in the same moment and never be seen in its table.
-    pub fn announce(&mut self, room: Room, decision: &Decision, at: u64) {
+    /// Its origin tells of it; it may be replaced there in the same moment and never be seen in its table. Answers whether it is new.
+    pub fn announce(&mut self, room: Room, decision: &Decision, at: u64) -> bool {
         let identity = Self::identity(room, decision);
-        self.known.entry(identity).or_insert_with(|| {
-            self.told.push(identity);
-            Known { shard: decision.shard, at, only_told: true }
-        });
+        if self.known.contains_key(&identity) {
+            return false;
+        }
+        self.told.push(identity);
+        self.known.insert(identity, Known { shard: decision.shard, at, only_told: true });
+        true
     }
 
     /// The moment is over.

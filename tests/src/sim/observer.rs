@@ -341,12 +341,15 @@ impl Watch for Observer {
             Output::Send { peer, message } => {
                 self.coverage.saw(Sort::Message, message.kind());
                 let ledger = &mut self.ledger;
+                let place = &mut self.places[scene.seat];
                 each_in_message(message, &mut |key, entry| {
                     if let Some(entry) = entry {
                         let decision = decision_of(entry);
                         if usize::from(decision.origin) == scene.seat {
                             // Perhaps replaced already by what came in the same moment.
-                            ledger.announce(room_of(key), &decision, scene.now_ms);
+                            if ledger.announce(room_of(key), &decision, scene.now_ms) {
+                                place.touch(room_of(key));
+                            }
                         }
                     }
                 });

@@ -111,7 +111,7 @@ impl Setup {
             delays,
             ttl_ms,
             limits,
-            steps: if large { 750 } else { 900 },
+            steps: if large { 750 } else { 800 },
             phase_ms,
             shards,
             lazy_permille,

@@ -12,6 +12,8 @@ use crate::world::Scene;
 
 /// A timer of the nodes is coarse by a 64th of the ttl; and messages of the same moment come in some order.
 const SLACK_MS: u64 = 1_000;
+/// How long a change may stay unseen that no output tells of: one round of the audits.
+const SEEN_LATE_MS: u64 = 4_500;
 
 const fn reason_name(reason: Reason) -> &'static str {
     match reason {
@@ -167,7 +169,8 @@ impl Observer {
         let who = name(scene.seat);
         if old.is_tombstone() {
             let made = self.ledger.get(room, old).map_or(0, |known| known.at);
-            if at + SLACK_MS < made + 3 * self.ttl_ms {
+            // One that nobody was told of is seen late.
+            if at + SEEN_LATE_MS < made + 3 * self.ttl_ms {
                 let text = format!("{who} r{room}: {old:?} was kept {} ms of {}", at - made, 3 * self.ttl_ms);
                 self.accuse("tombstones outlive what they ended", at, Some(room), text);
             }
