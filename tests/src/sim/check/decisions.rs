@@ -44,7 +44,12 @@ impl Observer {
     ) {
         let who = name(scene.seat);
         let Some((decision, reason)) = after else {
-            if let Some(old) = before.entry {
+            // At the bound of tombstones an end is obeyed, and leaves nothing.
+            let ends = |old: &Decision| {
+                let better = |told: &Decision| told.is_tombstone() && told.against(old) == Ordering::Less;
+                incoming.iter().any(|(of, told)| *of == room && better(told))
+            };
+            if let Some(old) = before.entry.filter(|old| !ends(old)) {
                 self.check_removal(scene, room, before, &old);
             }
             return;
