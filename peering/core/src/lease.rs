@@ -183,7 +183,7 @@ impl Node {
     /// A peer that was away has not heard what is held here meanwhile.
     pub(crate) fn report_holds_to(&mut self, now: Now, peer: &PeerId) {
         let held: Vec<StickKey> =
-            self.uses.held().filter(|key| self.report_to(key).as_ref() == Some(peer)).cloned().collect();
+            self.uses.held().filter(|key| self.report_to(key).any(|to| to == *peer)).cloned().collect();
         for key in held {
             if let Some(known) = self.uses.keys.get_mut(&key) {
                 known.held_reported = Instant(0);
@@ -286,17 +286,20 @@ impl Node {
             if held {
                 known.held_reported = now.mono;
             }
-            match self.report_to(&key) {
-                Some(home) if home != self.config.me => {
-                    let remaining_ms = lease.since_ms(now.mono);
-                    reports.entry(home).or_default().push(Lease { key, remaining_ms, held });
+            let mut told_here = true;
+            for home in self.report_to(&key) {
+                if home == self.config.me {
+                    continue;
                 }
-                Some(_) | None => {
-                    if held {
-                        self.note_held(now, &key);
-                    }
-                    self.renew(now, &key, lease);
+                told_here = false;
+                let lease = Lease { key: key.clone(), remaining_ms: lease.since_ms(now.mono), held };
+                reports.entry(home).or_default().push(lease);
+            }
+            if told_here || self.is_home_of(&key) {
+                if held {
+                    self.note_held(now, &key);
                 }
+                self.renew(now, &key, lease);
             }
         }
         for key in claims {
@@ -382,14 +385,15 @@ impl Node {
         self.first_listed(key) == Some(&self.config.me)
     }
 
-    /// Who is told of uses: who will end the key, even if it missed a claim's budget or is still learning; else its present home.
-    fn report_to(&self, key: &StickKey) -> Option<PeerId> {
-        let first = self.first_listed(key)?;
-        let hears = |peer: &PeerId| self.sessions.get(peer).is_some_and(Session::streaming);
-        if *first == self.config.me || hears(first) {
-            return Some(first.clone());
-        }
-        self.home_of(key, None)
+    /// Who is told of uses: who will end the key, even if it missed a claim's budget or is still learning, and its present home, mostly
+    /// the same.
+    fn report_to(&self, key: &StickKey) -> impl Iterator<Item = PeerId> + use<> {
+        let hears = |peer: &&PeerId| {
+            **peer == self.config.me || self.sessions.get(*peer).is_some_and(Session::streaming)
+        };
+        let first = self.first_listed(key).filter(hears).cloned();
+        let home = self.home_of(key, None).filter(|home| first.as_ref() != Some(home));
+        first.into_iter().chain(home)
     }
 
     /// Looks at every entry whose timer ran out: held ones live on, the home ends what nobody renewed, others have a backstop.
@@ -470,9 +474,9 @@ impl Node {
 
     /// Two connected peers who may have heard of uses that this node has not: its path to the home may be cut while theirs is not.
     fn whom_to_ask(&self, key: &StickKey) -> impl Iterator<Item = PeerId> + use<> {
-        let streaming = || self.sessions.iter().filter(|(_, session)| session.streaming());
-        let first = first_by_rendezvous(key, streaming().map(|(peer, _)| peer)).cloned();
-        let others = streaming().map(|(peer, _)| peer).filter(|peer| Some(*peer) != first.as_ref());
+        let working = || self.sessions.iter().filter(|(_, session)| session.may_be_home());
+        let first = first_by_rendezvous(key, working().map(|(peer, _)| peer)).cloned();
+        let others = working().map(|(peer, _)| peer).filter(|peer| Some(*peer) != first.as_ref());
         let second = first_by_rendezvous(key, others).cloned();
         first.into_iter().chain(second)
     }

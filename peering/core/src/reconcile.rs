@@ -119,6 +119,11 @@ impl Talk {
         }
     }
 
+    /// Whether it may have something to ask or to give.
+    pub(crate) fn has_something_due(&self) -> bool {
+        self.asking.is_some() || !self.giver.idle()
+    }
+
     /// The connection is gone.
     pub(crate) fn lost(&mut self) {
         *self = Self { in_vain: self.in_vain, not_before: self.not_before, ..Self::new() };

@@ -131,6 +131,15 @@ impl Session {
         matches!(self.link, LinkState::Learning | LinkState::Reconciled)
     }
 
+    /// Whether something may be sent to it now; `head` is the log's.
+    pub(crate) fn has_something_due(&self, head: u64) -> bool {
+        self.streaming()
+            && (self.pushed != head
+                || self.unacked > 0
+                || !self.corrections.is_empty()
+                || self.talk.has_something_due())
+    }
+
     /// Whether there is a connection, greeted or not.
     pub(crate) const fn connected(&self) -> bool {
         matches!(self.link, LinkState::Greeting | LinkState::Learning | LinkState::Reconciled)

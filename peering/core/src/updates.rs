@@ -237,8 +237,10 @@ impl Node {
     /// inputs share one batch.
     pub(crate) fn flush(&mut self, now: Now) {
         self.flush_at = None;
-        let peers = self.streaming_peers();
-        for peer in peers {
+        let head = self.log.head();
+        let due = self.sessions.iter().filter(|(_, session)| session.has_something_due(head));
+        let due: Vec<PeerId> = due.map(|(peer, _)| peer.clone()).collect();
+        for peer in due {
             while self.push_updates(now, &peer) {}
             self.push_ack(now, &peer);
             self.push_corrections(now, &peer);

@@ -61,7 +61,7 @@ pub(super) struct Place {
     pub(super) incoming: Vec<(Room, Decision)>,
     pub(super) outputs: usize,
     /// Inputs that share the next outputs.
-    inputs: u32,
+    pub(super) inputs: u32,
 }
 
 impl Place {

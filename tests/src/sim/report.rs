@@ -11,7 +11,7 @@ use super::mutant::Mutant;
 use super::options::Options;
 use super::replay::{describe, last_lines};
 use super::setup::Setup;
-use super::sweep::{Stop, Swept, kept_seeds, sweep};
+use super::sweep::{Stop, Swept, kept_seeds, open_seeds, sweep};
 
 /// From so many seeds on, everything on the lists must have been seen.
 const ALL_SEEN_FROM: u64 = 1_000;
@@ -24,7 +24,20 @@ type Progress<'p> = &'p (dyn Fn(&str) + Sync);
 fn seeds_of(options: &Options) -> Vec<u64> {
     let mut seeds = kept_seeds();
     seeds.extend(options.from..options.from.saturating_add(options.seeds));
+    let open = open_seeds();
+    seeds.retain(|seed| !open.contains_key(seed));
     seeds
+}
+
+/// The open seeds of a range, named, for the end of a report.
+fn skipped(options: &Options, text: &mut String) -> usize {
+    let open = open_seeds();
+    let range = options.from..options.from.saturating_add(options.seeds);
+    let skipped: Vec<_> = open.into_iter().filter(|(seed, _)| range.contains(seed)).collect();
+    for (seed, why) in &skipped {
+        let _written = writeln!(text, "skipped: seed {seed}: open: {why}");
+    }
+    skipped.len()
 }
 
 fn run(options: &Options, mutant: Option<Mutant>, stop: Stop, what: &str, progress: Progress<'_>) -> Swept {
@@ -80,7 +93,13 @@ pub fn sweep_text(options: &Options, progress: Progress<'_>) -> (String, bool) {
         let _written = writeln!(text, "{count:>7} seeds failed: {check}");
     }
     let _written = writeln!(text, "{}", summary(&swept));
-    (text, passed(options, &swept))
+    let passed = passed(options, &swept);
+    let unseen = if options.seeds < ALL_SEEN_FROM { 0 } else { swept.unseen().len() as u64 };
+    let failed: u64 = swept.failed_checks.values().sum::<u64>();
+    let skipped = skipped(options, &mut text);
+    let _written =
+        writeln!(text, "{} passed, {} failed, {skipped} skipped", swept.seeds - failed, failed + unseen);
+    (text, passed)
 }
 
 fn summary(swept: &Swept) -> String {
@@ -146,13 +165,18 @@ pub fn mutate(name: &str, options: &Options, progress: Progress<'_>) -> (String,
 pub fn mutants(options: &Options, progress: Progress<'_>) -> (String, bool) {
     let all = Mutant::all();
     let mut text = String::new();
-    let mut every = !all.is_empty();
+    let every = all.len();
+    let mut caught_all = 0;
     for (name, _, mutant) in all {
         let (line, caught) = hunt(name, mutant, options, progress);
-        every &= caught;
+        caught_all += usize::from(caught);
         let _written = writeln!(text, "{line}");
     }
-    (if text.is_empty() { list_mutants().0 } else { text }, every)
+    if text.is_empty() {
+        return (list_mutants().0, false);
+    }
+    let _written = writeln!(text, "{caught_all} passed, {} failed, 0 skipped", every - caught_all);
+    (text, every == caught_all)
 }
 
 fn hunt(name: &str, mutant: Mutant, options: &Options, progress: Progress<'_>) -> (String, bool) {
