@@ -52,7 +52,7 @@ impl Node {
 
     /// Whether entries may end early now.
     fn may_end_early(&self, now: Now) -> bool {
-        self.hears_holders(now) && self.table.tombstones() < self.config.tombstones_max()
+        self.decides && self.hears_holders(now) && self.table.tombstones() < self.config.tombstones_max()
     }
 
     /// Whether a new entry has a place, if need be at the cost of one that nobody holds: of those whose home this node is, the one

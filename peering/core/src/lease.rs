@@ -213,8 +213,19 @@ impl Node {
     pub(crate) fn claim_for_sessions(&mut self, now: Now, key: &StickKey) {
         let most =
             self.uses.sessions_of(key).max_by_key(|(_, number)| *number).map(|(shard, _)| shard.clone());
-        let free = self.pending.len() < self.config.claims_max && !self.pending.contains_key(key);
-        if let Some(shard) = most.filter(|_| free) {
+        if self.pending.contains_key(key) {
+            return;
+        }
+        if self.pending.len() >= self.config.claims_max {
+            // As soon as other claims are answered.
+            let soon = now.mono + self.config.heartbeat_ms;
+            if let Some(known) = self.uses.keys.get_mut(key).filter(|known| known.next > soon) {
+                known.next = soon;
+                self.uses.due.push(soon, self.config.timer_grain_ms(), key.clone());
+            }
+            return;
+        }
+        if let Some(shard) = most {
             self.ask(now, key.clone(), Vec::new(), Some(shard), Asked::Join, None);
         }
     }
@@ -372,7 +383,7 @@ impl Node {
     }
 
     /// Who is told of uses: who will end the key, even if it missed a claim's budget or is still learning; else its present home.
-    pub(crate) fn report_to(&self, key: &StickKey) -> Option<PeerId> {
+    fn report_to(&self, key: &StickKey) -> Option<PeerId> {
         let first = self.first_listed(key)?;
         let hears = |peer: &PeerId| self.sessions.get(peer).is_some_and(Session::streaming);
         if *first == self.config.me || hears(first) {

@@ -36,12 +36,13 @@ const AT_ONCE_MAX: usize = 4;
 const NO_NEWS_MS: u64 = 3_000;
 /// A digest tells of the last full second that is at least so long ago: what was decided before has arrived everywhere.
 const DIGEST_LAG_MS: u64 = 2_000;
-/// A digest's moment must lie so far back here too.
+/// A digest's moment must lie so far back here too, and not farther than this.
 const DIGEST_PASSED_MS: u64 = 500;
+const DIGEST_OLD_MS: u64 = 8_000;
 /// In how many heartbeats in a row a range is unequal when tables disagree.
 const UNEQUAL_TIMES: u8 = 2;
-/// The same for digests of a moment that has not passed here.
-const UNEQUAL_TIMES_AHEAD: u8 = 10;
+/// The same for digests by a clock far from this node's.
+const UNEQUAL_TIMES_CLOCKS_APART: u8 = 10;
 /// The longest pause after reconciliations that did not make the digests equal.
 const PAUSE_MAX_MS: u64 = 64_000;
 
@@ -244,8 +245,8 @@ impl Node {
     }
 
     /// Compares a heartbeat's digest with what stood here at that moment. Twice the same range unequal is a disagreement: in between
-    /// whatever was under way has arrived. A digest of a moment that has not passed here, by a wrong clock, counts what is under way;
-    /// there a range must be unequal many times.
+    /// whatever was under way has arrived. A digest by a clock far from this one counts what is under way; there a range
+    /// must be unequal many times.
     fn compare_digest(&mut self, now: Now, peer: &PeerId, digest: &Digest) {
         let Some(session) = self.sessions.get_mut(peer) else { return };
         if session.link != LinkState::Reconciled {
@@ -255,9 +256,10 @@ impl Node {
         if self.mutation == Some(crate::mutation::Mutation::DigestSkipped) {
             return;
         }
-        let ahead = digest.as_of.0.wall_ms() > now.wall.0.saturating_sub(DIGEST_PASSED_MS);
-        self.stats.digests_ahead += u64::from(ahead);
-        let times = if ahead { UNEQUAL_TIMES_AHEAD } else { UNEQUAL_TIMES };
+        let passed_ms = now.wall.0.saturating_sub(digest.as_of.0.wall_ms());
+        let apart = !(DIGEST_PASSED_MS..=DIGEST_OLD_MS).contains(&passed_ms);
+        self.stats.digests_clock_apart += u64::from(apart);
+        let times = if apart { UNEQUAL_TIMES_CLOCKS_APART } else { UNEQUAL_TIMES };
         let ours = self.table.ranges(digest.as_of);
         let talk = &mut session.talk;
         talk.as_of = Some(digest.as_of);

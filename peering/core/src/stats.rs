@@ -28,7 +28,7 @@ pub struct Stats {
     pub windows_full: u64,
     pub items_given: u64,
     pub digests_unequal: u64,
-    pub digests_ahead: u64,
+    pub digests_clock_apart: u64,
     pub dropped_minority: u64,
     pub ended_early: u64,
     pub restarts_in_place: u64,

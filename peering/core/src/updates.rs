@@ -159,7 +159,10 @@ impl Node {
         let full = if entry.is_tombstone() {
             let full = self.table.tombstones() >= self.config.tombstones_max();
             let there = self.table.get(key).map(|slot| &slot.entry);
-            if full && there.is_some_and(|there| !there.is_tombstone() && entry.precedence(there).is_lt()) {
+            let full_twice = self.table.tombstones() >= 2 * self.config.tombstones_max();
+            if full_twice
+                && there.is_some_and(|there| !there.is_tombstone() && entry.precedence(there).is_lt())
+            {
                 // At the bound an end is a drop here too.
                 let old = there.and_then(|there| there.shard.clone());
                 self.forget(now, key, entry.created);

@@ -200,7 +200,11 @@ impl Reading {
                 stats.reconciliations_abandoned,
             ),
             ("table_digests_unequal", "Digests of peers that disagreed", stats.digests_unequal),
-            ("table_digests_ahead", "Digests of peers with a clock ahead", stats.digests_ahead),
+            (
+                "table_digests_clock_apart",
+                "Digests of peers with a clock far from ours",
+                stats.digests_clock_apart,
+            ),
             ("table_items_given", "Entries given in reconciliations", stats.items_given),
             ("table_ended_early", "Conferences ended early, table full", stats.ended_early),
             ("table_dropped_minority", "Entries dropped without most of the mesh", stats.dropped_minority),
