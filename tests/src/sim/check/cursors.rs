@@ -16,12 +16,23 @@ pub(in crate::sim) struct Cursors {
     arrived: Vec<Vec<u64>>,
     /// What a start of a node said it has of a start of another: by (its incarnation, the other's).
     resumes: HashMap<(u64, u64), u64>,
+    /// Which start of a peer a node talks with, by its hello.
+    incarnations: Vec<Vec<u64>>,
+    /// The highest number that a node was told of by a start of a peer.
+    told: HashMap<(Seat, u64), u64>,
 }
 
 impl Cursors {
     pub(in crate::sim) fn new(nodes: usize) -> Self {
         let zero = || vec![vec![0; nodes]; nodes];
-        Self { updates: zero(), acks: zero(), arrived: zero(), resumes: HashMap::new() }
+        Self {
+            updates: zero(),
+            acks: zero(),
+            arrived: zero(),
+            resumes: HashMap::new(),
+            incarnations: zero(),
+            told: HashMap::new(),
+        }
     }
 
     pub(in crate::sim) fn connected(&mut self, from: Seat, to: Seat) {
@@ -37,10 +48,20 @@ impl Cursors {
     }
 
     pub(in crate::sim) fn received(&mut self, scene: &Scene<'_>, from: Seat, message: &Message) {
-        if let Message::Update(update) = message {
+        if let Message::Hello(hello) = message {
+            self.incarnations[scene.seat][from] = hello.incarnation;
+        }
+        let number = if let Message::Update(update) = message {
             let arrived = &mut self.arrived[scene.seat][from];
             *arrived = (*arrived).max(update.through);
-        }
+            update.through
+        } else if let Message::Welcome(welcome) = message {
+            welcome.continues_after
+        } else {
+            return;
+        };
+        let told = self.told.entry((scene.seat, self.incarnations[scene.seat][from])).or_insert(0);
+        *told = (*told).max(number);
     }
 
     fn sends(&mut self, scene: &Scene<'_>, to: Seat, message: &Message) -> Option<String> {
@@ -62,6 +83,10 @@ impl Cursors {
         if let Message::Hello(hello) = message
             && let Some(resume) = hello.resume
         {
+            let told = self.told.get(&(seat, resume.incarnation)).copied().unwrap_or(0);
+            if resume.through > told {
+                return Some(format!("has {} of a start that told of {told}", resume.through));
+            }
             let pair = (hello.incarnation, resume.incarnation);
             return fell(self.resumes.entry(pair).or_insert(0), resume.through, "the cursor");
         }
