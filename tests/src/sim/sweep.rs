@@ -19,7 +19,7 @@ const OPEN: &str = include_str!("../../sim/open.txt");
 /// Every so many seeds one is run twice.
 const TWICE_EVERY: u64 = 25;
 /// How many failures are kept.
-const FAILURES_MAX: usize = 20;
+const FAILURES_MAX: usize = 1_000;
 
 /// The seeds of `tests/sim/seeds.txt`.
 ///
