@@ -1,7 +1,7 @@
 //! Reconciliation with one peer: digests say whether two tables differ, questions and answers narrow down where, gifts end it.
 //!
 //! One side asks and holds all the state; the other one answers each question by itself. Per level of ranges there is one round
-//! trip, and there are at most [`DEPTH_MAX`](crate::digest::DEPTH_MAX) levels; a table of a million entries needs four. Who has
+//! trip, and there are at most [`DEPTH_MAX`] levels; a table of a million entries needs four. Who has
 //! few entries in a range lists them all instead, so a fresh node gets everything after one question.
 
 use alloc::collections::BTreeMap;

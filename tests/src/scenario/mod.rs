@@ -44,7 +44,7 @@ pub fn files() -> Vec<PathBuf> {
     files
 }
 
-/// Plays a scenario and compares its traces with the expected ones, or writes them when [`REWRITE`] is set.
+/// Plays a scenario and compares its traces with the expected ones, or writes them when `REWRITE` is set.
 ///
 /// # Errors
 /// What is wrong with the file, or how the traces differ, for a person to read.
