@@ -122,6 +122,12 @@ impl Config {
         self.ttl_ms / 8
     }
 
+    /// How long the lease of an entry is taken to be over that comes without one: what is left before somebody ends or drops it is enough
+    /// to ask everybody.
+    pub(crate) const fn lapsed_for_ms(&self) -> u64 {
+        self.ttl_ms - 3 * self.end_grace_ms()
+    }
+
     /// How long a tombstone is kept: as long as the entry that it ended can stand anywhere by lease and backstop.
     pub(crate) const fn tombstone_ms(&self) -> u64 {
         self.ttl_ms * 3

@@ -83,6 +83,17 @@ impl Node {
         }
     }
 
+    /// Reconciliations were in vain while the table was full; when there is room they need not wait any longer.
+    pub(crate) fn look_for_turned_away(&mut self, now: Now) {
+        let most = self.config.entries_max;
+        if self.turned_away && self.table.live() + most / 16 < most {
+            self.turned_away = false;
+            for session in self.sessions.values_mut() {
+                session.talk.hurry(now);
+            }
+        }
+    }
+
     /// Walks the timers in their order. A timer may be early, since leases are renewed meanwhile: such a key is put where it belongs.
     fn nearest_its_end(&mut self, now: Now) -> Option<StickKey> {
         let (grain_ms, grace_ms) = (self.config.timer_grain_ms(), self.config.end_grace_ms());

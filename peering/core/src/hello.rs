@@ -17,6 +17,8 @@ pub(crate) const CONTRACT: u32 = 1;
 const CONTRACT_OLDEST: u32 = 1;
 /// How long a hello is waited for: as long as a full dial.
 const GREETING_MAX_MS: u64 = 3_000;
+/// After so many heartbeats that stayed away a peer is suspect.
+const SILENT_BEATS: u64 = 3;
 /// How long a home's answer is announced by the asker too, should that home be lost.
 const DECIDED_FOR_US_MS: u64 = 5_000;
 
@@ -52,6 +54,16 @@ impl Node {
             resume,
         };
         self.send(peer, Message::Hello(hello));
+    }
+
+    /// A peer whose heartbeats stay away hangs, though its connection stands: it is not asked as a home until the next one.
+    pub(crate) fn suspect_the_silent(&mut self, now: Now) {
+        let silent_ms = SILENT_BEATS * self.config.heartbeat_ms;
+        for session in self.sessions.values_mut().filter(|session| session.streaming()) {
+            if now.mono.since_ms(session.heard) >= silent_ms {
+                session.suspect = true;
+            }
+        }
     }
 
     /// A peer that is connected and says nothing is as good as one that cannot be dialled.
@@ -120,6 +132,7 @@ impl Node {
         session.ready = hello.ready;
         session.capacity = hello.capacity;
         session.suspect = false;
+        session.heard = now.mono;
         session.link = LinkState::Learning;
         let resume =
             hello.resume.filter(|resume| resume.incarnation == own && self.log.reaches(resume.through));

@@ -438,7 +438,14 @@ impl Node {
                 let cut_off = role != EndRole::First && !self.hears_first(&key);
                 let ask_from = if cut_off { lapse } else { lease + ttl_ms / 2 };
                 if role != EndRole::First && now.mono >= ask_from && now.mono < lease + ttl_ms {
-                    for peer in self.whom_to_ask(&key) {
+                    let deciding = matches!(role, EndRole::StandIn | EndRole::Minority);
+                    let whom = if deciding && now.mono >= at.before(2 * end_grace_ms) {
+                        // Before it decides instead of another node it asks everybody: reports may have gone where they were lost.
+                        self.who_works().cloned().collect()
+                    } else {
+                        self.whom_to_ask(&key)
+                    };
+                    for peer in whom {
                         asks.entry(peer).or_default().push(key.clone());
                     }
                 }
@@ -473,12 +480,16 @@ impl Node {
     }
 
     /// Two connected peers who may have heard of uses that this node has not: its path to the home may be cut while theirs is not.
-    fn whom_to_ask(&self, key: &StickKey) -> impl Iterator<Item = PeerId> + use<> {
-        let working = || self.sessions.iter().filter(|(_, session)| session.may_be_home());
-        let first = first_by_rendezvous(key, working().map(|(peer, _)| peer)).cloned();
-        let others = working().map(|(peer, _)| peer).filter(|peer| Some(*peer) != first.as_ref());
-        let second = first_by_rendezvous(key, others).cloned();
-        first.into_iter().chain(second)
+    fn whom_to_ask(&self, key: &StickKey) -> Vec<PeerId> {
+        let first = first_by_rendezvous(key, self.who_works());
+        let others = self.who_works().filter(|peer| Some(*peer) != first);
+        let second = first_by_rendezvous(key, others);
+        first.into_iter().chain(second).cloned().collect()
+    }
+
+    /// Connected peers that answer.
+    fn who_works(&self) -> impl Iterator<Item = &PeerId> {
+        self.sessions.iter().filter(|(_, session)| session.may_be_home()).map(|(peer, _)| peer)
     }
 
     /// A peer's leases of these keys are over: it is told of those that run on here.

@@ -54,6 +54,8 @@ pub struct Node {
     pub(crate) ready: bool,
     /// Every peer has heard that: it decides as a home, and takes traffic. Two nodes that differ about who is home would decide twice.
     pub(crate) decides: bool,
+    /// An entry was not taken, since the table was full: what is missing is asked for when there is room.
+    pub(crate) turned_away: bool,
     /// When something that waits for company is to be sent.
     pub(crate) flush_at: Option<Instant>,
     decides_from: Instant,
@@ -108,6 +110,7 @@ impl Node {
             mesh_changed: None,
             ready: false,
             decides: false,
+            turned_away: false,
             flush_at: None,
             decides_from: now.mono,
             peers_told: false,
@@ -280,7 +283,7 @@ impl Node {
         let merged = {
             // It was used here by another decision, perhaps; it was used all the same.
             let used_until = self.uses.kept_until(key).filter(|_| !entry.is_tombstone());
-            let lease = lease.max(now.mono).max(used_until.unwrap_or_default());
+            let lease = lease.max(used_until.unwrap_or_default());
             #[cfg(feature = "test-hooks")]
             let lease = if entry.is_tombstone()
                 && self.mutation == Some(crate::mutation::Mutation::TombstoneDroppedEarly)
@@ -294,8 +297,12 @@ impl Node {
                 if entry.is_tombstone() { lease.min(now.mono + self.config.ttl_ms / 2) } else { lease };
             self.table.merge(now, key, entry, lease, first_look, self.config.timer_grain_ms())
         };
-        if merged == Merged::Same {
-            self.lease_runs(now, key);
+        match merged {
+            Merged::Same => {
+                self.lease_runs(now, key);
+            }
+            Merged::Inserted | Merged::Replaced { .. } => self.table.lapse_unless(key, now.mono),
+            Merged::Kept => {}
         }
         let after = self.lookup(key).cloned();
         if before != after {
@@ -415,7 +422,9 @@ impl Node {
             let table = &self.table;
             self.lone.retain(|key| table.shard(key).is_some());
             self.shrink(now);
+            self.look_for_turned_away(now);
             self.end_silent_greetings(now);
+            self.suspect_the_silent(now);
             self.abandon_silent(now);
             self.start_wanted(now);
             self.heartbeat(now);

@@ -10,6 +10,10 @@ use crate::time::{Instant, Now, Stamp};
 const KEPT_MS: u64 = 10_000;
 /// How many changes are kept: 6,500 a second. Beyond it the oldest go, and a range may look unequal once.
 const KEPT_MAX: usize = 65_536;
+/// What came here so long before a digest's moment, or so long ago, counts whatever its stamp says: the decider's clock was ahead, and who
+/// learned of it late must not count it later than others for longer than this.
+const BEFORE_MS: u64 = 500;
+const SETTLED_MS: u64 = 4_000;
 
 /// One side of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,6 +46,22 @@ pub(crate) struct Recent {
     earliest: Stamp,
 }
 
+/// What a key was at a moment, when it is something else now.
+#[derive(Debug, Clone, Copy)]
+struct Undone {
+    hash: u64,
+    then: State,
+    now: State,
+}
+
+impl Undone {
+    /// What to add to the cell of now.
+    fn cell(&self) -> Cell {
+        let (then, now) = (self.then.cell(), self.now.cell());
+        Cell { sum: then.sum.wrapping_sub(now.sum), count: then.count.wrapping_sub(now.count) }
+    }
+}
+
 impl Recent {
     pub(crate) const fn set_earliest(&mut self, earliest: Stamp) {
         self.earliest = earliest;
@@ -54,38 +74,50 @@ impl Recent {
             self.changes.pop_front();
         }
         // What was decided long ago counts in every digest: a table that is learned leaves no trace here.
-        if after.created.wall_ms() + KEPT_MS >= self.earliest.wall_ms() {
+        if before.created.max(after.created).wall_ms() + KEPT_MS >= self.earliest.wall_ms() {
             self.changes.push_back(Change { at: now.mono, hash, before, after });
         }
     }
 
-    /// Changes that do not count as of that moment, and what to add to take each back.
-    fn undone(&self, as_of: AsOf) -> impl Iterator<Item = (u64, State, Cell)> {
-        self.changes.iter().filter(move |change| !as_of.counts(change.after.created)).map(|change| {
-            let (before, after) = (change.before.cell(), change.after.cell());
-            let cell = Cell {
-                sum: before.sum.wrapping_sub(after.sum),
-                count: before.count.wrapping_sub(after.count),
-            };
-            (change.hash, change.before, cell)
-        })
+    /// Keys that were something else at that moment: of each the last state that counts. What came before `from` counts.
+    fn undone(&self, as_of: AsOf, from: Instant) -> Vec<Undone> {
+        let first = self.changes.partition_point(|change| change.at < from);
+        // Where the last change of a key counts by both stamps, so did the ones before.
+        let mut changes: Vec<(u64, usize)> = (first..)
+            .zip(self.changes.range(first..))
+            .filter(|(_, change)| !as_of.counts(change.before.created.max(change.after.created)))
+            .map(|(index, change)| (change.hash, index))
+            .collect();
+        changes.sort_unstable();
+        let of_keys = changes.chunk_by(|(one, _), (other, _)| one == other);
+        of_keys.filter_map(|of_key| self.undone_of(of_key, as_of)).collect()
+    }
+
+    /// Walks a key's changes back, from the last one, to a state that counts.
+    fn undone_of(&self, of_key: &[(u64, usize)], as_of: AsOf) -> Option<Undone> {
+        let mut changes = of_key.iter().rev().map(|(_, index)| &self.changes[*index]).peekable();
+        let Change { hash, after: now, .. } = **changes.peek()?;
+        let mut then = now;
+        while !as_of.counts(then.created) {
+            // What was there before the changes that are known counts.
+            let Some(change) = changes.find(|change| change.after == then) else { break };
+            then = change.before;
+        }
+        (then != now).then_some(Undone { hash, then, now })
     }
 
     /// Takes the first level back to a moment.
-    pub(crate) fn take_back(&self, ranges: &mut [Cell; FAN_OUT], as_of: AsOf) {
-        for (hash, _, cell) in self.undone(as_of) {
-            let range = &mut ranges[(hash >> 60) as usize];
-            *range = range.plus(cell);
+    pub(crate) fn take_back(&self, now: Now, ranges: &mut [Cell; FAN_OUT], as_of: AsOf) {
+        let ago_ms = now.wall.0.saturating_sub(as_of.0.wall_ms()).saturating_add(BEFORE_MS);
+        for undone in self.undone(as_of, now.mono.before(ago_ms.max(SETTLED_MS))) {
+            let range = &mut ranges[(undone.hash >> 60) as usize];
+            *range = range.plus(undone.cell());
         }
     }
 
     /// All changes since a moment, for many questions.
     pub(crate) fn since(&self, as_of: AsOf) -> Since {
-        if as_of == AsOf::NOW {
-            return Since { as_of, undone: Vec::new() };
-        }
-        let mut undone: Vec<(u64, State, Cell)> = self.undone(as_of).collect();
-        undone.sort_by_key(|(hash, ..)| *hash);
+        let undone = if as_of == AsOf::NOW { Vec::new() } else { self.undone(as_of, Instant::default()) };
         Since { as_of, undone }
     }
 }
@@ -94,37 +126,45 @@ impl Recent {
 #[derive(Debug)]
 pub(crate) struct Since {
     pub(crate) as_of: AsOf,
-    undone: Vec<(u64, State, Cell)>,
+    /// In the order of the hashes.
+    undone: Vec<Undone>,
 }
 
 impl Since {
-    fn within(&self, range: RangeId) -> &[(u64, State, Cell)] {
+    fn within(&self, range: RangeId) -> &[Undone] {
         let (first, last) = range.bounds();
-        let from = self.undone.partition_point(|(hash, ..)| *hash < first);
-        let to = self.undone.partition_point(|(hash, ..)| *hash <= last);
+        let from = self.undone.partition_point(|undone| undone.hash < first);
+        let to = self.undone.partition_point(|undone| undone.hash <= last);
         &self.undone[from..to]
     }
 
     /// What to add to a range's cell of now.
     pub(crate) fn correction(&self, range: RangeId) -> Cell {
-        self.within(range).iter().fold(Cell::default(), |sum, (_, _, cell)| sum.plus(*cell))
+        self.within(range).iter().fold(Cell::default(), |sum, undone| sum.plus(undone.cell()))
     }
 
-    /// The digest that a changed key had at that moment, `None` when there was none.
-    pub(crate) fn before(&self, hash: u64) -> Option<u64> {
-        let at = self.undone.partition_point(|(other, ..)| *other < hash);
-        let (found, state, _) = self.undone.get(at)?;
-        (*found == hash && state.digest != 0 && self.as_of.counts(state.created)).then_some(state.digest)
+    /// The digest that a changed key had at that moment, `None` when it counted nothing.
+    pub(crate) fn then(&self, hash: u64) -> Then {
+        let found = self.undone.binary_search_by_key(&hash, |undone| undone.hash);
+        found.map_or(Then::AsNow, |at| match self.undone[at].then.digest {
+            0 => Then::Nothing,
+            digest => Then::Digest(digest),
+        })
     }
 
     /// Keys' hashes in a range whose entries are gone since, with the digests that they had.
     pub(crate) fn gone(&self, range: RangeId) -> impl Iterator<Item = (u64, u64)> {
-        let mut last = None;
-        self.within(range).iter().filter_map(move |(hash, state, _)| {
-            let first = last.replace(*hash) != Some(*hash);
-            (first && state.digest != 0 && self.as_of.counts(state.created)).then_some((*hash, state.digest))
-        })
+        let gone = |undone: &&Undone| undone.now.digest == 0 && undone.then.digest != 0;
+        self.within(range).iter().filter(gone).map(|undone| (undone.hash, undone.then.digest))
     }
+}
+
+/// What a key was at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    AsNow,
+    Nothing,
+    Digest(u64),
 }
 
 #[cfg(test)]
@@ -136,8 +176,19 @@ mod tests {
         Now { mono: Instant(ms), wall: Wall(1_000_000 + ms), ..Now::default() }
     }
 
+    fn as_of(ms: u64) -> AsOf {
+        AsOf(Stamp::at(Wall(1_000_000 + ms)))
+    }
+
     fn state(ms: u64, digest: u64) -> State {
-        State { created: Stamp::at(Wall(1_000_000 + ms)), digest }
+        State { created: as_of(ms).0, digest }
+    }
+
+    /// The sum of what stood at a moment, as told at another one.
+    fn sum(recent: &Recent, now_ms: u64, moment_ms: u64) -> u64 {
+        let mut ranges = [Cell::default(); FAN_OUT];
+        recent.take_back(at(now_ms), &mut ranges, as_of(moment_ms));
+        ranges[0].sum
     }
 
     #[test]
@@ -147,17 +198,38 @@ mod tests {
         recent.note(at(1_010), 7, State::default(), state(1_000, 11));
         recent.note(at(3_010), 7, state(1_000, 11), state(3_000, 22));
         recent.note(at(4_010), 7, state(3_000, 22), state(4_000, 0));
-        for (moment, sum) in [(500, 0_u64), (2_000, 11), (3_500, 22), (5_000, 0)] {
-            let as_of = AsOf(Stamp::at(Wall(1_000_000 + moment)));
-            let mut ranges = [Cell::default(); FAN_OUT];
-            recent.take_back(&mut ranges, as_of);
-            assert_eq!((ranges[0].sum, ranges[0].count), (sum, u32::from(sum != 0)), "as of {moment}");
-            let since = recent.since(as_of);
-            assert_eq!(since.correction(RangeId::ROOT), ranges[0]);
-            assert_eq!(since.before(7), (sum != 0).then_some(sum));
-            assert_eq!(since.before(8), None);
-            assert_eq!(since.gone(RangeId::ROOT).count(), usize::from(sum != 0));
+        for (moment, digest) in [(500, 0_u64), (2_000, 11), (3_500, 22), (5_000, 0)] {
+            assert_eq!(sum(&recent, 5_000, moment), digest, "as of {moment}");
+            let since = recent.since(as_of(moment));
+            let cell = Cell { sum: digest, count: u32::from(digest != 0) };
+            assert_eq!(since.correction(RangeId::ROOT), cell);
+            let then = match digest {
+                _ if moment == 5_000 => Then::AsNow,
+                0 => Then::Nothing,
+                digest => Then::Digest(digest),
+            };
+            assert_eq!(since.then(7), then, "as of {moment}");
+            assert_eq!(since.then(8), Then::AsNow);
+            assert_eq!(since.gone(RangeId::ROOT).count(), usize::from(digest != 0));
         }
+    }
+
+    #[test]
+    fn a_later_decision_with_an_earlier_stamp_counts_when_its_stamp_does() {
+        let mut recent = Recent::default();
+        recent.note(at(5_000), 7, State::default(), state(5_000, 11));
+        recent.note(at(5_000), 7, state(5_000, 11), state(3_000, 22));
+        assert_eq!(recent.since(as_of(4_000)).then(7), Then::AsNow);
+        assert_eq!(recent.since(as_of(2_000)).then(7), Then::Nothing);
+    }
+
+    #[test]
+    fn what_came_long_before_counts_though_its_stamp_is_ahead() {
+        let mut recent = Recent::default();
+        recent.note(at(1_000), 7, State::default(), state(8_000, 11));
+        // 0: counted as it is now.
+        assert_ne!(sum(&recent, 4_000, 4_000), 0, "under way, perhaps");
+        assert_eq!(sum(&recent, 7_000, 5_000), 0, "heard of before that moment");
     }
 
     #[test]

@@ -39,9 +39,9 @@ const DIGEST_LAG_MS: u64 = 2_000;
 /// A digest's moment must lie so far back here too, and not farther than this.
 const DIGEST_PASSED_MS: u64 = 500;
 const DIGEST_OLD_MS: u64 = 8_000;
-/// In how many heartbeats in a row a range is unequal when tables disagree.
+/// In how many heartbeats in a row a range is unequal when tables disagree, and what differs is looked for.
 const UNEQUAL_TIMES: u8 = 2;
-/// The same for digests by a clock far from this node's.
+/// In how many that is told as disagreement when the digests are by a clock far from this node's.
 const UNEQUAL_TIMES_CLOCKS_APART: u8 = 10;
 /// The longest pause after reconciliations that did not make the digests equal.
 const PAUSE_MAX_MS: u64 = 64_000;
@@ -122,6 +122,12 @@ impl Talk {
     /// Whether it may have something to ask or to give.
     pub(crate) fn has_something_due(&self) -> bool {
         self.asking.is_some() || !self.giver.idle()
+    }
+
+    /// What made reconciliations vain is over: the next one need not wait.
+    pub(crate) fn hurry(&mut self, now: Now) {
+        self.in_vain = 0;
+        self.not_before = self.not_before.min(now.mono);
     }
 
     /// The connection is gone.
@@ -235,7 +241,7 @@ impl Node {
         let as_of = AsOf(Stamp::at(Wall(second)));
         let told = self.sessions.values().filter_map(|session| session.talk.as_of);
         self.table.set_earliest(told.fold(as_of, Ord::min).0);
-        Digest { as_of, ranges: self.table.ranges(as_of) }
+        Digest { as_of, ranges: self.table.ranges(now, as_of) }
     }
 
     pub(crate) fn on_heartbeat(&mut self, now: Now, peer: &PeerId, heartbeat: Heartbeat) {
@@ -243,6 +249,7 @@ impl Node {
         let answers_again = heartbeat.ready && (session.suspect || !session.ready);
         session.ready = heartbeat.ready;
         session.suspect = false;
+        session.heard = now.mono;
         if answers_again {
             self.reclaim_lone(now, peer);
         }
@@ -250,8 +257,8 @@ impl Node {
     }
 
     /// Compares a heartbeat's digest with what stood here at that moment. Twice the same range unequal is a disagreement: in between
-    /// whatever was under way has arrived. A digest by a clock far from this one counts what is under way; there a range
-    /// must be unequal many times.
+    /// whatever was under way has arrived. A digest by a clock far from this one counts what is under way; there what differs is looked
+    /// for as well, but only a range that is unequal many times is told as disagreement.
     fn compare_digest(&mut self, now: Now, peer: &PeerId, digest: &Digest) {
         let Some(session) = self.sessions.get_mut(peer) else { return };
         if session.link != LinkState::Reconciled {
@@ -264,30 +271,30 @@ impl Node {
         let passed_ms = now.wall.0.saturating_sub(digest.as_of.0.wall_ms());
         let apart = !(DIGEST_PASSED_MS..=DIGEST_OLD_MS).contains(&passed_ms);
         self.stats.digests_clock_apart += u64::from(apart);
-        let times = if apart { UNEQUAL_TIMES_CLOCKS_APART } else { UNEQUAL_TIMES };
-        let ours = self.table.ranges(digest.as_of);
+        let told_times = if apart { UNEQUAL_TIMES_CLOCKS_APART } else { UNEQUAL_TIMES };
+        let ours = self.table.ranges(now, digest.as_of);
         let talk = &mut session.talk;
         talk.as_of = Some(digest.as_of);
         for (times, (ours, theirs)) in talk.unequal.iter_mut().zip(ours.iter().zip(&digest.ranges)) {
             *times = if ours == theirs { 0 } else { times.saturating_add(1) };
         }
-        let apart: Vec<RangeId> = RangeId::ROOT
+        let differ: Vec<RangeId> = RangeId::ROOT
             .children()
             .zip(talk.unequal)
-            .filter(|(_, unequal)| *unequal >= times)
+            .filter(|(_, unequal)| *unequal >= UNEQUAL_TIMES)
             .map(|(range, _)| range)
             .collect();
-        if apart.is_empty() {
-            talk.agreement = Agreement::Agreed;
+        let disagreed = talk.unequal.iter().any(|unequal| *unequal >= told_times);
+        talk.agreement = if disagreed { Agreement::Disagreed } else { Agreement::Agreed };
+        self.stats.digests_unequal += u64::from(disagreed);
+        if differ.is_empty() {
             talk.beats = 0;
             if talk.unequal == [0; FAN_OUT] {
                 talk.in_vain = 0;
             }
             return;
         }
-        talk.agreement = Agreement::Disagreed;
         talk.beats += 1;
-        self.stats.digests_unequal += 1;
         // Both see it. The lower name asks; the higher one does when that did not help.
         let my_turn = self.config.me < *peer || talk.beats > 3;
         let busy = talk.asking.is_some() || !talk.giver.idle() || now.mono < talk.not_before;
@@ -297,7 +304,7 @@ impl Node {
                 self.stats.reconciliations_vain += 1;
             }
             talk.not_before = now.mono + (1_000_u64 << talk.in_vain.min(6)).min(PAUSE_MAX_MS);
-            self.ask_about(now, peer, digest.as_of, apart);
+            self.ask_about(now, peer, digest.as_of, differ);
         }
     }
 

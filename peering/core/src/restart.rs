@@ -43,6 +43,7 @@ impl Node {
         self.lone.clear();
         self.moved_at.clear();
         self.alone_since = None;
+        self.turned_away = false;
         self.ready = false;
         self.decides = false;
         self.told_readiness = None;

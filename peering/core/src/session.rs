@@ -62,6 +62,8 @@ const ATTEMPTS_MAX: u32 = 2;
 pub(crate) struct Session {
     pub(crate) listed: bool,
     pub(crate) link: LinkState,
+    /// When its last hello or heartbeat came.
+    pub(crate) heard: Instant,
     /// Since when its hello is awaited.
     pub(crate) greeting_since: Instant,
     /// Its incarnation by its last hello, 0 before.
@@ -103,6 +105,7 @@ impl Session {
         Self {
             listed: false,
             link: LinkState::Dialing,
+            heard: Instant(0),
             greeting_since: Instant(0),
             incarnation: 0,
             ready: false,

@@ -10,7 +10,7 @@ use crate::digest::{AsOf, Cell, FAN_OUT, Fold, RangeId, entry_digest, key_hash};
 use crate::entry::join;
 use crate::entry::{Entry, Join};
 use crate::id::{PeerId, ShardName, StickKey};
-use crate::recent::{Recent, Since, State};
+use crate::recent::{Recent, Since, State, Then};
 use crate::time::{Instant, Now, Stamp};
 use crate::timers::Timers;
 
@@ -157,13 +157,22 @@ impl Table {
             }
             Join::Kept => Merged::Kept,
             Join::Replaced => {
-                slot.lease = lease;
+                // Whoever used the key by the other decision uses it still.
+                let goes_on = old.is_some() && !entry.is_tombstone();
+                slot.lease = if goes_on { lease.max(slot.lease) } else { lease };
                 slot.announced = lease;
                 slot.lapsed = false;
                 slot.logged = 0;
                 self.changed(now, place.hash, before, after, old.as_ref(), entry.shard.as_ref());
                 Merged::Replaced { old }
             }
+        }
+    }
+
+    /// A live entry whose lease is over at that moment is not used before somebody was asked about it.
+    pub(crate) fn lapse_unless(&mut self, key: &StickKey, runs_at: Instant) {
+        if let Some(slot) = self.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) {
+            slot.lapsed |= slot.lease < runs_at;
         }
     }
 
@@ -202,9 +211,9 @@ impl Table {
     }
 
     /// The digests of the first level as of a moment.
-    pub(crate) fn ranges(&self, as_of: AsOf) -> [u64; FAN_OUT] {
+    pub(crate) fn ranges(&self, now: Now, as_of: AsOf) -> [u64; FAN_OUT] {
         let mut ranges = self.fold.ranges();
-        self.recent.take_back(&mut ranges, as_of);
+        self.recent.take_back(now, &mut ranges, as_of);
         ranges.map(|cell| cell.sum)
     }
 
@@ -315,10 +324,10 @@ fn state(hash: u64, entry: &Entry) -> State {
 
 /// The digest that a key had at a moment, `None` when it counted nothing.
 pub(crate) fn digest_then(place: &Place, slot: &Slot, since: &Since) -> Option<u64> {
-    if since.as_of.counts(slot.entry.created) {
-        (!slot.entry.is_tombstone()).then(|| entry_digest(place.hash, &slot.entry))
-    } else {
-        since.before(place.hash)
+    match since.then(place.hash) {
+        Then::AsNow => (!slot.entry.is_tombstone()).then(|| entry_digest(place.hash, &slot.entry)),
+        Then::Nothing => None,
+        Then::Digest(digest) => Some(digest),
     }
 }
 

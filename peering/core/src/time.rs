@@ -15,6 +15,14 @@ impl Instant {
     }
 }
 
+impl Instant {
+    /// So many milliseconds before this moment, the start at the least.
+    #[must_use]
+    pub const fn before(self, ms: u64) -> Self {
+        Self(self.0.saturating_sub(ms))
+    }
+}
+
 impl Add<u64> for Instant {
     type Output = Self;
     fn add(self, ms: u64) -> Self {

@@ -175,6 +175,7 @@ impl Node {
         };
         if full {
             self.stats.dropped_full += 1;
+            self.turned_away |= !entry.is_tombstone();
             return Accepted::NoRoom;
         }
         #[cfg(feature = "test-hooks")]
@@ -187,11 +188,16 @@ impl Node {
                 && slot.entry.generation == entry.generation
                 && slot.entry.shard != entry.shard
         });
-        match self.merge(now, key, entry, now.mono + remaining_ms.min(most_ms)) {
+        let lease = if remaining_ms == 0 && !entry.is_tombstone() {
+            // Its lease is over where it comes from, perhaps long since: handed from node to node it must not begin anew each time.
+            now.mono.before(self.config.lapsed_for_ms())
+        } else {
+            now.mono + remaining_ms.min(most_ms)
+        };
+        match self.merge(now, key, entry, lease) {
             Merged::Same => {}
             Merged::Inserted if entry.is_tombstone() => self.answer_end(now, key, None, entry.reason),
-            // Learned late, perhaps after its holders reported it.
-            Merged::Inserted => self.note_held(now, key),
+            Merged::Inserted => self.learned_late(now, key),
             Merged::Replaced { old } if entry.is_tombstone() => self.answer_end(now, key, old, entry.reason),
             Merged::Replaced { old } => {
                 if overruled {
@@ -213,6 +219,15 @@ impl Node {
         }
         self.settle_by_update(now, key);
         Accepted::Merged
+    }
+
+    /// An entry that this node had not: its users and holders may have reported it meanwhile, in vain. Who will end it waits for as long
+    /// as any of these leases can run.
+    fn learned_late(&mut self, now: Now, key: &StickKey) {
+        self.note_held(now, key);
+        if self.is_first_listed(key) {
+            self.extend(now, key, now.mono + self.config.ttl_ms);
+        }
     }
 
     /// The peer is to be told what stands here for a key.

@@ -139,13 +139,13 @@ impl<'s> Run<'s> {
         self.clients.calm();
         self.heal();
         let healed = self.world.now_ms();
-        let converged_ms = self.wait_until_converged(healed, bound_ms(self.setup));
+        let converged_ms = self.wait_until_converged(healed, bound_ms(self.setup, self.clients.rooms));
         // From here on no output waits, so that what the outputs told is what the tables hold.
         self.world.set_lazy(0);
         // Who holds, holds on although others are gone for ever; what nobody uses ends.
         self.go_until(self.world.now_ms() + self.setup.ttl_ms * 3 / 2);
         let quiet = self.world.now_ms();
-        self.wait_until_converged(quiet, bound_ms(self.setup));
+        self.wait_until_converged(quiet, bound_ms(self.setup, self.clients.rooms));
         if self.observer.violation.is_none() {
             let rooms = self.clients.rooms;
             final_checks(&self.world, &mut self.observer, &self.setup.core, rooms);

@@ -9,11 +9,15 @@ use crate::world::{Seat, World};
 
 /// How long the core may take after the heal, independent of the ttl: 3 s until dead connections are noticed or dialled in vain, half
 /// a second to the next dial, 12 ways for handshake, hello and the rounds of a reconciliation and of corrections, 2 s by which a digest
-/// lies back, and 4 heartbeats (two unequal digests in a row start a reconciliation, two equal ones show its success). Small tables take
-/// longer: the sides of a cut hold more together than the mesh takes, until the surplus has ended.
-pub(in crate::sim) fn bound_ms(setup: &Setup) -> u64 {
-    let surplus_ends_ms = if setup.small_tables() { 2 * setup.ttl_ms } else { 0 };
-    3_000 + 500 + 12 * setup.delay_max_ms() + 2_000 + 4_000 + surplus_ends_ms
+/// lies back, 4 heartbeats (two unequal digests in a row start a reconciliation, two equal ones show its success), and what a transfer of
+/// all rooms takes where the drawn window lets only so many travel in one round trip. Small tables take longer: the sides of a cut hold more
+/// together than the mesh takes. Who is to end the surplus waits half a ttl until it has heard who holds what; then held ones are in the way
+/// until half a ttl after their last session.
+pub(in crate::sim) fn bound_ms(setup: &Setup, rooms: Room) -> u64 {
+    let in_flight = setup.limits.bulk_window * setup.limits.batch_items as u64;
+    let transfer_ms = u64::from(rooms) * 2 * setup.delay_max_ms() / in_flight;
+    let surplus_ms = if setup.small_tables() { 2 * setup.ttl_ms } else { 0 };
+    3_000 + 500 + 12 * setup.delay_max_ms() + 2_000 + 4_000 + transfer_ms + surplus_ms
 }
 
 /// A decision younger than this may still be on its way.
@@ -21,9 +25,6 @@ const UNDER_WAY_MS: u64 = 1_000;
 
 /// A drop that one node obeys and another one refuses is found by digests: 2 s back, two heartbeats, and the rounds.
 const DROP_REPAIRED_MS: u64 = 6_000;
-
-/// Digests of clocks that differ by more may be of the future.
-const CLOCKS_APART_MS: u64 = 2_000;
 
 /// What is missing until the core has converged.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,8 +36,8 @@ pub(in crate::sim) enum Converged {
     Differ(Room, Seat, Option<Decision>, Seat, Option<Decision>),
     /// One that is not ready.
     NotReady(Seat),
-    /// One that does not show agreement with another.
-    NotAgreed(Seat, Seat, Agreement),
+    /// One that does not show agreement with another, and the rooms of which they hold different things now.
+    NotAgreed(Seat, Seat, Agreement, Vec<Room>),
 }
 
 fn live(world: &World, observer: &mut Observer, seat: Seat, room: Room) -> Option<Decision> {
@@ -96,15 +97,10 @@ pub(in crate::sim) fn converged(
         let Some(node) = world.node(*a) else { continue };
         for (peer, view) in node.peers() {
             let b = seat_of(peer);
-            // A digest of a moment far in the future says nothing, so nobody agrees with a wrong clock.
-            let apart = world.clocks(*a).wall.0.abs_diff(world.clocks(b).wall.0);
-            let agrees = match view.agreement {
-                Agreement::Agreed => true,
-                Agreement::Unknown => apart > CLOCKS_APART_MS,
-                Agreement::Disagreed => false,
-            };
-            if core.contains(&b) && !agrees {
-                return Converged::NotAgreed(*a, b, view.agreement);
+            if core.contains(&b) && view.agreement != Agreement::Agreed {
+                let differ = (0..rooms)
+                    .filter(|room| live(world, observer, *a, *room) != live(world, observer, b, *room));
+                return Converged::NotAgreed(*a, b, view.agreement, differ.collect());
             }
         }
     }
