@@ -157,11 +157,12 @@ impl Node {
     }
 
     pub(crate) fn claim_message(&self, now: Now, key: &StickKey, pending: &Pending) -> Claim {
-        let known = self.table.get(key).map(|slot| slot.entry.clone());
+        let known = self.table.get(key).map(|slot| (slot.entry.clone(), slot.lease.since_ms(now.mono)));
+        let fades_ms = self.config.tombstone_fades_ms();
         Claim {
             id: pending.id,
             key: key.clone(),
-            known: known.map(|entry| (entry, self.remaining_ms(now, key))),
+            known: known.filter(|(entry, remaining_ms)| !entry.is_tombstone() || *remaining_ms >= fades_ms),
             proposal: pending.proposal.clone(),
             reason: pending.asked.reason(),
             held: self.uses.holds(key),
@@ -197,7 +198,7 @@ impl Node {
             }
             return;
         }
-        match self.decide(now, key, proposal, asked, rank) {
+        match self.decide(now, key, proposal, asked, rank, 0) {
             Ok(entry) => {
                 if rank == Rank::Alone && entry.rank == Rank::Alone && self.lone.len() < LONE_MAX {
                     self.lone.insert(key.clone());
@@ -273,6 +274,10 @@ impl Node {
                     }
                     ClaimRefusal::TableFull | ClaimRefusal::Held | ClaimRefusal::NoEntry => {
                         self.refuse_all(pending.waiters, refusal);
+                        if pending.asked == Asked::Clear && self.table.shard(&answer.key).is_none() {
+                            // It ended while it was to be cleared, and was opened here meanwhile.
+                            self.claim_for_sessions(now, &answer.key);
+                        }
                     }
                 }
             }

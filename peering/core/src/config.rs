@@ -63,6 +63,9 @@ impl fmt::Display for ConfigError {
 
 impl core::error::Error for ConfigError {}
 
+/// Slower paths are as good as cut.
+const SLOW_PATH_MS: u64 = 1_500;
+
 impl Config {
     /// The defaults for a node called `me`.
     #[must_use]
@@ -133,9 +136,15 @@ impl Config {
         self.ttl_ms * 3
     }
 
-    /// How long a report that a key is held is believed: holders report every half ttl, on timers of some grain.
+    /// So near its end a tombstone does not stand against what was decided after it: it is gone already at some nodes, perhaps at the
+    /// home, which begins with the first generation again.
+    pub(crate) const fn tombstone_fades_ms(&self) -> u64 {
+        self.timer_grain_ms() + SLOW_PATH_MS
+    }
+
+    /// How long a report that a key is held is believed: holders report every half ttl, on timers of some grain, over slow paths.
     pub(crate) const fn hold_told_ms(&self) -> u64 {
-        self.ttl_ms / 2 + self.ttl_ms / 8
+        self.ttl_ms / 2 + self.ttl_ms / 8 + SLOW_PATH_MS
     }
 
     /// How coarse the expiry and report timers are.

@@ -38,7 +38,7 @@ impl Node {
     }
 
     /// Compare-and-set: answers the live entry when it stands against the wish, else records the proposal and announces it. Without a
-    /// proposal the key is cleared.
+    /// proposal the key is cleared. `after` is the generation of an end that the asker knows and this table has no place for.
     pub(crate) fn decide(
         &mut self,
         now: Now,
@@ -46,6 +46,7 @@ impl Node {
         proposal: Option<&ShardName>,
         asked: &Asked,
         rank: Rank,
+        after: u32,
     ) -> Result<Entry, ClaimRefusal> {
         let Some(proposal) = proposal else { return self.clear_as_home(now, key) };
         let current = self.table.get(key).map(|slot| slot.entry.clone());
@@ -54,9 +55,10 @@ impl Node {
                 self.renew(now, key, now.mono + self.config.ttl_ms);
                 return Ok(entry.clone());
             }
-            Some(entry) => entry.generation.saturating_add(1).min(crate::GENERATION_MAX),
-            None => 1,
+            Some(entry) => entry.generation,
+            None => 0,
         };
+        let generation = generation.max(after).saturating_add(1).min(crate::GENERATION_MAX);
         if current.as_ref().is_none_or(Entry::is_tombstone) && !self.has_room(now) {
             self.stats.unstored_full += 1;
             return Err(ClaimRefusal::TableFull);
@@ -146,11 +148,15 @@ impl Node {
 
     /// A peer asks this node as the home of a key.
     pub(crate) fn on_claim(&mut self, now: Now, from: &PeerId, claim: Claim) {
-        if let Some((entry, remaining_ms)) = &claim.known
-            && self.accept(now, from, &claim.key, entry, *remaining_ms) == Accepted::Refused
-        {
-            return;
-        }
+        let accepted = match &claim.known {
+            Some((entry, remaining_ms)) => self.accept(now, from, &claim.key, entry, *remaining_ms),
+            None => Accepted::Merged,
+        };
+        let after = match (accepted, &claim.known) {
+            (Accepted::Refused, _) => return,
+            (Accepted::NoRoom, Some((entry, _))) if entry.is_tombstone() => entry.generation,
+            _ => 0,
+        };
         let home = self.home_of(&claim.key, claim.tried.as_ref());
         let passed = if claim.tried.is_none() { self.passed_to(&claim.key) } else { None };
         let elsewhere = passed.or(home).filter(|home| *home != self.config.me);
@@ -166,7 +172,7 @@ impl Node {
             if claim.held {
                 self.note_held(now, &claim.key);
             }
-            match self.decide(now, &claim.key, claim.proposal.as_ref(), &asked, Rank::Home) {
+            match self.decide(now, &claim.key, claim.proposal.as_ref(), &asked, Rank::Home, after) {
                 Ok(entry) => {
                     if claim.held {
                         self.note_held(now, &claim.key);

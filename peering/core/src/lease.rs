@@ -278,7 +278,8 @@ impl Node {
                 claims.push(key);
                 continue;
             }
-            if told == Told::ByClaim {
+            // Another node may be the one to end the key now, and knows of no use before.
+            if told == Told::ByClaim && known.reported >= self.listed_at {
                 continue;
             }
             known.told = Told::ByClaim;
@@ -437,10 +438,11 @@ impl Node {
                 // One that cannot reach the first listed node hears no renewals and asks at once, others when that one seems to fail.
                 let cut_off = role != EndRole::First && !self.hears_first(&key);
                 let ask_from = if cut_off { lapse } else { lease + ttl_ms / 2 };
-                if role != EndRole::First && now.mono >= ask_from && now.mono < lease + ttl_ms {
-                    let deciding = matches!(role, EndRole::StandIn | EndRole::Minority);
-                    let whom = if deciding && now.mono >= at.before(2 * end_grace_ms) {
-                        // Before it decides instead of another node it asks everybody: reports may have gone where they were lost.
+                let last_chance = now.mono >= at.before(2 * end_grace_ms);
+                let asks_now = now.mono >= ask_from && now.mono < lease + ttl_ms;
+                if role != EndRole::First && (asks_now || last_chance) {
+                    let whom = if last_chance {
+                        // Before it decides instead of another node, or forgets, it asks everybody: reports may have been lost.
                         self.who_works().cloned().collect()
                     } else {
                         self.whom_to_ask(&key)
@@ -492,11 +494,11 @@ impl Node {
         self.sessions.iter().filter(|(_, session)| session.may_be_home()).map(|(peer, _)| peer)
     }
 
-    /// A peer's leases of these keys are over: it is told of those that run on here.
+    /// A peer's leases of these keys are over: it is told of those that run on here, and of those that this node is about to end.
     pub(crate) fn on_lease_ask(&mut self, now: Now, peer: &PeerId, keys: &[StickKey]) {
         for key in keys {
-            let running = |slot: &crate::table::Slot| !slot.entry.is_tombstone() && slot.lease > now.mono;
-            if self.table.get(key).is_some_and(running) {
+            let live = self.table.get(key).filter(|slot| !slot.entry.is_tombstone());
+            if live.is_some_and(|slot| slot.lease > now.mono || self.is_first_listed(key)) {
                 self.correct(peer, key);
             }
         }

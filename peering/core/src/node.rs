@@ -48,6 +48,8 @@ pub struct Node {
     pub(crate) reconciliation_ids: u64,
     /// Since when no peer is heard.
     pub(crate) alone_since: Option<Instant>,
+    /// When the list of peers changed last.
+    pub(crate) listed_at: Instant,
     /// When a peer was last listed, lost or found again.
     pub(crate) mesh_changed: Option<Instant>,
     /// This node knows what the mesh knows, and has said so.
@@ -107,6 +109,7 @@ impl Node {
             incarnation: config.incarnation,
             reconciliation_ids: 0,
             alone_since: None,
+            listed_at: Instant(0),
             mesh_changed: None,
             ready: false,
             decides: false,
@@ -373,7 +376,7 @@ impl Node {
     }
 
     fn peers_changed(&mut self, now: Now, listed: &[PeerId]) {
-        self.peers_told = true;
+        let mut changed = !core::mem::replace(&mut self.peers_told, true);
         let me = self.config.me.clone();
         let mut others: Vec<PeerId> = listed.iter().filter(|peer| **peer != me).cloned().collect();
         others.sort();
@@ -382,7 +385,8 @@ impl Node {
         self.stats.peers_beyond_max += beyond as u64;
         others.truncate(self.config.peers_max);
         for peer in &others {
-            self.sessions.entry(peer.clone()).or_insert_with(Session::new).listed = true;
+            let session = self.sessions.entry(peer.clone()).or_insert_with(Session::new);
+            changed |= !core::mem::replace(&mut session.listed, true);
         }
         let gone: Vec<PeerId> = self
             .sessions
@@ -390,6 +394,7 @@ impl Node {
             .filter(|(peer, session)| session.listed && others.binary_search(peer).is_err())
             .map(|(peer, _)| peer.clone())
             .collect();
+        changed |= !gone.is_empty();
         for peer in gone {
             if let Some(session) = self.sessions.get_mut(&peer) {
                 session.listed = false;
@@ -397,7 +402,10 @@ impl Node {
             self.peer_lost(now, &peer);
             self.outputs.push_back(Output::Disconnect { peer, violation: Violation::NotListed });
         }
-        self.mesh_has_changed(now);
+        if changed {
+            self.listed_at = now.mono;
+            self.mesh_has_changed(now);
+        }
     }
 
     fn dial_failed(&mut self, peer: &PeerId) {

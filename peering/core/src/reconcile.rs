@@ -132,7 +132,7 @@ impl Talk {
 
     /// The connection is gone.
     pub(crate) fn lost(&mut self) {
-        *self = Self { in_vain: self.in_vain, not_before: self.not_before, ..Self::new() };
+        *self = Self { in_vain: self.in_vain, ..Self::new() };
     }
 }
 

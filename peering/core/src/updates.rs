@@ -155,6 +155,9 @@ impl Node {
         if self.clock.observe(entry.created, now.wall) > 0 {
             self.stats.stamps_far_ahead += 1;
         }
+        if self.fades(now, key, entry, remaining_ms) {
+            return Accepted::Merged;
+        }
         let most = self.config.entries_max;
         let full = if entry.is_tombstone() {
             let full = self.table.tombstones() >= self.config.tombstones_max();
@@ -203,6 +206,9 @@ impl Node {
                 if overruled {
                     self.announce(key, LogKind::Decision);
                 }
+                if old.is_none() {
+                    self.learned_late(now, key);
+                }
                 if old.is_some() && old != entry.shard {
                     // Whoever is home next keeps the pause between two moves too.
                     self.moved_at.insert(key.clone(), now.mono);
@@ -219,6 +225,26 @@ impl Node {
         }
         self.settle_by_update(now, key);
         Accepted::Merged
+    }
+
+    /// Whether a tombstone from outside is so near its end that what stands here stays. One that stands here and is as near gives way.
+    fn fades(&mut self, now: Now, key: &StickKey, entry: &Entry, remaining_ms: u64) -> bool {
+        let fades_ms = self.config.tombstone_fades_ms();
+        let Some(there) = self.table.get(key).filter(|there| entry.precedence(&there.entry).is_ne()) else {
+            return false;
+        };
+        match (there.entry.is_tombstone(), entry.is_tombstone()) {
+            (true, false) => {
+                let gives_way =
+                    there.lease.since_ms(now.mono) < fades_ms && entry.created > there.entry.created;
+                if gives_way {
+                    self.forget(now, key, Stamp::default());
+                }
+                false
+            }
+            (false, true) => remaining_ms < fades_ms && there.entry.created > entry.created,
+            _ => false,
+        }
     }
 
     /// An entry that this node had not: its users and holders may have reported it meanwhile, in vain. Who will end it waits for as long

@@ -225,8 +225,6 @@ impl Observer {
                 && from != to
             {
                 kept.moved_at = Some(scene.now_ms);
-                // It was another conference that was used here.
-                kept.used_at = None;
             }
         }
         let kept = self.places[scene.seat].cell(room);
@@ -321,9 +319,6 @@ impl Watch for Observer {
         if let Input::Received { peer, message } = input {
             self.applies = alone && !entries.is_empty() && talks_with(scene, seat_of(peer));
             self.cursors.received(scene, seat_of(peer), message);
-        }
-        if let Input::PeersChanged { listed } = input {
-            self.contacts.listed(scene.seat, scene.now_ms, listed.len());
         }
         if let Input::PeerConnected { peer } = input {
             self.cursors.connected(scene.seat, seat_of(peer));

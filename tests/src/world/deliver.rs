@@ -18,6 +18,14 @@ impl World {
     pub(super) fn happen<W: Watch>(&mut self, due: Due, watch: &mut W) {
         let Due { at: _, sequence, what } = due;
         let seat = what.seat();
+        let what = match what {
+            // On its way still, whatever its receiver does meanwhile.
+            Happening::Arrive { from, to, connection, message } if self.is_held(from, to, &message) => {
+                self.paths[from][to].held.push(Held { sequence, connection, message });
+                return;
+            }
+            what => what,
+        };
         match self.places[seat].state {
             State::Crashed => return,
             State::Paused(_) => {
@@ -28,7 +36,7 @@ impl World {
         }
         match what {
             Happening::Arrive { from, to, connection, message } => {
-                self.arrive(sequence, from, to, connection, message, watch);
+                self.arrive(from, to, connection, message, watch);
             }
             Happening::Dial { from, to } => self.dial(from, to, watch),
             Happening::Dialled { at, peer, connection } => self.dialled(at, peer, connection, watch),
@@ -183,9 +191,13 @@ impl World {
         self.clockwork.push(at, Happening::Arrive { from, to, connection, message });
     }
 
+    fn is_held(&self, from: Seat, to: Seat, message: &Message) -> bool {
+        let path = &self.paths[from][to];
+        path.blocked || path.clogged || path.bulk_clogged && lane_of(message) == Lane::Bulk
+    }
+
     fn arrive<W: Watch>(
         &mut self,
-        sequence: u64,
         from: Seat,
         to: Seat,
         connection: u64,
@@ -194,10 +206,6 @@ impl World {
     ) {
         let path = &mut self.paths[from][to];
         let lane = lane_of(&message);
-        if path.blocked || path.clogged || path.bulk_clogged && lane == Lane::Bulk {
-            path.held.push(Held { sequence, connection, message });
-            return;
-        }
         if path.connection == Some(connection) {
             path.under_way[lane as usize] = path.under_way[lane as usize].saturating_sub(1);
         }

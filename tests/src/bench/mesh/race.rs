@@ -17,8 +17,6 @@ const WAVE: usize = 50;
 const WAVE_MAX: Duration = Duration::from_secs(8);
 /// What two participants may be apart and still count as at once.
 const APART_MAX: Duration = Duration::from_millis(1);
-/// By then every decision has travelled.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// What was seen.
 pub struct Outcome {
@@ -70,7 +68,8 @@ pub fn race(fleet: &Fleet, rooms: usize, seed: u64) -> io::Result<Outcome> {
     for first in (0..rooms).step_by(WAVE) {
         race.wave(first..rooms.min(first + WAVE))?;
     }
-    std::thread::sleep(SETTLE);
+    // Every decision has travelled.
+    fleet.wait_replicated(rooms as u64)?;
     for first in (0..rooms).step_by(WAVE) {
         race.ask_again(first..rooms.min(first + WAVE))?;
     }

@@ -8,29 +8,11 @@ pub(in crate::sim) struct Contacts {
     /// `None` while not.
     since: Vec<Vec<Option<u64>>>,
     connected: Vec<Vec<bool>>,
-    /// When discovery's list changed last, and how long it is.
-    listed: Vec<(u64, usize)>,
 }
 
 impl Contacts {
     pub(in crate::sim) fn new(nodes: usize) -> Self {
-        Self {
-            since: vec![vec![None; nodes]; nodes],
-            connected: vec![vec![false; nodes]; nodes],
-            listed: vec![(0, 0); nodes],
-        }
-    }
-
-    /// Discovery tells a node of so many peers.
-    pub(in crate::sim) fn listed(&mut self, seat: Seat, now: u64, count: usize) {
-        if self.listed[seat].1 != count {
-            self.listed[seat] = (now, count);
-        }
-    }
-
-    /// Since when a node knows the peers that it knows.
-    pub(in crate::sim) fn listed_since(&self, seat: Seat) -> u64 {
-        self.listed[seat].0
+        Self { since: vec![vec![None; nodes]; nodes], connected: vec![vec![false; nodes]; nodes] }
     }
 
     /// Whether this connection takes the place of another one.

@@ -12,6 +12,8 @@ use crate::world::Scene;
 
 /// A timer of the nodes is coarse by a 64th of the ttl; and messages of the same moment come in some order.
 const SLACK_MS: u64 = 1_000;
+/// A tombstone of the last moments gives way: elsewhere it has gone. Beside the grain of the timers it is the slowest path.
+const FADES_MS: u64 = 1_500;
 /// How long a change may stay unseen that no output tells of: one round of the audits.
 const SEEN_LATE_MS: u64 = 4_500;
 
@@ -142,10 +144,11 @@ impl Observer {
         }
     }
 
-    /// A tombstone that has had its time goes without a word.
+    /// A tombstone that has had its time goes without a word, and stands against nothing newer shortly before.
     fn may_have_lapsed(&self, scene: &Scene<'_>, room: Room, old: &Decision) -> bool {
         let made = self.ledger.get(room, old).map_or(0, |known| known.at);
-        old.is_tombstone() && scene.now_ms + SLACK_MS >= made + 3 * self.ttl_ms
+        let fades_ms = self.ttl_ms / 64 + FADES_MS;
+        old.is_tombstone() && scene.now_ms + fades_ms + SLACK_MS >= made + 3 * self.ttl_ms
     }
 
     /// While all is well nobody decides alone, and there is one decision of a generation.
@@ -200,6 +203,7 @@ impl Observer {
         for (room, decision) in incoming {
             let stands = self.places[scene.seat].cell(*room).entry;
             let applied = match stands {
+                Some(_) if self.may_have_lapsed(scene, *room, decision) => true,
                 Some(stands) => stands.against(decision) != Ordering::Greater,
                 None => decision.is_tombstone(),
             };

@@ -39,9 +39,6 @@ impl Observer {
                 let text = format!("{} ends r{room}, held at {} since {since}", name(scene.seat), name(seat));
                 self.accuse("a held entry never ends", at, Some(room), text);
             } else if reason == Reason::End
-                // Who has just become the first of all has not heard the reports.
-                && self.contacts.listed_since(scene.seat) + long <= at
-                && self.contacts.listed_since(seat) + long <= at
                 && let Some(used) = used_at.filter(|used| used + slack <= at && at < used + ttl_ms)
             {
                 let text = format!("{} ends r{room}, used at {} at {used}", name(scene.seat), name(seat));
