@@ -216,8 +216,8 @@ impl Node {
         if self.pending.contains_key(key) {
             return;
         }
-        if self.pending.len() >= self.config.claims_max {
-            // As soon as other claims are answered.
+        if self.pending.len() >= 2 * self.config.claims_max {
+            // As soon as other claims are answered. Those of requests leave half of the places to these.
             let soon = now.mono + self.config.heartbeat_ms;
             if let Some(known) = self.uses.keys.get_mut(key).filter(|known| known.next > soon) {
                 known.next = soon;
@@ -494,11 +494,14 @@ impl Node {
         self.sessions.iter().filter(|(_, session)| session.may_be_home()).map(|(peer, _)| peer)
     }
 
-    /// A peer's leases of these keys are over: it is told of those that run on here, and of those that this node is about to end.
+    /// A peer's leases of these keys are over: it is told of those that run on here, of those that this node is about to end, and of those
+    /// that have ended.
     pub(crate) fn on_lease_ask(&mut self, now: Now, peer: &PeerId, keys: &[StickKey]) {
         for key in keys {
-            let live = self.table.get(key).filter(|slot| !slot.entry.is_tombstone());
-            if live.is_some_and(|slot| slot.lease > now.mono || self.is_first_listed(key)) {
+            let there = self.table.get(key);
+            if there.is_some_and(|slot| {
+                slot.entry.is_tombstone() || slot.lease > now.mono || self.is_first_listed(key)
+            }) {
                 self.correct(peer, key);
             }
         }

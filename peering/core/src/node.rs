@@ -327,7 +327,10 @@ impl Node {
         );
         let outcome = match message {
             Message::Hello(hello) => self.on_hello(now, peer, hello),
-            _ if !greeted => Err(Violation::NotGreeted),
+            _ if !greeted => {
+                let listed = self.sessions.get(peer).is_some_and(|session| session.listed);
+                Err(if listed { Violation::NotGreeted } else { Violation::NotListed })
+            }
             Message::Welcome(welcome) => self.on_welcome(now, peer, welcome),
             Message::Heartbeat(heartbeat) => {
                 self.on_heartbeat(now, peer, heartbeat);

@@ -29,7 +29,7 @@ impl World {
         match self.places[seat].state {
             State::Crashed => return,
             State::Paused(_) => {
-                self.places[seat].waiting_packets.push_back(what);
+                self.places[seat].waiting_packets.push_back((sequence, what));
                 return;
             }
             State::Running | State::Hung => {}

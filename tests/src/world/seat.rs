@@ -64,7 +64,7 @@ pub(super) struct Place {
     /// When a pause began.
     pub(super) stopped_at: u64,
     /// What the network had for it while it was paused.
-    pub(super) waiting_packets: VecDeque<Happening>,
+    pub(super) waiting_packets: VecDeque<(u64, Happening)>,
     /// Inputs that wait for it while it is paused or hung.
     pub(super) waiting_inputs: VecDeque<Feed>,
     /// When it wants to be woken, in the world's time.

@@ -277,8 +277,8 @@ impl World {
         for input in inputs {
             self.feed(seat, input, watch);
         }
-        for packet in packets {
-            self.clockwork.push(self.now, packet);
+        for (sequence, packet) in packets {
+            self.clockwork.put_back(self.now, sequence, packet);
         }
         for other in 0..self.len() {
             self.recheck(other, seat);

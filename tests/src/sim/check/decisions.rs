@@ -107,7 +107,7 @@ impl Observer {
             self.ended_at.insert(room, at);
             let stood_since =
                 before.entry.and_then(|old| self.ledger.get(room, &old)).map_or(at, |old| old.at);
-            self.check_end(scene, room, reason, stood_since);
+            self.check_end(scene, room, decision, reason, stood_since);
         }
         let lapsed = before.entry.is_some_and(|old| self.may_have_lapsed(scene, room, &old));
         if ended_between(before, decision) || before.blurred || before.lapsed || lapsed {

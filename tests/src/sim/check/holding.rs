@@ -1,8 +1,10 @@
 //! Held and used rooms do not end.
 
+use std::cmp::Ordering;
+
 use shardgate_peering_core::Reason;
 
-use crate::sim::model::Room;
+use crate::sim::model::{Decision, Room};
 use crate::sim::observer::{Observer, name};
 use crate::world::{Scene, Seat, State, World};
 
@@ -17,6 +19,7 @@ impl Observer {
         &mut self,
         scene: &Scene<'_>,
         room: Room,
+        end: &Decision,
         reason: Reason,
         stood_since: u64,
     ) {
@@ -30,6 +33,11 @@ impl Observer {
             let near = seat == scene.seat
                 || self.contacts.since(seat, scene.seat).is_some_and(|since| since + long <= at);
             if !near {
+                continue;
+            }
+            // It has a newer entry already, which this end does not touch.
+            let newer = |entry: Decision| entry.against(end) == Ordering::Less;
+            if self.places[seat].cell(room).entry.is_some_and(newer) {
                 continue;
             }
             let slack = if seat == scene.seat { 0 } else { SLACK_MS };
