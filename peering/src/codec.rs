@@ -1,6 +1,6 @@
 //! Frames to messages and back. Every field from outside is parsed into a type that cannot be wrong, or the frame is refused.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message as _;
 use shardgate_peering_core::{
     AsOf, Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Digest, Entry, FAN_OUT, Give, Heartbeat, Hello,
@@ -9,8 +9,13 @@ use shardgate_peering_core::{
 };
 use shardgate_proto::peer as wire;
 
+mod batch;
 mod compare;
 mod items;
+mod memory;
+
+pub use batch::{Decoder, Encoder};
+use memory::{Heard, Told};
 
 /// The longest frame: 256 items with the longest keys and names fit.
 pub const FRAME_MAX: usize = 1 << 20;
@@ -86,27 +91,25 @@ pub enum FrameError {
     },
 }
 
-/// A message as a frame: 4 bytes of length, then the envelope.
+/// The body of a frame that says one message, as the first of its stream.
 #[must_use]
 pub fn encode(message: &Message) -> Bytes {
-    let envelope = wire::Envelope { message: Some(to_wire(message)) };
-    let len = envelope.encoded_len();
-    let mut frame = BytesMut::with_capacity(4 + len);
-    frame.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
-    envelope.encode_raw(&mut frame);
-    frame.freeze()
+    envelope(to_wire(message, &mut Told::default())).encode_to_vec().into()
 }
 
-/// The body of a frame as a message; `None` for a kind that this version does not know, which is skipped.
+/// The messages of a frame's body, which is the first of its stream.
 ///
 /// # Errors
 /// [`FrameError`] naming the field.
-pub fn decode(body: &[u8]) -> Result<Option<Message>, FrameError> {
-    let Some(message) = wire::Envelope::decode(body)?.message else { return Ok(None) };
-    from_wire(message).map(Some)
+pub fn decode(body: &[u8]) -> Result<Vec<Message>, FrameError> {
+    Decoder::default().decode(body)
 }
 
-fn to_wire(message: &Message) -> wire::envelope::Message {
+const fn envelope(message: wire::envelope::Message) -> wire::Envelope {
+    wire::Envelope { message: Some(message) }
+}
+
+fn to_wire(message: &Message, told: &mut Told) -> wire::envelope::Message {
     use wire::envelope::Message as W;
     match message {
         Message::Hello(hello) => W::Hello(wire::Hello {
@@ -126,11 +129,12 @@ fn to_wire(message: &Message) -> wire::envelope::Message {
             ranges: digest.ranges.to_vec(),
         }),
         Message::Update(update) => {
-            W::Update(wire::Update { through: update.through, items: Some(items::to_wire(&update.items)) })
+            let items = Some(items::to_wire(&update.items, told));
+            W::Update(wire::Update { through: update.through, items })
         }
         Message::Ack { through } => W::Ack(wire::Ack { through: *through }),
         Message::Correction { items } => {
-            W::Correction(wire::Correction { items: Some(items::to_wire(items)) })
+            W::Correction(wire::Correction { items: Some(items::to_wire(items, told)) })
         }
         Message::Claim(claim) => W::Claim(wire::Claim {
             id: claim.id,
@@ -161,16 +165,19 @@ fn to_wire(message: &Message) -> wire::envelope::Message {
         Message::Compare(compare) => W::Compare(compare::to_wire(compare)),
         Message::Compared(compared) => W::Compared(compare::answer_to_wire(compared)),
         Message::Give(Give { number, through, items }) => {
-            W::Give(wire::Give { number: *number, through: *through, items: Some(items::to_wire(items)) })
+            let items = Some(items::to_wire(items, told));
+            W::Give(wire::Give { number: *number, through: *through, items })
         }
         Message::GiveAck { number } => W::GiveAck(wire::GiveAck { number: *number }),
         Message::Reconciled { id } => W::Reconciled(wire::Reconciled { id: *id }),
     }
 }
 
-fn from_wire(message: wire::envelope::Message) -> Result<Message, FrameError> {
+fn from_wire(message: wire::envelope::Message, heard: &mut Heard) -> Result<Vec<Message>, FrameError> {
     use wire::envelope::Message as W;
-    Ok(match message {
+    let message = match message {
+        W::Joins(joins) => return batch::joins_from_wire(joins, heard),
+        W::Answers(answers) => return batch::answers_from_wire(answers, heard),
         W::Hello(hello) => {
             let resume =
                 hello.resume.map(|wire::Resume { incarnation, through }| Resume { incarnation, through });
@@ -186,10 +193,12 @@ fn from_wire(message: wire::envelope::Message) -> Result<Message, FrameError> {
             Message::Heartbeat(Heartbeat { ready, digest: Digest { as_of: AsOf(Stamp(as_of)), ranges } })
         }
         W::Update(wire::Update { through, items }) => {
-            Message::Update(Update { through, items: items::from_wire(items)? })
+            Message::Update(Update { through, items: items::from_wire(items, heard)? })
         }
         W::Ack(wire::Ack { through }) => Message::Ack { through },
-        W::Correction(wire::Correction { items }) => Message::Correction { items: items::from_wire(items)? },
+        W::Correction(wire::Correction { items }) => {
+            Message::Correction { items: items::from_wire(items, heard)? }
+        }
         W::Claim(claim) => {
             let remaining = u64::from(claim.known_remaining_ms);
             Message::Claim(Claim {
@@ -227,11 +236,12 @@ fn from_wire(message: wire::envelope::Message) -> Result<Message, FrameError> {
         W::Compare(compare) => Message::Compare(compare::from_wire(compare)?),
         W::Compared(compared) => Message::Compared(compare::answer_from_wire(compared)?),
         W::Give(wire::Give { number, through, items }) => {
-            Message::Give(Give { number, through, items: items::from_wire(items)? })
+            Message::Give(Give { number, through, items: items::from_wire(items, heard)? })
         }
         W::GiveAck(wire::GiveAck { number }) => Message::GiveAck { number },
         W::Reconciled(wire::Reconciled { id }) => Message::Reconciled { id },
-    })
+    };
+    Ok(vec![message])
 }
 
 fn entry_to_wire(entry: &Entry) -> wire::Entry {

@@ -3,17 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use shardgate_peering_core::{Message, PeerId};
+use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::codec::{self, FRAME_MAX, FrameError};
+use crate::codec::{Decoder, Encoder, FRAME_MAX, FrameError};
 use crate::counters::{Counters, LinkEnd};
 use crate::driver::LinkEvent;
 use crate::outbox::Lanes;
+
+/// How long messages of a busy lane wait for others at the most.
+const COMPANY: Duration = Duration::from_millis(8);
+/// How many messages in that time make a lane busy.
+const BUSY: usize = 4;
+/// The most that is written in one call.
+const TOGETHER_MAX: usize = 256;
 
 /// Streams of a peer that may be open at once: one for each lane, and some for lanes of the future.
 pub(crate) const STREAMS_MAX: u32 = 16;
@@ -34,14 +43,14 @@ impl Link {
     pub(crate) async fn run(self) -> (PeerId, u64) {
         let Self { peer, id, connection, mut lanes, events, counters } = self;
         let end = {
-            let (control, bulk, claims) = (&mut lanes.control, &mut lanes.bulk, &mut lanes.claims);
+            let (control, bulk) = (&mut lanes.control, &mut lanes.bulk);
             tokio::select! {
                 biased;
                 end = lanes.close.wait_for(Option::is_some) => end.map_or(LinkEnd::Shutdown, |end| end.unwrap_or(LinkEnd::Shutdown)),
                 end = read_streams(&connection, &peer, id, &events, &counters) => end,
-                end = write_ordered(&connection, control, &counters) => end,
-                end = write_ordered(&connection, bulk, &counters) => end,
-                end = write_ordered(&connection, claims, &counters) => end,
+                end = write_ordered(&connection, control, Pace::new(BUSY), &counters) => end,
+                // Windows bound it, and what they wait for is the next message.
+                end = write_ordered(&connection, bulk, Pace::new(usize::MAX), &counters) => end,
             }
         };
         counters.end(end);
@@ -86,13 +95,17 @@ fn tls_end(reason: &str, code: u64) -> LinkEnd {
     }
 }
 
+/// Writes a lane to a stream of its own.
 async fn write_ordered(
     connection: &Connection,
-    lane: &mut mpsc::Receiver<Bytes>,
+    lane: &mut mpsc::Receiver<Message>,
+    mut pace: Pace,
     counters: &Counters,
 ) -> LinkEnd {
     let mut stream: Option<SendStream> = None;
-    while let Some(frame) = lane.recv().await {
+    let mut encoder = Encoder::default();
+    let mut messages = Vec::new();
+    while let Some(message) = lane.recv().await {
         let opened = match stream.take() {
             Some(stream) => stream,
             None => match connection.open_uni().await {
@@ -101,19 +114,55 @@ async fn write_ordered(
             },
         };
         let writer = stream.insert(opened);
-        // What waits already goes out in one call, so that quinn fills its packets.
-        let mut frames = vec![frame];
-        while frames.len() < 64
-            && let Ok(frame) = lane.try_recv()
-        {
-            frames.push(frame);
+        messages.push(message);
+        if let Some(until) = pace.waits() {
+            tokio::time::sleep_until(until).await;
         }
-        counters.sent(frames.iter().map(Bytes::len).sum());
-        if writer.write_all_chunks(&mut frames).await.is_err() {
+        // What waits already goes out in one call, so that quinn fills its packets.
+        while messages.len() < TOGETHER_MAX
+            && let Ok(message) = lane.try_recv()
+        {
+            messages.push(message);
+        }
+        pace.sends(messages.len());
+        let mut frames = BytesMut::new();
+        encoder.encode(messages.drain(..), &mut frames);
+        counters.sent(frames.len());
+        if writer.write_chunk(frames.freeze()).await.is_err() {
             return closed(connection).await;
         }
     }
     closed(connection).await
+}
+
+/// When a lane is busy its messages wait for company: a packet, its acknowledgement and a frame cost as much as an entry each. A lane
+/// that is not sends everything at once.
+#[derive(Debug)]
+struct Pace {
+    /// Since when `sent` is counted.
+    since: Instant,
+    sent: usize,
+    /// From how many on the lane is busy.
+    busy: usize,
+}
+
+impl Pace {
+    fn new(busy: usize) -> Self {
+        Self { since: Instant::now(), sent: 0, busy }
+    }
+
+    /// Until when to wait before the next write.
+    fn waits(&self) -> Option<Instant> {
+        let until = self.since + COMPANY;
+        (self.sent >= self.busy && Instant::now() < until).then_some(until)
+    }
+
+    fn sends(&mut self, messages: usize) {
+        if self.since.elapsed() >= COMPANY {
+            *self = Self::new(self.busy);
+        }
+        self.sent += messages;
+    }
 }
 
 async fn closed(connection: &Connection) -> LinkEnd {
@@ -175,55 +224,71 @@ struct Reader {
 impl Reader {
     /// Reads frames until the stream ends. The driver's queue is bounded: while it is full nothing is read, and QUIC's flow
     /// control holds the peer.
-    async fn run(self, mut stream: RecvStream) -> Result<(), FrameError> {
+    async fn run(self, stream: RecvStream) -> Result<(), FrameError> {
+        let mut decoder = Decoder::default();
+        let mut stream = BufReader::new(stream);
         while let Some(body) = read_frame(&mut stream).await? {
-            self.counters.received(body.len() + 4);
-            let Some(message) = codec::decode(&body)? else {
+            self.counters.received(body.len());
+            let messages = decoder.decode(&body)?;
+            if messages.is_empty() {
                 debug!(peer = %self.peer, "skipped a message of a kind this version does not know");
-                continue;
-            };
-            let rtt_ms = u64::try_from(self.connection.rtt().as_millis()).unwrap_or(u64::MAX);
-            let is_hello = matches!(message, Message::Hello(_));
-            if !is_hello {
-                // Streams overtake each other: what arrives before the hello waits for it.
-                drop(self.greeted.subscribe().wait_for(|greeted| *greeted).await);
             }
-            let event = LinkEvent::Received {
-                peer: self.peer.clone(),
-                link: self.link,
-                rtt_ms,
-                message: Box::new(message),
-            };
-            if self.events.send(event).await.is_err() {
-                return Ok(());
-            }
-            if is_hello {
-                self.greeted.send_replace(true);
+            for message in messages {
+                if !self.pass_on(message).await {
+                    return Ok(());
+                }
             }
         }
         Ok(())
     }
+
+    /// Gives a message to the driver; false when it has stopped.
+    async fn pass_on(&self, message: Message) -> bool {
+        let rtt_ms = u64::try_from(self.connection.rtt().as_millis()).unwrap_or(u64::MAX);
+        let is_hello = matches!(message, Message::Hello(_));
+        if !is_hello {
+            // Streams overtake each other: what arrives before the hello waits for it.
+            drop(self.greeted.subscribe().wait_for(|greeted| *greeted).await);
+        }
+        let (peer, link) = (self.peer.clone(), self.link);
+        let event = LinkEvent::Received { peer, link, rtt_ms, message: Box::new(message) };
+        if self.events.send(event).await.is_err() {
+            return false;
+        }
+        if is_hello {
+            self.greeted.send_replace(true);
+        }
+        true
+    }
 }
 
 /// The body of the next frame; `None` at the end of the stream between two frames, or when the connection is gone.
-async fn read_frame(stream: &mut RecvStream) -> Result<Option<Vec<u8>>, FrameError> {
-    let mut head = [0_u8; 4];
-    match stream.read_exact(&mut head).await {
-        Ok(()) => {}
-        Err(quinn::ReadExactError::FinishedEarly(0) | quinn::ReadExactError::ReadError(_)) => {
-            return Ok(None);
+///
+/// # Errors
+/// [`FrameError::TooLong`] and [`FrameError::Truncated`].
+async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Vec<u8>>, FrameError> {
+    let mut len = 0_usize;
+    for shift in (0..).step_by(7) {
+        let byte = match stream.read_u8().await {
+            Ok(byte) => byte,
+            Err(error) if shift > 0 && error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                return Err(FrameError::Truncated);
+            }
+            Err(_) => return Ok(None),
+        };
+        len |= usize::from(byte & 0x7f) << shift;
+        if len > FRAME_MAX || shift >= 21 && byte >= 0x80 {
+            return Err(FrameError::TooLong { len });
         }
-        Err(quinn::ReadExactError::FinishedEarly(_)) => return Err(FrameError::Truncated),
-    }
-    let len = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX);
-    if len > FRAME_MAX {
-        return Err(FrameError::TooLong { len });
+        if byte < 0x80 {
+            break;
+        }
     }
     let mut body = vec![0; len];
     match stream.read_exact(&mut body).await {
-        Ok(()) => Ok(Some(body)),
-        Err(quinn::ReadExactError::FinishedEarly(_)) => Err(FrameError::Truncated),
-        Err(quinn::ReadExactError::ReadError(_)) => Ok(None),
+        Ok(_) => Ok(Some(body)),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(FrameError::Truncated),
+        Err(_) => Ok(None),
     }
 }
 

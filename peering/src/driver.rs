@@ -168,7 +168,7 @@ impl Driver {
     fn carry_out(&mut self) {
         while let Some(output) = self.node.poll_output() {
             match output {
-                Output::Send { peer, message } => self.send(&peer, &message),
+                Output::Send { peer, message } => self.send(&peer, message),
                 Output::Disconnect { peer, violation } => self.disconnect(&peer, violation),
                 Output::Changed { key, shard } => self.view.set(key, shard),
                 Output::Emptied => {
@@ -198,7 +198,7 @@ impl Driver {
     }
 
     /// A full outbox means that the peer takes less than it is sent: the connection ends, and reconciliation follows the next one.
-    fn send(&mut self, peer: &PeerId, message: &Message) {
+    fn send(&mut self, peer: &PeerId, message: Message) {
         let Some((_, outbox)) = self.outboxes.get(peer) else { return };
         if outbox.send(message).is_err() {
             warn!(%peer, "peer does not keep up, disconnecting");

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::claim::Asked;
 use crate::digest::{entry_digest, key_hash};
 use crate::entry::{Entry, Rank, Reason};
+use crate::hash::hash64;
 use crate::home::first_by_rendezvous;
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::message::{Lease, LeaseReport, Message};
@@ -401,7 +402,11 @@ impl Node {
     pub(crate) fn expire_entries(&mut self, now: Now) {
         let (ttl_ms, grain_ms) = (self.config.ttl_ms, self.config.timer_grain_ms());
         let mut asks: BTreeMap<PeerId, Vec<StickKey>> = BTreeMap::new();
-        for key in self.table.due(now.mono) {
+        let due = self.table.due(now.mono);
+        if !due.is_empty() {
+            self.note_who_works(now);
+        }
+        for key in due {
             let held = self.uses.holds(&key);
             let Some(slot) = self.table.get_mut(&key) else { continue };
             let tombstone = slot.entry.is_tombstone();
@@ -425,12 +430,12 @@ impl Node {
                 self.table.set_timer(lapse, grain_ms, key);
                 continue;
             }
-            let at = lease
-                + match role {
-                    EndRole::First => end_grace_ms,
-                    EndRole::StandIn | EndRole::Minority => ttl_ms,
-                    EndRole::Bystander => 2 * ttl_ms,
-                };
+            let at = match role {
+                EndRole::First => lease + end_grace_ms,
+                // Whoever takes another's place has to ask first.
+                EndRole::StandIn | EndRole::Minority => (lease + ttl_ms).max(self.works.1 + 2 * end_grace_ms),
+                EndRole::Bystander => lease + 2 * ttl_ms,
+            };
             if now.mono < at {
                 if role != EndRole::First {
                     self.lapse(&key);
@@ -487,6 +492,14 @@ impl Node {
         let others = self.who_works().filter(|peer| Some(*peer) != first);
         let second = first_by_rendezvous(key, others);
         first.into_iter().chain(second).cloned().collect()
+    }
+
+    /// Notes when other peers work than before.
+    fn note_who_works(&mut self, now: Now) {
+        let works = self.who_works().fold(0, |print, peer| print ^ hash64(peer.as_str().as_bytes(), 1));
+        if works != self.works.0 {
+            self.works = (works, now.mono);
+        }
     }
 
     /// Connected peers that answer.

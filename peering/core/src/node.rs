@@ -50,6 +50,8 @@ pub struct Node {
     pub(crate) alone_since: Option<Instant>,
     /// When the list of peers changed last.
     pub(crate) listed_at: Instant,
+    /// A fingerprint of the peers that worked when entries were last looked at, and since when it is so.
+    pub(crate) works: (u64, Instant),
     /// When a peer was last listed, lost or found again.
     pub(crate) mesh_changed: Option<Instant>,
     /// This node knows what the mesh knows, and has said so.
@@ -110,6 +112,7 @@ impl Node {
             reconciliation_ids: 0,
             alone_since: None,
             listed_at: Instant(0),
+            works: (0, Instant(0)),
             mesh_changed: None,
             ready: false,
             decides: false,

@@ -1,11 +1,9 @@
 //! Many keys in columns: names stand once, and a column that would say the same of all is left out.
 
-use std::collections::BTreeMap;
-
-use shardgate_peering_core::{Change, Entry, Item, Lease, PeerId, Rank, Reason, ShardName, Stamp, StickKey};
+use shardgate_peering_core::{Change, Entry, Item, Lease, Rank, Reason, Stamp, StickKey};
 use shardgate_proto::peer as wire;
 
-use super::{FrameError, bounded, key, peer, shard};
+use super::{FrameError, Heard, Told, bounded, key, peer, shard};
 
 const ENTRY: u32 = 0;
 const RENEWED: u32 = 1;
@@ -19,26 +17,6 @@ const GRAIN_MS: u64 = 100;
 
 fn tenths(remaining_ms: u64) -> u32 {
     u32::try_from(remaining_ms.div_ceil(GRAIN_MS)).unwrap_or(u32::MAX)
-}
-
-/// Names by their number.
-struct Names<'n> {
-    numbers: BTreeMap<&'n str, u32>,
-    names: Vec<String>,
-}
-
-impl<'n> Names<'n> {
-    const fn new() -> Self {
-        Self { numbers: BTreeMap::new(), names: Vec::new() }
-    }
-
-    fn number(&mut self, name: &'n str) -> u32 {
-        let names = &mut self.names;
-        *self.numbers.entry(name).or_insert_with(|| {
-            names.push(name.to_owned());
-            u32::try_from(names.len() - 1).unwrap_or(u32::MAX)
-        })
-    }
 }
 
 /// A column that is left out when all its values are what an absent one says.
@@ -55,7 +33,7 @@ fn once_if_same(mut values: Vec<u32>) -> Vec<u32> {
 }
 
 /// How much each key shares with the one before, and its rest. Cut between characters, so that a rest is text.
-fn keys_to_wire<'k>(keys: impl Iterator<Item = &'k str>) -> (Vec<u32>, Vec<String>) {
+pub(super) fn keys_to_wire<'k>(keys: impl Iterator<Item = &'k str>) -> (Vec<u32>, Vec<String>) {
     let (mut shared, mut rests) = (Vec::new(), Vec::new());
     let mut before = "";
     for key in keys {
@@ -69,7 +47,7 @@ fn keys_to_wire<'k>(keys: impl Iterator<Item = &'k str>) -> (Vec<u32>, Vec<Strin
 }
 
 /// The whole key.
-fn whole_key(
+pub(super) fn whole_key(
     field: &'static str,
     before: Option<&StickKey>,
     shared: u32,
@@ -83,17 +61,17 @@ fn whole_key(
     key(field, &format!("{head}{rest}"))
 }
 
-pub(super) fn to_wire(items: &[Item]) -> wire::Items {
-    let (mut shards, mut origins) = (Names::new(), Names::new());
+pub(super) fn to_wire(items: &[Item], told: &mut Told) -> wire::Items {
+    let Told { shards, origins, last } = told;
+    let (mut shards, mut origins) = (shards.begin(), origins.begin());
     let mut columns = wire::Items {
         remaining: once_if_same(items.iter().map(|item| tenths(item.remaining_ms)).collect()),
         ..wire::Items::default()
     };
     (columns.shared, columns.keys) = keys_to_wire(items.iter().map(|item| item.key.as_str()));
-    let mut last = 0_u64;
     let mut difference = |at: Stamp| {
-        let step = at.0.wrapping_sub(last).cast_signed();
-        last = at.0;
+        let step = at.0.wrapping_sub(*last).cast_signed();
+        *last = at.0;
         step
     };
     for item in items {
@@ -104,8 +82,8 @@ pub(super) fn to_wire(items: &[Item]) -> wire::Items {
                 if entry.rank == Rank::Alone {
                     kind |= ALONE;
                 }
-                columns.shard.push(entry.shard.as_ref().map_or(0, |name| shards.number(name.as_str()) + 1));
-                columns.origin.push(origins.number(entry.origin.as_str()));
+                columns.shard.push(entry.shard.as_ref().map_or(0, |name| shards.number(name) + 1));
+                columns.origin.push(origins.number(&entry.origin));
                 columns.generation.push(entry.generation);
                 columns.created.push(difference(entry.created));
             }
@@ -121,12 +99,12 @@ pub(super) fn to_wire(items: &[Item]) -> wire::Items {
     columns.kinds = unless_all(columns.kinds, 0);
     columns.origin = unless_all(columns.origin, 0);
     columns.generation = unless_all(columns.generation, 1);
-    (columns.shards, columns.origins) = (shards.names, origins.names);
+    (columns.shards, columns.origins) = (shards.end(), origins.end());
     columns
 }
 
 /// One column being read.
-struct Column<T> {
+pub(super) struct Column<T> {
     field: &'static str,
     values: std::vec::IntoIter<T>,
     /// What stands for a column that was left out, or for all values of a short one.
@@ -134,22 +112,17 @@ struct Column<T> {
 }
 
 impl<T: Copy> Column<T> {
-    fn new(field: &'static str, values: Vec<T>, absent: Option<T>) -> Self {
+    pub(super) fn new(field: &'static str, values: Vec<T>, absent: Option<T>) -> Self {
         Self { field, absent: if values.is_empty() { absent } else { None }, values: values.into_iter() }
     }
 
-    fn next(&mut self) -> Result<T, FrameError> {
+    pub(super) fn next(&mut self) -> Result<T, FrameError> {
         self.values.next().or(self.absent).ok_or(FrameError::Columns { field: self.field })
     }
 
-    fn end(self) -> Result<(), FrameError> {
+    pub(super) fn end(self) -> Result<(), FrameError> {
         if self.values.len() == 0 { Ok(()) } else { Err(FrameError::Columns { field: self.field }) }
     }
-}
-
-fn name<T: Clone>(field: &'static str, names: &[T], number: u32) -> Result<T, FrameError> {
-    let found = usize::try_from(number).ok().and_then(|number| names.get(number));
-    found.cloned().ok_or_else(|| FrameError::Enum { field, value: number.cast_signed() })
 }
 
 /// The lifetimes of so many keys.
@@ -164,15 +137,15 @@ fn remaining(field: &'static str, mut values: Vec<u32>, keys: usize) -> Result<C
     Ok(Column::new(field, values, Some(0)))
 }
 
-pub(super) fn from_wire(items: Option<wire::Items>) -> Result<Vec<Item>, FrameError> {
+pub(super) fn from_wire(items: Option<wire::Items>, heard: &mut Heard) -> Result<Vec<Item>, FrameError> {
     let Some(columns) = items else { return Ok(Vec::new()) };
     bounded("items", columns.keys.len())?;
     bounded("items.shards", columns.shards.len())?;
     bounded("items.origins", columns.origins.len())?;
-    let shards: Vec<ShardName> =
-        columns.shards.iter().map(|name| shard("items.shards", name)).collect::<Result<_, _>>()?;
-    let origins: Vec<PeerId> =
-        columns.origins.iter().map(|name| peer("items.origins", name)).collect::<Result<_, _>>()?;
+    let shards = columns.shards.iter().map(|name| shard("items.shards", name)).collect::<Result<_, _>>()?;
+    let origins = columns.origins.iter().map(|name| peer("items.origins", name)).collect::<Result<_, _>>()?;
+    let Heard { shards: known_shards, origins: known_origins, last } = heard;
+    let (shards, origins) = (known_shards.with(shards), known_origins.with(origins));
     let mut kinds = Column::new("items.kinds", columns.kinds, Some(0));
     let mut remaining = remaining("items.remaining", columns.remaining, columns.keys.len())?;
     let mut on = Column::new("items.shard", columns.shard, None);
@@ -180,10 +153,9 @@ pub(super) fn from_wire(items: Option<wire::Items>) -> Result<Vec<Item>, FrameEr
     let mut generation = Column::new("items.generation", columns.generation, Some(1));
     let mut created = Column::new("items.created", columns.created, None);
     let mut dropped = Column::new("items.dropped", columns.dropped, None);
-    let mut last = 0_u64;
     let mut stamp = |created: &mut Column<i64>| {
-        last = last.wrapping_add(created.next()?.cast_unsigned());
-        Ok::<_, FrameError>(Stamp(last))
+        *last = last.wrapping_add(created.next()?.cast_unsigned());
+        Ok::<_, FrameError>(Stamp(*last))
     };
     let mut shared = Column::new("items.shared", columns.shared, Some(0));
     let mut items: Vec<Item> = Vec::with_capacity(columns.keys.len());
@@ -195,12 +167,12 @@ pub(super) fn from_wire(items: Option<wire::Items>) -> Result<Vec<Item>, FrameEr
             ENTRY => Change::Entry(Entry {
                 shard: match on.next()? {
                     0 => None,
-                    number => Some(name("items.shard", &shards, number - 1)?),
+                    number => Some(shards.name("items.shard", number - 1)?),
                 },
                 generation: generation.next()?,
                 rank: if kind & ALONE == 0 { Rank::Home } else { Rank::Alone },
                 created: stamp(&mut created)?,
-                origin: name("items.origin", &origins, origin.next()?)?,
+                origin: origins.name("items.origin", origin.next()?)?,
                 reason: reason("items.kinds", kind)?,
             }),
             RENEWED => Change::Renewed,
@@ -218,6 +190,8 @@ pub(super) fn from_wire(items: Option<wire::Items>) -> Result<Vec<Item>, FrameEr
     generation.end()?;
     created.end()?;
     dropped.end()?;
+    shards.learn();
+    origins.learn();
     Ok(items)
 }
 

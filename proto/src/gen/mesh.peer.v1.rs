@@ -3,7 +3,7 @@
 pub struct Envelope {
     #[prost(
         oneof = "envelope::Message",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18, 19"
     )]
     pub message: ::core::option::Option<envelope::Message>,
 }
@@ -41,6 +41,10 @@ pub mod envelope {
         Reconciled(super::Reconciled),
         #[prost(message, tag = "17")]
         LeaseAsk(super::LeaseAsk),
+        #[prost(message, tag = "18")]
+        Joins(super::Joins),
+        #[prost(message, tag = "19")]
+        Answers(super::Answers),
     }
 }
 /// First on every connection, both ways.
@@ -114,10 +118,9 @@ pub struct Entry {
 /// Many keys, in columns: names stand once, and a column that would say the same of all is left out.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Items {
-    /// Names, numbered from 1; 0 is a tombstone.
+    /// Names that the stream does not know yet. Numbers begin with those that it knows, then come these.
     #[prost(string, repeated, tag = "1")]
     pub shards: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Names, numbered from 0.
     #[prost(string, repeated, tag = "2")]
     pub origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// What of each key follows the part that it shares with the key before.
@@ -130,7 +133,7 @@ pub struct Items {
     /// Per key, in tenths of a second, rounded up; one value when all have the same.
     #[prost(uint32, repeated, tag = "5")]
     pub remaining: ::prost::alloc::vec::Vec<u32>,
-    /// Per entry.
+    /// Per entry: 0 for a tombstone, otherwise one more than the number of the name.
     #[prost(uint32, repeated, tag = "6")]
     pub shard: ::prost::alloc::vec::Vec<u32>,
     /// Per entry; empty when all are 0.
@@ -139,7 +142,7 @@ pub struct Items {
     /// Per entry; empty when all are 1.
     #[prost(uint32, repeated, tag = "8")]
     pub generation: ::prost::alloc::vec::Vec<u32>,
-    /// Per entry and drop: the difference to the one before, the first to 0.
+    /// Per entry and drop: the difference to the one before on this stream.
     #[prost(sint64, repeated, tag = "9")]
     pub created: ::prost::alloc::vec::Vec<i64>,
     /// Per drop: the dropped entry's digest.
@@ -192,6 +195,32 @@ pub struct Claim {
     /// Sessions of the conference are open at the asker.
     #[prost(bool, tag = "10")]
     pub held: bool,
+}
+/// Claims for first joins whose askers know nothing of the key, in columns.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Joins {
+    /// The first, then differences.
+    #[prost(uint64, repeated, tag = "1")]
+    pub ids: ::prost::alloc::vec::Vec<u64>,
+    #[prost(string, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in Items.
+    #[prost(uint32, repeated, tag = "3")]
+    pub shared: ::prost::alloc::vec::Vec<u32>,
+    #[prost(string, repeated, tag = "4")]
+    pub shards: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The number of each proposal's name.
+    #[prost(uint32, repeated, tag = "5")]
+    pub shard: ::prost::alloc::vec::Vec<u32>,
+}
+/// Answers that are entries.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Answers {
+    /// The first, then differences: they wrap around.
+    #[prost(uint64, repeated, tag = "1")]
+    pub ids: ::prost::alloc::vec::Vec<u64>,
+    #[prost(message, optional, tag = "2")]
+    pub items: ::core::option::Option<Items>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClaimAnswer {

@@ -72,9 +72,9 @@ impl Heard {
     /// A message that its receiver's decoder lets through.
     pub(super) fn message(&self, bytes: &mut Bytes<'_>, now: Now) -> Message {
         let message = Speaker { heard: self, now }.message(bytes);
-        let frame = codec::encode(&message);
-        match codec::decode(&frame[4..]) {
-            Ok(Some(decoded)) => decoded,
+        let mut decoded = codec::decode(&codec::encode(&message));
+        match &mut decoded {
+            Ok(messages) if messages.len() == 1 => messages.remove(0),
             other => panic!("{message:?} does not survive the wire: {other:?}"),
         }
     }

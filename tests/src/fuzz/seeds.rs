@@ -15,7 +15,7 @@ use super::hostile;
 #[must_use]
 pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
     let list = match target {
-        "frame" => hostile::every_kind().iter().map(|message| codec::encode(message)[4..].to_vec()).collect(),
+        "frame" => hostile::every_kind().iter().map(|message| codec::encode(message).to_vec()).collect(),
         "node" | "mesh" => steps(target),
         "discovery_file" => vec![example("discovery.example.toml")],
         "config" => {
@@ -36,7 +36,7 @@ fn example(name: &str) -> Vec<u8> {
 fn steps(target: &str) -> Vec<Vec<u8>> {
     let hostile = |act: &[u8]| [if target == "mesh" { &[1, 11][..] } else { &[8] }, act].concat();
     let frame = |message: &_| {
-        let body = codec::encode(message)[4..].to_vec();
+        let body = codec::encode(message).to_vec();
         let len = u16::try_from(body.len()).unwrap_or(u16::MAX).to_le_bytes();
         hostile(&[&[5], &len[..], &body[..]].concat())
     };

@@ -277,8 +277,11 @@ impl World {
                 }
             }
             5 => match codec::decode(bytes.some()) {
-                Ok(Some(message)) => self.hostile_says(at, message),
-                Ok(None) => {}
+                Ok(messages) => {
+                    for message in messages {
+                        self.hostile_says(at, message);
+                    }
+                }
                 Err(_) => self.lose_hostile(at),
             },
             6 => {

@@ -218,6 +218,10 @@ impl Observer {
             self.check_transition(scene, room, &cell, decision.zip(reason), incoming);
             let kept = self.places[scene.seat].cell(room);
             kept.entry = decision;
+            if decision.is_none_or(|decision| decision.is_tombstone()) {
+                // What is created anew may move again.
+                kept.moved_at = None;
+            }
             let places = (cell.entry.map(|entry| entry.shard), decision.map(|entry| entry.shard));
             if let (Some(from), Some(to)) = places
                 && from != NOWHERE

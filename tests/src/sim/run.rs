@@ -306,6 +306,10 @@ impl<'s> Run<'s> {
         // A part of all rooms each time; timers change entries without a word.
         let part = self.audits % 16;
         for seat in 0..self.world.len() {
+            // What a node has done is told by outputs that may not have been fetched yet.
+            if self.observer.places[seat].inputs > 0 {
+                continue;
+            }
             if let Some(scene) = self.world.scene(seat) {
                 for room in (0..self.clients.rooms).filter(|room| u64::from(*room) % 16 == part) {
                     self.observer.look_at(&scene, room, &[]);

@@ -186,10 +186,12 @@ impl Observer {
         }
         self.coverage.saw(Sort::Bound, "dropped without a decision");
         self.dropped_at.insert(room, at);
-        if self.places[scene.seat].held.contains_key(&room) {
+        // Of several inputs at once the first may have removed it, and a later one used it.
+        let after = |since: u64| before.blurred && since == at;
+        if self.places[scene.seat].held.get(&room).is_some_and(|(since, _)| !after(*since)) {
             let text = format!("{who} r{room}: {old:?} is gone under open sessions");
             self.accuse("a held entry never ends", at, Some(room), text);
-        } else if before.used_at.is_some_and(|used| at < used + self.ttl_ms) {
+        } else if before.used_at.is_some_and(|used| at < used + self.ttl_ms && !after(used)) {
             let text = format!("{who} r{room}: {old:?} is gone, used {:?}", before.used_at);
             self.accuse("an entry lives one ttl after its last use", at, Some(room), text);
         }
