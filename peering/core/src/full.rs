@@ -104,6 +104,7 @@ impl Node {
             && looked_at < LOOKED_AT_MAX
             && let Some((step, keys)) = self.table.timers_mut().take_first()
         {
+            let step_at = self.table.timers_mut().at(step);
             let mut stay = Vec::new();
             for key in keys {
                 looked_at += 1;
@@ -112,8 +113,8 @@ impl Node {
                 let at = lease + grace_ms;
                 if slot.entry.is_tombstone() {
                     stay.push(key);
-                } else if at > step + grain_ms {
-                    self.table.set_timer(at, grain_ms, key);
+                } else if at > step_at + grain_ms {
+                    self.table.set_timer(at, key);
                 } else {
                     if !held
                         && self.is_first_listed(&key)

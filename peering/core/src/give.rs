@@ -165,7 +165,7 @@ mod tests {
     use alloc::format;
 
     fn table(entries: usize) -> Table {
-        let mut table = Table::new(1_000);
+        let mut table = Table::new(1_000, 10);
         for n in 0..entries {
             let entry = Entry {
                 shard: (n % 10 != 0).then(|| ShardName::parse("s1").unwrap()),
@@ -176,7 +176,7 @@ mod tests {
                 reason: Reason::Claim,
             };
             let key = StickKey::parse(&format!("room-{n}")).unwrap();
-            table.merge(Now::default(), &key, &entry, Instant(9), Instant(9), 10);
+            table.merge(Now::default(), &key, &entry, Instant(9), Instant(9));
         }
         table
     }
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_learner_gets_everything_in_batches_behind_a_window() {
         let table = table(100);
-        let uses = Uses::default();
+        let uses = Uses::new(10);
         let tell = Tell { now: Now::default(), uses: &uses, ttl_ms: 9 };
         let mut giver = Giver::new();
         assert!(giver.add(RangeId::ROOT, Which::Except(Vec::new(), Tombstones::With), AsOf::NOW, 1));
@@ -209,7 +209,7 @@ mod tests {
         let since = table.since(AsOf::NOW);
         let all: Vec<u32> =
             table.digests(RangeId::ROOT, &since).into_iter().map(|digest| AsOf::NOW.cut(digest)).collect();
-        let uses = Uses::default();
+        let uses = Uses::new(10);
         let tell = Tell { now: Now::default(), uses: &uses, ttl_ms: 9 };
         let mut giver = Giver::new();
         giver.add(RangeId::ROOT, Which::Only(all[..7].to_vec()), AsOf::NOW, 1);

@@ -7,7 +7,7 @@ use crate::id::{PeerId, ShardName, StickKey};
 use crate::message::{Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Message};
 use crate::node::{Node, PassedOn};
 use crate::time::Now;
-use crate::update_log::LogKind;
+use crate::update_log::{LogKind, tag};
 use crate::updates::Accepted;
 
 /// The first of `peers` for `key` by rendezvous hash (highest random weight; Thaler and Ravishankar 1996): when one of
@@ -142,7 +142,7 @@ impl Node {
         }
         let number = self.log.push(key.clone(), kind);
         if let (LogKind::Decision, Some(slot)) = (kind, self.table.get_mut(key)) {
-            slot.logged = number;
+            slot.logged = tag(number);
         }
     }
 

@@ -1,9 +1,10 @@
 //! Identifiers: parsed once at the edge, cheap to clone, ordered.
 
 use alloc::string::String;
-use alloc::sync::Arc;
 use core::borrow::Borrow;
 use core::fmt;
+
+use arcstr::ArcStr;
 
 /// The longest stick key in bytes. A longer one is refused, never truncated (HAProxy truncates at `len`).
 pub const KEY_LEN_MAX: usize = 1024;
@@ -54,7 +55,7 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(ArcStr);
 
         impl $name {
             /// The text as parsed.
@@ -103,7 +104,7 @@ text_id! {
 impl StickKey {
     /// Sorts before every key. No key that a request can name.
     pub(crate) fn first() -> Self {
-        Self(Arc::from(""))
+        Self(ArcStr::new())
     }
 
     /// Takes `text` as it is.
@@ -117,7 +118,7 @@ impl StickKey {
         if text.len() > KEY_LEN_MAX {
             return Err(KeyError::TooLong { len: text.len() });
         }
-        Ok(Self(Arc::from(text)))
+        Ok(Self(ArcStr::from(text)))
     }
 }
 
@@ -131,7 +132,7 @@ impl ShardName {
         if text.is_empty() || text.len() > 128 || !text.bytes().all(valid) {
             return Err(id_error("shard", text, "1 to 128 of A-Z a-z 0-9 . _ -"));
         }
-        Ok(Self(Arc::from(text)))
+        Ok(Self(ArcStr::from(text)))
     }
 }
 
@@ -146,7 +147,7 @@ impl PeerId {
         if text.is_empty() || text.len() > 63 || edge || !text.bytes().all(valid) {
             return Err(id_error("peer", text, "1 to 63 of a-z 0-9 -, not at its ends"));
         }
-        Ok(Self(Arc::from(text)))
+        Ok(Self(ArcStr::from(text)))
     }
 }
 

@@ -14,11 +14,11 @@ use crate::node::Node;
 use crate::output::Output;
 use crate::session::Session;
 use crate::time::{Instant, Now, Stamp};
-use crate::timers::Timers;
+use crate::timers::{Step, Timers};
 use crate::update_log::LogKind;
 
 /// What this node itself knows of the use of keys: requests and open sessions here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Uses {
     /// Each of them stands in `due` at its [`Use::next`], and perhaps once more later, which is passed over.
     keys: BTreeMap<StickKey, Use>,
@@ -35,10 +35,38 @@ struct Use {
     told: Told,
     /// When the home last heard of the key.
     reported: Instant,
-    /// When it last heard that the key is held here; 0 for never.
-    held_reported: Instant,
+    /// So many milliseconds before that it had last heard that the key is held here.
+    held_before_ms: u32,
     /// When to look at it again.
-    next: Instant,
+    next: Step,
+}
+
+/// The home has never heard that a key is held here.
+const NEVER: u32 = u32::MAX;
+
+impl Use {
+    /// The home hears of it now.
+    fn reports(&mut self, now: Now, held: Held) {
+        let since_ms = u32::try_from(now.mono.since_ms(self.reported)).unwrap_or(NEVER);
+        self.held_before_ms = match held {
+            Held::Told => 0,
+            Held::NotTold => self.held_before_ms.saturating_add(since_ms),
+        };
+        self.reported = now.mono;
+    }
+
+    /// How long ago the home heard that the key is held here.
+    fn held_told_ms(&self, now: Now) -> Option<u64> {
+        let told = self.held_before_ms != NEVER;
+        told.then(|| now.mono.since_ms(self.reported) + u64::from(self.held_before_ms))
+    }
+}
+
+/// Whether a report said that the key is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Told,
+    NotTold,
 }
 
 /// Whether the home already knows of a use.
@@ -51,6 +79,10 @@ pub(crate) enum Told {
 }
 
 impl Uses {
+    pub(crate) const fn new(grain_ms: u64) -> Self {
+        Self { keys: BTreeMap::new(), due: Timers::new(grain_ms), sessions: BTreeMap::new() }
+    }
+
     /// Sessions of `key` open here, per shard.
     pub(crate) fn sessions_of(&self, key: &StickKey) -> impl Iterator<Item = (&ShardName, u32)> {
         self.sessions.get(key).into_iter().flatten().map(|(shard, number)| (shard, *number))
@@ -77,7 +109,7 @@ impl Uses {
     /// Forgets what was used; sessions stay.
     pub(crate) fn forget_uses(&mut self) {
         self.keys.clear();
-        self.due = Timers::default();
+        self.due.clear();
     }
 }
 
@@ -106,13 +138,12 @@ impl Node {
         if let Some(known) = self.uses.keys.get_mut(key) {
             known.lease = lease;
             match told {
-                Told::ByClaim => known.reported = now.mono,
+                Told::ByClaim => known.reports(now, Held::NotTold),
                 Told::NotYet => {
                     known.told = told;
                     let at = (known.reported + self.config.ttl_ms / 2).max(now.mono);
-                    if at < known.next {
-                        known.next = at;
-                        self.uses.due.push(at, self.config.timer_grain_ms(), key.clone());
+                    if self.uses.due.step(at) < known.next {
+                        known.next = self.uses.due.push(at, key.clone());
                     }
                 }
             }
@@ -122,8 +153,8 @@ impl Node {
             Told::ByClaim => (now.mono, now.mono + self.config.ttl_ms / 2),
             Told::NotYet => (Instant(0), now.mono),
         };
-        self.uses.keys.insert(key.clone(), Use { lease, told, reported, held_reported: Instant(0), next });
-        self.uses.due.push(next, self.config.timer_grain_ms(), key.clone());
+        let next = self.uses.due.push(next, key.clone());
+        self.uses.keys.insert(key.clone(), Use { lease, told, reported, held_before_ms: NEVER, next });
     }
 
     /// The lease of a live entry reaches at least to `lease`. False when there is no such entry.
@@ -131,7 +162,7 @@ impl Node {
         let Some(slot) = self.table.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) else {
             return false;
         };
-        slot.lease = slot.lease.max(lease);
+        slot.extend(lease);
         if self.lease_runs(now, key) {
             let shard = self.table.shard(key).cloned();
             self.outputs.push_back(Output::Changed { key: key.clone(), shard });
@@ -172,12 +203,10 @@ impl Node {
     /// The home learns at once that a key is held, unless it knows: a full table must not end it early.
     pub(crate) fn report_hold(&mut self, now: Now, key: &StickKey) {
         let Some(known) = self.uses.keys.get_mut(key) else { return };
-        let heard = known.held_reported != Instant(0)
-            && now.mono.since_ms(known.held_reported) < self.config.ttl_ms / 2;
-        if !heard && known.next > now.mono {
+        let heard = known.held_told_ms(now).is_some_and(|ago_ms| ago_ms < self.config.ttl_ms / 2);
+        if !heard && self.uses.due.at(known.next) > now.mono {
             known.told = Told::NotYet;
-            known.next = now.mono;
-            self.uses.due.push(now.mono, self.config.timer_grain_ms(), key.clone());
+            known.next = self.uses.due.push(now.mono, key.clone());
         }
     }
 
@@ -187,7 +216,7 @@ impl Node {
             self.uses.held().filter(|key| self.report_to(key).any(|to| to == *peer)).cloned().collect();
         for key in held {
             if let Some(known) = self.uses.keys.get_mut(&key) {
-                known.held_reported = Instant(0);
+                known.held_before_ms = NEVER;
             }
             self.used(now, &key, Told::NotYet);
             self.report_hold(now, &key);
@@ -220,9 +249,9 @@ impl Node {
         if self.pending.len() >= 2 * self.config.claims_max {
             // As soon as other claims are answered. Those of requests leave half of the places to these.
             let soon = now.mono + self.config.heartbeat_ms;
-            if let Some(known) = self.uses.keys.get_mut(key).filter(|known| known.next > soon) {
-                known.next = soon;
-                self.uses.due.push(soon, self.config.timer_grain_ms(), key.clone());
+            let step = self.uses.due.step(soon);
+            if let Some(known) = self.uses.keys.get_mut(key).filter(|known| known.next > step) {
+                known.next = self.uses.due.push(soon, key.clone());
             }
             return;
         }
@@ -256,11 +285,11 @@ impl Node {
     pub(crate) fn report_leases(&mut self, now: Now) {
         let mut reports: BTreeMap<PeerId, Vec<Lease>> = BTreeMap::new();
         let mut claims = Vec::new();
-        for (_, key) in self.uses.due.due(now.mono) {
+        for (step, key) in self.uses.due.due(now.mono) {
             let held = self.uses.holds(&key);
             let gone = self.table.shard(&key).is_none();
             let Some(known) = self.uses.keys.get_mut(&key) else { continue };
-            if now.mono < known.next {
+            if step != known.next {
                 continue;
             }
             if held {
@@ -272,8 +301,7 @@ impl Node {
                 self.uses.keys.remove(&key);
                 continue;
             }
-            known.next = now.mono + self.config.ttl_ms / 2;
-            self.uses.due.push(known.next, self.config.timer_grain_ms(), key.clone());
+            known.next = self.uses.due.push(now.mono + self.config.ttl_ms / 2, key.clone());
             if gone {
                 // Held, and nobody's entry: an earlier claim was refused or got lost.
                 claims.push(key);
@@ -284,10 +312,7 @@ impl Node {
                 continue;
             }
             known.told = Told::ByClaim;
-            known.reported = now.mono;
-            if held {
-                known.held_reported = now.mono;
-            }
+            known.reports(now, if held { Held::Told } else { Held::NotTold });
             let mut told_here = true;
             for home in self.report_to(&key) {
                 if home == self.config.me {
@@ -338,8 +363,8 @@ impl Node {
             return;
         }
         let Some(slot) = self.table.get_mut(key) else { return };
-        if slot.lease.since_ms(slot.announced) >= far_ms && !self.sessions.is_empty() {
-            slot.announced = slot.lease;
+        if u64::from(slot.untold_ms) >= far_ms && !self.sessions.is_empty() {
+            slot.untold_ms = 0;
             self.stats.renewals_sent += 1;
             #[cfg(feature = "test-hooks")]
             if self.mutation == Some(crate::mutation::Mutation::RefreshRewritesDecision) {
@@ -400,7 +425,7 @@ impl Node {
 
     /// Looks at every entry whose timer ran out: held ones live on, the home ends what nobody renewed, others have a backstop.
     pub(crate) fn expire_entries(&mut self, now: Now) {
-        let (ttl_ms, grain_ms) = (self.config.ttl_ms, self.config.timer_grain_ms());
+        let ttl_ms = self.config.ttl_ms;
         let mut asks: BTreeMap<PeerId, Vec<StickKey>> = BTreeMap::new();
         let due = self.table.due(now.mono);
         if !due.is_empty() {
@@ -411,13 +436,13 @@ impl Node {
             let Some(slot) = self.table.get_mut(&key) else { continue };
             let tombstone = slot.entry.is_tombstone();
             if held && !tombstone {
-                slot.lease = slot.lease.max(now.mono + ttl_ms);
+                slot.extend(now.mono + ttl_ms);
             }
             let lease = slot.lease;
             if tombstone {
                 if now.mono < lease {
                     // The key may be created anew: its timer never waits longer than a home would.
-                    self.table.set_timer(lease.min(now.mono + ttl_ms / 2), grain_ms, key);
+                    self.table.set_timer(lease.min(now.mono + ttl_ms / 2), key);
                 } else {
                     self.table.remove(now, &key, Stamp::default());
                 }
@@ -427,7 +452,7 @@ impl Node {
             let end_grace_ms = self.config.end_grace_ms();
             let lapse = lease + end_grace_ms / 2;
             if now.mono < lapse && role != EndRole::First {
-                self.table.set_timer(lapse, grain_ms, key);
+                self.table.set_timer(lapse, key);
                 continue;
             }
             let at = match role {
@@ -457,13 +482,13 @@ impl Node {
                     }
                 }
                 // Roles change: it is looked at again soon.
-                self.table.set_timer(at.min(now.mono + end_grace_ms), grain_ms, key);
+                self.table.set_timer(at.min(now.mono + end_grace_ms), key);
                 continue;
             }
             match role {
                 EndRole::First | EndRole::StandIn => {
                     self.end(now, &key, Reason::End);
-                    self.table.set_timer(now.mono + ttl_ms / 2, grain_ms, key);
+                    self.table.set_timer(now.mono + ttl_ms / 2, key);
                 }
                 EndRole::Minority => self.drop_for_all(now, &key),
                 EndRole::Bystander => {

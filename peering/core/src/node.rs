@@ -97,8 +97,8 @@ impl Node {
         config.validate()?;
         Ok(Self {
             log: UpdateLog::new(config.log_max),
-            table: Table::new(config.entries_max),
-            uses: Uses::default(),
+            table: Table::new(config.entries_max, config.timer_grain_ms()),
+            uses: Uses::new(config.timer_grain_ms()),
             sessions: BTreeMap::new(),
             clock: StampClock::default(),
             pending: BTreeMap::new(),
@@ -301,7 +301,7 @@ impl Node {
             // A tombstone's key may be created anew, and then has this timer.
             let first_look =
                 if entry.is_tombstone() { lease.min(now.mono + self.config.ttl_ms / 2) } else { lease };
-            self.table.merge(now, key, entry, lease, first_look, self.config.timer_grain_ms())
+            self.table.merge(now, key, entry, lease, first_look)
         };
         match merged {
             Merged::Same => {

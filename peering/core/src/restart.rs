@@ -31,7 +31,7 @@ impl Node {
         self.outputs.retain(|output| !matches!(output, Output::Send { .. } | Output::Changed { .. }));
         #[cfg(feature = "test-hooks")]
         let mutation = self.table.mutation;
-        self.table = Table::new(self.config.entries_max);
+        self.table = Table::new(self.config.entries_max, self.config.timer_grain_ms());
         #[cfg(feature = "test-hooks")]
         {
             self.table.mutation = mutation;

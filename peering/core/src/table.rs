@@ -12,7 +12,7 @@ use crate::entry::{Entry, Join};
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::recent::{Recent, Since, State, Then};
 use crate::time::{Instant, Now, Stamp};
-use crate::timers::Timers;
+use crate::timers::{Step, Timers};
 
 /// How many origins' names are shared between entries; there are as many as nodes.
 const ORIGINS_MAX: usize = 1_024;
@@ -23,16 +23,31 @@ pub(crate) struct Slot {
     pub(crate) entry: Entry,
     /// The end of the lease, as far as this node knows.
     pub(crate) lease: Instant,
-    /// The end of the lease as this node last told it to all, as the key's home.
-    pub(crate) announced: Instant,
+    /// How many milliseconds of the lease have not been told to all.
+    pub(crate) untold_ms: u32,
     /// Until when some node is known to hold the key.
     pub(crate) held_until: Instant,
     /// Its lease is over as far as this node knows, and its home may be ending it: requests ask the home.
     pub(crate) lapsed: bool,
     /// The step of the timer that counts.
-    pub(crate) look: Instant,
-    /// The log number of this node's newest decision about the key, 0 when another node decided.
-    pub(crate) logged: u64,
+    pub(crate) look: Step,
+    /// The tag of the log number of this node's newest decision about the key, 0 when another node decided.
+    pub(crate) logged: u32,
+}
+
+impl Slot {
+    /// The lease reaches at least to `lease`.
+    pub(crate) fn extend(&mut self, lease: Instant) {
+        let more_ms = lease.since_ms(self.lease);
+        self.untold_ms = self.untold_ms.saturating_add(u32::try_from(more_ms).unwrap_or(u32::MAX));
+        self.lease = self.lease.max(lease);
+    }
+
+    /// All were told of a lease that reaches to `told`.
+    pub(crate) fn told(&mut self, told: Instant) {
+        let untold_ms = u32::try_from(self.lease.since_ms(told)).unwrap_or(u32::MAX);
+        self.untold_ms = self.untold_ms.min(untold_ms);
+    }
 }
 
 /// What a merge did.
@@ -76,7 +91,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(entries_max: usize) -> Self {
+    pub(crate) fn new(entries_max: usize, grain_ms: u64) -> Self {
         Self {
             slots: BTreeMap::new(),
             live: 0,
@@ -84,7 +99,7 @@ impl Table {
             origins: BTreeSet::new(),
             fold: Fold::new(entries_max),
             recent: Recent::default(),
-            timers: Timers::default(),
+            timers: Timers::new(grain_ms),
             #[cfg(feature = "test-hooks")]
             mutation: None,
         }
@@ -127,7 +142,6 @@ impl Table {
         entry: &Entry,
         lease: Instant,
         first_look: Instant,
-        grain_ms: u64,
     ) -> Merged {
         let place = Place::of(key);
         let after = state(place.hash, entry);
@@ -136,11 +150,11 @@ impl Table {
         let mutation = self.mutation;
         let Some(slot) = self.slots.get_mut(&place) else {
             self.changed(now, place.hash, State::default(), after, None, entry.shard.as_ref());
-            let look = self.timers.push(first_look, grain_ms, key.clone());
+            let look = self.timers.push(first_look, key.clone());
             let held_until = Instant::default();
             self.slots.insert(
                 place,
-                Slot { entry, lease, announced: lease, held_until, lapsed: false, look, logged: 0 },
+                Slot { entry, lease, untold_ms: 0, held_until, lapsed: false, look, logged: 0 },
             );
             return Merged::Inserted;
         };
@@ -152,15 +166,18 @@ impl Table {
         let joined = join(&mut slot.entry, &entry);
         match joined {
             Join::Same => {
-                slot.lease = slot.lease.max(lease);
+                slot.extend(lease);
                 Merged::Same
             }
             Join::Kept => Merged::Kept,
             Join::Replaced => {
                 // Whoever used the key by the other decision uses it still.
                 let goes_on = old.is_some() && !entry.is_tombstone();
-                slot.lease = if goes_on { lease.max(slot.lease) } else { lease };
-                slot.announced = lease;
+                let used_until = core::mem::replace(&mut slot.lease, lease);
+                slot.untold_ms = 0;
+                if goes_on {
+                    slot.extend(used_until);
+                }
                 slot.lapsed = false;
                 slot.logged = 0;
                 self.changed(now, place.hash, before, after, old.as_ref(), entry.shard.as_ref());
@@ -264,12 +281,12 @@ impl Table {
     pub(crate) fn due(&mut self, now: Instant) -> Vec<StickKey> {
         let due = self.timers.due(now).into_iter();
         // A key that went and came has a timer of its former life.
-        let counts = |(step, key): &(Instant, StickKey)| self.get(key).is_some_and(|slot| slot.look == *step);
+        let counts = |(step, key): &(Step, StickKey)| self.get(key).is_some_and(|slot| slot.look == *step);
         due.filter(counts).map(|(_, key)| key).collect()
     }
 
-    pub(crate) fn set_timer(&mut self, at: Instant, grain_ms: u64, key: StickKey) {
-        let step = self.timers.push(at, grain_ms, key.clone());
+    pub(crate) fn set_timer(&mut self, at: Instant, key: StickKey) {
+        let step = self.timers.push(at, key.clone());
         if let Some(slot) = self.get_mut(&key) {
             slot.look = step;
         }

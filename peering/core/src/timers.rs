@@ -6,47 +6,70 @@ use alloc::vec::Vec;
 use crate::id::StickKey;
 use crate::time::Instant;
 
+/// A step of some timers, counted from the node's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Step(u32);
+
 /// Keys in coarse steps of time. A key may stand in several; its owner knows which one counts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Timers {
-    steps: BTreeMap<Instant, Vec<StickKey>>,
+    grain_ms: u64,
+    steps: BTreeMap<Step, Vec<StickKey>>,
 }
 
 impl Timers {
+    /// Steps are so long.
+    pub(crate) const fn new(grain_ms: u64) -> Self {
+        Self { grain_ms, steps: BTreeMap::new() }
+    }
+
+    /// The step that comes at that moment or soon after it.
+    pub(crate) fn step(&self, at: Instant) -> Step {
+        Step(u32::try_from(at.0.div_ceil(self.grain_ms)).unwrap_or(u32::MAX))
+    }
+
+    /// When a step comes.
+    pub(crate) const fn at(&self, step: Step) -> Instant {
+        Instant((step.0 as u64).saturating_mul(self.grain_ms))
+    }
+
     /// Answers the step.
-    pub(crate) fn push(&mut self, at: Instant, grain_ms: u64, key: StickKey) -> Instant {
-        let step = Instant(at.0.div_ceil(grain_ms).saturating_mul(grain_ms));
+    pub(crate) fn push(&mut self, at: Instant, key: StickKey) -> Step {
+        let step = self.step(at);
         self.steps.entry(step).or_default().push(key);
         step
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.steps.first_key_value().map(|(at, _)| *at)
+        self.steps.first_key_value().map(|(step, _)| self.at(*step))
     }
 
     /// Keys whose step has come, with it.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<(Instant, StickKey)> {
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<(Step, StickKey)> {
         let mut due = Vec::new();
-        while let Some(first) = self.steps.first_entry() {
-            let step = *first.key();
-            if step > now {
-                break;
-            }
-            due.extend(first.remove().into_iter().map(|key| (step, key)));
+        while self.next().is_some_and(|next| next <= now)
+            && let Some((step, keys)) = self.steps.pop_first()
+        {
+            due.extend(keys.into_iter().map(|key| (step, key)));
         }
         due
     }
 
-    /// The first step with its time, taken out.
-    pub(crate) fn take_first(&mut self) -> Option<(Instant, Vec<StickKey>)> {
+    /// The first step, taken out.
+    pub(crate) fn take_first(&mut self) -> Option<(Step, Vec<StickKey>)> {
         self.steps.pop_first()
     }
 
     /// Puts back what was taken out of a step.
-    pub(crate) fn put_back(&mut self, step: Instant, keys: Vec<StickKey>) {
+    pub(crate) fn put_back(&mut self, step: Step, keys: Vec<StickKey>) {
         if !keys.is_empty() {
             self.steps.entry(step).or_default().extend(keys);
         }
+    }
+
+    /// Forgets all keys.
+    pub(crate) fn clear(&mut self) {
+        self.steps.clear();
     }
 }
 
@@ -56,13 +79,13 @@ mod tests {
 
     #[test]
     fn timers_come_in_order_and_once() {
-        let mut timers = Timers::default();
+        let mut timers = Timers::new(10);
         let key = |name| StickKey::parse(name).unwrap();
-        timers.push(Instant(25), 10, key("b"));
-        timers.push(Instant(5), 10, key("a"));
+        timers.push(Instant(25), key("b"));
+        timers.push(Instant(5), key("a"));
         assert_eq!(timers.next(), Some(Instant(10)));
         assert!(timers.due(Instant(9)).is_empty());
-        assert_eq!(timers.due(Instant(30)), [(Instant(10), key("a")), (Instant(30), key("b"))]);
-        assert_eq!(timers.next(), None);
+        assert_eq!(timers.due(Instant(30)), [(Step(1), key("a")), (Step(3), key("b"))]);
+        assert_eq!((timers.next(), timers.at(Step(3))), (None, Instant(30)));
     }
 }

@@ -5,6 +5,11 @@ use alloc::collections::VecDeque;
 use crate::id::StickKey;
 use crate::time::Stamp;
 
+/// What is kept of a number in each slot, never 0. Two numbers with the same tag are further apart than the log is long.
+pub(crate) fn tag(number: u64) -> u32 {
+    u32::try_from(number % u64::from(u32::MAX)).unwrap_or(0) + 1
+}
+
 /// What happened to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogKind {

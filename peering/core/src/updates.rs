@@ -12,7 +12,7 @@ use crate::output::{Output, Violation};
 use crate::session::{CORRECTIONS_MAX, LinkState};
 use crate::table::Merged;
 use crate::time::{Now, Stamp};
-use crate::update_log::LogKind;
+use crate::update_log::{LogKind, tag};
 
 /// How long an acknowledgement waits for others: it only lets the log be trimmed.
 const ACK_DELAY_MS: u64 = 100;
@@ -98,7 +98,7 @@ impl Node {
                     if self.extend(now, &key, lease)
                         && let Some(slot) = self.table.get_mut(&key)
                     {
-                        slot.announced = slot.announced.max(lease);
+                        slot.told(lease);
                     }
                 }
                 Change::Dropped { digest, at } => self.take_drop(now, peer, &key, digest, at),
@@ -334,7 +334,7 @@ impl Node {
         let slot = self.table.get(key)?;
         let change = match kind {
             // A later decision of this node stands further on, a foreign one was told by its own decider.
-            LogKind::Decision if slot.logged != number => return None,
+            LogKind::Decision if slot.logged != tag(number) => return None,
             LogKind::Decision => Change::Entry(slot.entry.clone()),
             LogKind::Renewal if slot.entry.is_tombstone() => return None,
             LogKind::Renewal => Change::Renewed,

@@ -22,12 +22,12 @@ fn at(ms: u64) -> Now {
 
 fn put(table: &mut Table, now_ms: u64, key: &str, entry: &Entry) -> Merged {
     let key = StickKey::parse(key).unwrap();
-    table.merge(at(now_ms), &key, entry, Instant(now_ms + 100), Instant(now_ms + 100), 10)
+    table.merge(at(now_ms), &key, entry, Instant(now_ms + 100), Instant(now_ms + 100))
 }
 
 #[test]
 fn conferences_are_counted_per_shard_through_every_change() {
-    let mut table = Table::new(100);
+    let mut table = Table::new(100, 10);
     let key = StickKey::parse("room").unwrap();
     let s1 = ShardName::parse("s1").unwrap();
     assert_eq!(put(&mut table, 1, "room", &entry(Some("s1"), 1, 1)), Merged::Inserted);
@@ -46,7 +46,7 @@ fn conferences_are_counted_per_shard_through_every_change() {
 /// The digests of a table depend on what is in it, not on how it came there; and as of a moment only on what stood then.
 #[test]
 fn digests_tell_of_a_moment_whatever_happened_since() {
-    let (mut a, mut b) = (Table::new(1_000), Table::new(1_000));
+    let (mut a, mut b) = (Table::new(1_000, 10), Table::new(1_000, 10));
     for n in 0..300_u64 {
         let e = entry(Some("s1"), 1, 10_000 + n);
         put(&mut a, 10_001 + n, &format!("room-{n}"), &e);
@@ -85,7 +85,7 @@ fn digests_tell_of_a_moment_whatever_happened_since() {
 
 #[test]
 fn a_range_has_the_keys_of_its_hashes() {
-    let mut table = Table::new(100);
+    let mut table = Table::new(100, 10);
     for n in 0..200_u64 {
         put(&mut table, 1, &format!("room-{n}"), &entry(Some("s1"), 1, 1));
     }
