@@ -274,10 +274,7 @@ impl Node {
                     }
                     ClaimRefusal::TableFull | ClaimRefusal::Held | ClaimRefusal::NoEntry => {
                         self.refuse_all(pending.waiters, refusal);
-                        if pending.asked == Asked::Clear && self.table.shard(&answer.key).is_none() {
-                            // It ended while it was to be cleared, and was opened here meanwhile.
-                            self.claim_for_sessions(now, &answer.key);
-                        }
+                        self.reclaim_after_clear(now, &answer.key, &pending.asked);
                     }
                 }
             }
@@ -293,7 +290,17 @@ impl Node {
                 // The entry ended between the home's answer and its arrival: the claim starts anew.
                 self.next_home(now, key.clone(), Pending { tried: None, ..pending });
             }
-            shard => self.answer_all(pending.waiters, shard),
+            shard => {
+                self.answer_all(pending.waiters, shard);
+                self.reclaim_after_clear(now, key, &pending.asked);
+            }
+        }
+    }
+
+    /// What was opened here while the key was being cleared, and could not be claimed because of that, is claimed now.
+    fn reclaim_after_clear(&mut self, now: Now, key: &StickKey, asked: &Asked) {
+        if *asked == Asked::Clear && self.uses.holds(key) && self.table.shard(key).is_none() {
+            self.claim_for_sessions(now, key);
         }
     }
 

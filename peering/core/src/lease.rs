@@ -308,11 +308,16 @@ impl Node {
                 continue;
             }
             // Another node may be the one to end the key now, and knows of no use before.
-            if told == Told::ByClaim && known.reported >= self.listed_at {
+            let again = told == Told::ByClaim;
+            if again && known.reported >= self.listed_at {
                 continue;
             }
             known.told = Told::ByClaim;
             known.reports(now, if held { Held::Told } else { Held::NotTold });
+            if again {
+                // Little of that lease may be left: the next use is told as soon as it would have been.
+                known.reported = known.reported.min(lease.before(self.config.ttl_ms));
+            }
             let mut told_here = true;
             for home in self.report_to(&key) {
                 if home == self.config.me {

@@ -486,7 +486,14 @@ impl Node {
         if let Some(answering) = &mut session.talk.answering {
             answering.news = now.mono;
         }
+        let before = self.table.changes();
         self.take_items(now, peer, give.items);
+        if self.table.changes() != before
+            && let Some(session) = self.sessions.get_mut(peer)
+        {
+            // It was not in vain, and there may be more.
+            session.talk.in_vain = 0;
+        }
         self.send(peer, Message::GiveAck { number: give.number });
         Ok(())
     }

@@ -81,6 +81,8 @@ impl Place {
 pub(crate) struct Table {
     slots: BTreeMap<Place, Slot>,
     live: usize,
+    /// How often a live entry came, went or was replaced.
+    changes: u64,
     per_shard: BTreeMap<ShardName, u64>,
     origins: BTreeSet<PeerId>,
     fold: Fold,
@@ -95,6 +97,7 @@ impl Table {
         Self {
             slots: BTreeMap::new(),
             live: 0,
+            changes: 0,
             per_shard: BTreeMap::new(),
             origins: BTreeSet::new(),
             fold: Fold::new(entries_max),
@@ -121,6 +124,11 @@ impl Table {
     /// Live entries; tombstones are not counted.
     pub(crate) const fn live(&self) -> usize {
         self.live
+    }
+
+    /// How often a live entry came, went or was replaced.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Entries that say nowhere.
@@ -312,6 +320,7 @@ impl Table {
             self.fold.add(hash, after.digest);
         }
         if old.is_some() || new.is_some() {
+            self.changes += 1;
             self.recent.note(now, hash, before, after);
         }
         count(&mut self.live, &mut self.per_shard, old, new);

@@ -9,6 +9,9 @@ use shardgate_peering::core::{
 
 use super::hostile;
 
+/// What a tombstone's last moments are beside the grain of the timers.
+const FADES_MS: u64 = 1_501;
+
 /// What came out of one input.
 #[derive(Debug, Default)]
 pub(super) struct Came {
@@ -35,6 +38,8 @@ pub(super) struct Observed {
     /// What a request would find: follows the outputs.
     view: BTreeMap<StickKey, ShardName>,
     entries: BTreeMap<StickKey, Entry>,
+    /// Until when tombstones stand, by this node's monotonic clock in milliseconds.
+    stand_until: BTreeMap<StickKey, u64>,
 }
 
 impl Observed {
@@ -50,6 +55,7 @@ impl Observed {
             sessions: Vec::new(),
             view: BTreeMap::new(),
             entries: BTreeMap::new(),
+            stand_until: BTreeMap::new(),
         }
     }
 
@@ -184,7 +190,7 @@ impl Observed {
             u64::try_from(live).unwrap_or(u64::MAX),
             "shards"
         );
-        let mut entries = BTreeMap::new();
+        let (mut entries, mut stand_until) = (BTreeMap::new(), BTreeMap::new());
         let mut visible = 0;
         for (key, entry, remaining_ms) in rows {
             let most = if entry.is_tombstone() { 3 * self.config.ttl_ms } else { self.config.ttl_ms };
@@ -196,8 +202,13 @@ impl Observed {
             assert!(found == entry.shard.as_ref() || lapsed, "{key} is not found after {said:?}");
             visible += usize::from(found.is_some());
             if let Some(before) = self.entries.get(&key) {
+                // Near its end a tombstone gives way to what was decided after it.
+                let until = self.stand_until.get(&key).copied().unwrap_or(u64::MAX);
+                let gives_way = before.is_tombstone()
+                    && entry.created > before.created
+                    && until < now.mono.0 + self.config.ttl_ms / 64 + FADES_MS;
                 assert!(
-                    entry.precedence(before).is_le(),
+                    entry.precedence(before).is_le() || gives_way,
                     "{key} went from {before:?} to {entry:?} by {said:?}"
                 );
             } else {
@@ -205,11 +216,15 @@ impl Observed {
                 let fit = entry.origin == self.config.me || entry.validate(now).is_ok();
                 assert!(fit, "{key} is {entry:?} after {said:?}");
             }
+            if entry.is_tombstone() {
+                stand_until.insert(key.clone(), now.mono.0 + remaining_ms);
+            }
             entries.insert(key, entry);
         }
         assert_eq!(self.view.len(), visible, "the view has other keys than the table after {said:?}");
         assert!(!absurd || self.entries == entries, "something absurd changed the table: {said:?}");
         self.entries = entries;
+        self.stand_until = stand_until;
         let known = self.listed.len() + self.connected.len();
         assert!(self.node.peers().count() <= known, "{} peers of {known}", self.node.peers().count());
     }

@@ -218,7 +218,9 @@ impl Observer {
             self.check_transition(scene, room, &cell, decision.zip(reason), incoming);
             let kept = self.places[scene.seat].cell(room);
             kept.entry = decision;
-            if decision.is_none_or(|decision| decision.is_tombstone()) || cell.ends_between > 0 {
+            // One that had lapsed may have been dropped in between, without a word.
+            let anew = cell.ends_between > 0 || cell.lapsed;
+            if decision.is_none_or(|decision| decision.is_tombstone()) || anew {
                 // What is created anew may move again.
                 kept.moved_at = None;
             }
@@ -227,7 +229,7 @@ impl Observer {
                 && from != NOWHERE
                 && to != NOWHERE
                 && from != to
-                && cell.ends_between == 0
+                && !anew
             {
                 kept.moved_at = Some(scene.now_ms);
             }

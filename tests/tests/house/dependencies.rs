@@ -14,7 +14,7 @@ struct Allowed {
 }
 
 const ALLOWED: &[Allowed] = &[
-    Allowed { name: "shardgate-peering-core", storey: 1, foreign: &["twox-hash"] },
+    Allowed { name: "shardgate-peering-core", storey: 1, foreign: &["arcstr", "twox-hash"] },
     Allowed { name: "shardgate-core-guard", storey: 2, foreign: &[] },
     Allowed { name: "shardgate-proto", storey: 2, foreign: &["prost", "tonic", "tonic-prost"] },
     Allowed {

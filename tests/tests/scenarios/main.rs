@@ -69,7 +69,7 @@ cases! {
     lease_report_and_renewal
     first_use_elsewhere_late_in_the_lease
     natural_end
-    backstop
+    home_hangs_for_good
     tunnel_holds_its_room
     end_meets_a_tunnel_end_first
     end_meets_a_tunnel_tunnel_first

@@ -14,6 +14,8 @@ use crate::world::Scene;
 const SLACK_MS: u64 = 1_000;
 /// A tombstone of the last moments gives way: elsewhere it has gone. Beside the grain of the timers it is the slowest path.
 const FADES_MS: u64 = 1_500;
+/// How long a clear takes at the most: two budgets and its way to all.
+const CLEARED_MS: u64 = 4_000;
 /// How long a change may stay unseen that no output tells of: one round of the audits.
 const SEEN_LATE_MS: u64 = 4_500;
 
@@ -191,6 +193,8 @@ impl Observer {
         if self.places[scene.seat].held.get(&room).is_some_and(|(since, _)| !after(*since)) {
             let text = format!("{who} r{room}: {old:?} is gone under open sessions");
             self.accuse("a held entry never ends", at, Some(room), text);
+        } else if self.operator_at.get(&room).is_some_and(|asked| at < asked + CLEARED_MS) {
+            // At the bound of tombstones a clear is a drop.
         } else if before.used_at.is_some_and(|used| at < used + self.ttl_ms && !after(used)) {
             let text = format!("{who} r{room}: {old:?} is gone, used {:?}", before.used_at);
             self.accuse("an entry lives one ttl after its last use", at, Some(room), text);
