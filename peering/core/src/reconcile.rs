@@ -32,6 +32,9 @@ const QUESTIONS_MAX: usize = 4;
 /// Reconciliations under way at once, with different peers; before the first one has succeeded only one, since each of
 /// them would bring the whole table.
 const AT_ONCE_MAX: usize = 4;
+/// The same for a node that is not ready and has reconciled with somebody: there is little left to learn, but many to ask. Among 200
+/// nodes around the world it would not be ready for half a minute otherwise.
+const AT_ONCE_BEFORE_READY_MAX: usize = 32;
 /// Without any news for so long a reconciliation is given up, and another peer is asked.
 const NO_NEWS_MS: u64 = 3_000;
 /// A digest tells of the last full second that is at least so long ago: what was decided before has arrived everywhere.
@@ -330,7 +333,11 @@ impl Node {
     /// it is not given the whole table by everybody at once; a ready one waits for it.
     pub(crate) fn start_wanted(&mut self, now: Now) {
         let learned = self.sessions.values().any(|session| session.reconciled_once);
-        let at_once = if learned { AT_ONCE_MAX } else { 1 };
+        let at_once = match (learned, self.ready) {
+            (false, _) => 1,
+            (true, false) => AT_ONCE_BEFORE_READY_MAX,
+            (true, true) => AT_ONCE_MAX,
+        };
         loop {
             let asking = self.sessions.values().filter(|session| session.talk.asking.is_some()).count();
             if asking >= at_once {

@@ -8,6 +8,9 @@ use crate::world::{Delay, Random, Seat};
 /// One of so many seeds has 64 nodes.
 const LARGE_EVERY: u64 = 50;
 const LARGE_NODES: usize = 64;
+/// Seeds from here on have 200 nodes: what a mesh of that size costs must be known, and takes too long for every sweep.
+const HUGE_FROM: u64 = 1_000_000_000;
+const HUGE_NODES: usize = 200;
 
 /// Whether anything goes wrong but delays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +76,14 @@ impl Setup {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut random = Random::new(seed).fork(1);
-        let large = random.below(LARGE_EVERY) == 0;
+        let huge = seed >= HUGE_FROM;
+        let large = random.below(LARGE_EVERY) == 0 || huge;
         let weather = if random.chance(200) { Weather::Healthy } else { Weather::Faulty };
-        let nodes =
-            if large { LARGE_NODES } else { random.between(3, 16).min(random.between(3, 16)) as usize };
+        let nodes = match (huge, large) {
+            (true, _) => HUGE_NODES,
+            (false, true) => LARGE_NODES,
+            (false, false) => random.between(3, 16).min(random.between(3, 16)) as usize,
+        };
         let region_count = random.between(1, 4) as usize;
         let regions: Vec<usize> = (0..nodes).map(|_| random.index(region_count)).collect();
         let delays = draw_delays(region_count, weather, &mut random);
