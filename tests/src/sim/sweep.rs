@@ -14,8 +14,6 @@ use super::trace::Wanted;
 
 /// The kept seeds, one a line, with the reason behind it.
 const KEPT: &str = include_str!("../../sim/seeds.txt");
-/// Seeds that are known to fail and not yet understood or mended, one a line, with the check.
-const OPEN: &str = include_str!("../../sim/open.txt");
 /// Every so many seeds one is run twice.
 const TWICE_EVERY: u64 = 25;
 /// How many failures are kept.
@@ -29,20 +27,6 @@ const FAILURES_MAX: usize = 1_000;
 pub fn kept_seeds() -> Vec<u64> {
     let lines = KEPT.lines().map(|line| line.split('#').next().unwrap_or("").trim());
     lines.filter(|line| !line.is_empty()).map(|line| line.parse().expect("a seed is a number")).collect()
-}
-
-/// The seeds of `tests/sim/open.txt` with what is open about each: left out of sweeps, and told as skipped.
-///
-/// # Panics
-/// When a line of it does not begin with a number.
-#[must_use]
-pub fn open_seeds() -> BTreeMap<u64, &'static str> {
-    let lines = OPEN.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    let split = |line: &'static str| line.split_once('#').unwrap_or((line, "no reason is given"));
-    lines
-        .map(split)
-        .map(|(seed, why)| (seed.trim().parse().expect("a seed is a number"), why.trim()))
-        .collect()
 }
 
 /// A seed that was wrong.
@@ -201,7 +185,6 @@ mod tests {
 
     #[test]
     fn kept_seeds_are_numbers() {
-        assert!(kept_seeds().iter().all(|seed| *seed < u64::MAX));
-        assert!(open_seeds().values().all(|why| !why.is_empty()));
+        assert!(kept_seeds().len() > 20);
     }
 }
