@@ -93,9 +93,12 @@ fn hello() -> Message {
 }
 
 fn ended_by(outputs: &[Output], name: &str) -> Option<Violation> {
-    outputs.iter().find_map(|output| match output {
-        Output::Disconnect { peer: of, violation } if *of == peer(name) => Some(*violation),
-        _ => None,
+    outputs.iter().find_map(|output| {
+        if let Output::Disconnect { peer: of, violation } = output {
+            (*of == peer(name)).then_some(*violation)
+        } else {
+            None
+        }
     })
 }
 
@@ -109,9 +112,8 @@ fn nothing_meant_for_an_old_connection_goes_out_before_the_hello_of_the_next() {
     a.give(Input::PeerLost { peer: peer("b") });
     a.give(Input::PeerConnected { peer: peer("b") });
     let outputs = a.outputs();
-    let sent = outputs.iter().filter_map(|output| match output {
-        Output::Send { message, .. } => Some(message.kind()),
-        _ => None,
+    let sent = outputs.iter().filter_map(|output| {
+        if let Output::Send { message, .. } = output { Some(message.kind()) } else { None }
     });
     assert_eq!(sent.collect::<Vec<_>>(), ["hello"]);
 }
@@ -156,9 +158,12 @@ fn heartbeats_tell_digests_of_a_moment_that_has_passed() {
     let outputs = a.causes(Input::Timeout);
     let beats: Vec<&Heartbeat> = outputs
         .iter()
-        .filter_map(|output| match output {
-            Output::Send { message: Message::Heartbeat(heartbeat), .. } => Some(heartbeat),
-            _ => None,
+        .filter_map(|output| {
+            if let Output::Send { message: Message::Heartbeat(heartbeat), .. } = output {
+                Some(heartbeat)
+            } else {
+                None
+            }
         })
         .collect();
     assert_eq!(beats.len(), 1);

@@ -40,7 +40,20 @@ impl Encoder {
                     }
                 }
                 Message::Update(update) => self.update(update, out),
-                other => {
+                other @ (Message::Hello(_)
+                | Message::Welcome(_)
+                | Message::Heartbeat(_)
+                | Message::Ack { .. }
+                | Message::Correction { .. }
+                | Message::Claim(_)
+                | Message::ClaimAnswer(_)
+                | Message::LeaseReport(_)
+                | Message::LeaseAsk { .. }
+                | Message::Compare(_)
+                | Message::Compared(_)
+                | Message::Give(_)
+                | Message::GiveAck { .. }
+                | Message::Reconciled { .. }) => {
                     self.end(out);
                     self.frame(&other, out);
                 }

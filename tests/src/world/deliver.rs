@@ -18,14 +18,14 @@ impl World {
     pub(super) fn happen<W: Watch>(&mut self, due: Due, watch: &mut W) {
         let Due { at: _, sequence, what } = due;
         let seat = what.seat();
-        let what = match what {
+        if let Happening::Arrive { from, to, ref message, .. } = what
+            && self.is_held(from, to, message)
+            && let Happening::Arrive { connection, message, .. } = what
+        {
             // On its way still, whatever its receiver does meanwhile.
-            Happening::Arrive { from, to, connection, message } if self.is_held(from, to, &message) => {
-                self.paths[from][to].held.push(Held { sequence, connection, message });
-                return;
-            }
-            what => what,
-        };
+            self.paths[from][to].held.push(Held { sequence, connection, message });
+            return;
+        }
         match self.places[seat].state {
             State::Crashed => return,
             State::Paused(_) => {
