@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Task::Mutate(name) => report::mutate(name, &options, &progress),
         Task::Mutants => report::mutants(&options, &progress),
         Task::ListMutants => report::list_mutants(),
+        Task::Scenarios => report::scenarios(),
     };
     if terminal {
         eprint!("\r\x1b[K");

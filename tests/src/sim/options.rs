@@ -15,11 +15,14 @@ Deterministic simulation of the stick table's mesh: one seed draws nodes, delays
         replays one seed; R is a room's number. Without --trace: the setup and the verdict, and the last lines
         about the room that is wrong
   sim --mutants [--seeds N] [--jobs J]
-        plants each fault that the core knows and runs up to N seeds until it is caught (feature test-hooks)
+        plants each fault that the core knows and runs up to N seeds until it is caught, then the scenarios if it
+        was not (feature test-hooks)
   sim --mutate NAME [--seeds N] [--from S]
         the same for one of them; status 0 when it is caught
   sim --list-mutants
         their names
+  sim --scenarios
+        plays tests/scenarios, with the fault that SHARDGATE_MUTATION names, and prints those that notice something
 ";
 
 /// How results are told.
@@ -51,6 +54,8 @@ pub enum Task {
     Mutants,
     /// Their names.
     ListMutants,
+    /// All scenarios.
+    Scenarios,
 }
 
 /// What was asked for.
@@ -95,6 +100,7 @@ impl Options {
                 "--mutate" => options.task = Task::Mutate(value()?),
                 "--mutants" => options.task = Task::Mutants,
                 "--list-mutants" => options.task = Task::ListMutants,
+                "--scenarios" => options.task = Task::Scenarios,
                 other => return Err(format!("unknown argument {other:?}; see --help")),
             }
         }

@@ -12,6 +12,7 @@ use super::options::Options;
 use super::replay::{describe, last_lines};
 use super::setup::Setup;
 use super::sweep::{Stop, Swept, kept_seeds, sweep};
+use crate::scenario;
 
 /// From so many seeds on, everything on the lists must have been seen.
 const ALL_SEEN_FROM: u64 = 1_000;
@@ -176,8 +177,44 @@ fn hunt(name: &str, mutant: Mutant, options: &Options, progress: Progress<'_>) -
             );
             (text, true)
         }
-        None => (format!("{name:<24} NOT caught by {} seeds", swept.seeds), false),
+        None => match noticed_by_scenarios(name) {
+            Ok(names) if !names.is_empty() => {
+                let text = format!(
+                    "{name:<24} not caught by {} seeds, but by the scenarios {}",
+                    swept.seeds,
+                    names.join(", ")
+                );
+                (text, true)
+            }
+            Ok(_) => (format!("{name:<24} NOT caught by {} seeds, nor by a scenario", swept.seeds), false),
+            Err(error) => {
+                (format!("{name:<24} NOT caught by {} seeds; scenarios: {error}", swept.seeds), false)
+            }
+        },
     }
+}
+
+/// The scenarios that notice a planted fault. They read its name from the environment, so they are played by a process of their own.
+fn noticed_by_scenarios(name: &str) -> std::io::Result<Vec<String>> {
+    let mut player = std::process::Command::new(std::env::current_exe()?);
+    let played = player.arg("--scenarios").env("SHARDGATE_MUTATION", name).output()?;
+    let text = String::from_utf8_lossy(&played.stdout);
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The scenarios whose traces are not the expected ones, by their numbers.
+#[must_use]
+pub fn scenarios() -> (String, bool) {
+    let fails = |path: &std::path::PathBuf| {
+        let played = std::panic::catch_unwind(|| scenario::check(path));
+        !matches!(played, Ok(Ok(())))
+    };
+    let stems = scenario::files().into_iter().filter(fails);
+    let names: Vec<String> = stems
+        .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
+        .map(|stem| stem.split('-').next().unwrap_or(&stem).to_owned())
+        .collect();
+    (names.join("\n"), names.is_empty())
 }
 
 /// The names of the planted faults.
