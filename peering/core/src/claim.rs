@@ -306,6 +306,9 @@ impl Node {
 
     /// A decision about the key came in while a claim is under way: it ends the wait if it settles what was asked.
     pub(crate) fn settle_by_update(&mut self, now: Now, key: &StickKey) {
+        if !self.pending.contains_key(key) {
+            return;
+        }
         let Some(shard) = self.lookup(key).cloned() else { return };
         let Some(pending) = self.take_pending_if(key, |pending| pending.asked.settled_by(&shard)) else {
             return;

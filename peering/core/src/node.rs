@@ -286,6 +286,7 @@ impl Node {
     /// Merges a decision into the table and tells the read view what changed.
     pub(crate) fn merge(&mut self, now: Now, key: &StickKey, entry: &Entry, lease: Instant) -> Merged {
         let before = self.lookup(key).cloned();
+        let over = lease < now.mono;
         let merged = {
             // It was used here by another decision, perhaps; it was used all the same.
             let used_until = self.uses.kept_until(key).filter(|_| !entry.is_tombstone());
@@ -307,8 +308,8 @@ impl Node {
             Merged::Same => {
                 self.lease_runs(now, key);
             }
-            Merged::Inserted | Merged::Replaced { .. } => self.table.lapse_unless(key, now.mono),
-            Merged::Kept => {}
+            Merged::Inserted | Merged::Replaced { .. } if over => self.table.lapse_unless(key, now.mono),
+            Merged::Inserted | Merged::Replaced { .. } | Merged::Kept => {}
         }
         let after = self.lookup(key).cloned();
         if before != after {

@@ -155,7 +155,9 @@ impl Node {
         if self.clock.observe(entry.created, now.wall) > 0 {
             self.stats.stamps_far_ahead += 1;
         }
-        if self.fades(now, key, entry, remaining_ms) {
+        // Most of what is taught is new: one look says so.
+        let known = self.table.get(key).is_some();
+        if known && self.fades(now, key, entry, remaining_ms) {
             return Accepted::Merged;
         }
         let most = self.config.entries_max;
@@ -185,12 +187,13 @@ impl Node {
         let entry = &self.mutated_on_arrival(now, entry);
         let most_ms = self.lifetime_max_ms(entry);
         // This node told everybody another decision of the same generation; who was told by it alone must hear that it lost.
-        let overruled = self.table.get(key).is_some_and(|slot| {
-            slot.logged != 0
-                && slot.entry.origin == self.config.me
-                && slot.entry.generation == entry.generation
-                && slot.entry.shard != entry.shard
-        });
+        let overruled = known
+            && self.table.get(key).is_some_and(|slot| {
+                slot.logged != 0
+                    && slot.entry.origin == self.config.me
+                    && slot.entry.generation == entry.generation
+                    && slot.entry.shard != entry.shard
+            });
         let lease = if remaining_ms == 0 && !entry.is_tombstone() {
             // Its lease is over where it comes from, perhaps long since: handed from node to node it must not begin anew each time.
             now.mono.before(self.config.lapsed_for_ms())
