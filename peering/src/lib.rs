@@ -16,6 +16,7 @@ mod handle;
 mod mesh;
 mod outbox;
 pub mod pki;
+mod shard_names;
 mod tls;
 mod view;
 

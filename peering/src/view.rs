@@ -1,60 +1,71 @@
 //! The read copy of the table that requests look into: written by the driver alone, read by every worker without waiting.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use shardgate_peering_core::{ShardName, StickKey};
 
-/// Where a conference is, and when this node last told the driver of its use.
+use crate::shard_names::{ShardNames, ShardNumber};
+
+/// Where a conference is, and when this node last told the driver of its use. There are a million of them.
 #[derive(Debug)]
 struct Seen {
-    shard: ShardName,
-    /// Milliseconds since the view's start, plus one; 0 for never.
-    touched: AtomicU64,
+    shard: ShardNumber,
+    touched: AtomicU32,
 }
+
+/// A use was never told.
+const NEVER: u32 = 0;
 
 /// Stick key → shard, for live entries only. No guard leaves this file.
 #[derive(Debug)]
 pub(crate) struct View {
     entries: DashMap<StickKey, Seen, RandomState>,
-    conferences: DashMap<ShardName, u64, RandomState>,
+    shards: ShardNames,
     total: AtomicUsize,
     start: Instant,
     /// Uses closer together than this are told once.
-    touch_every_ms: u64,
+    touch_every_ms: u32,
 }
 
 impl View {
     pub(crate) fn new(touch_every_ms: u64) -> Self {
         Self {
             entries: DashMap::with_hasher(RandomState::default()),
-            conferences: DashMap::with_hasher(RandomState::default()),
+            shards: ShardNames::new(),
             total: AtomicUsize::new(0),
             start: Instant::now(),
-            touch_every_ms,
+            touch_every_ms: u32::try_from(touch_every_ms).unwrap_or(u32::MAX),
         }
     }
 
     pub(crate) fn lookup(&self, token: &str) -> Option<ShardName> {
-        self.entries.get(token).map(|seen| seen.shard.clone())
+        // While the entry is locked its shard keeps its number.
+        self.entries.get(token).and_then(|seen| self.shards.name(seen.shard))
     }
 
     /// Looks a key up and notes its use; the key comes along when the driver should hear of it.
     pub(crate) fn lookup_for_use(&self, token: &str) -> Option<(ShardName, Option<StickKey>)> {
-        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        let now = self.now();
         let seen = self.entries.get(token)?;
+        let shard = self.shards.name(seen.shard)?;
         let last = seen.touched.load(Ordering::Relaxed);
-        if last != 0 && now.saturating_sub(last) < self.touch_every_ms {
-            return Some((seen.shard.clone(), None));
+        if last != NEVER && now.wrapping_sub(last) < self.touch_every_ms {
+            return Some((shard, None));
         }
         seen.touched.store(now, Ordering::Relaxed);
-        Some((seen.shard.clone(), Some(seen.key().clone())))
+        Some((shard, Some(seen.key().clone())))
+    }
+
+    /// Milliseconds since the view's start, around and around: no entry lives for 49 days without a use.
+    fn now(&self) -> u32 {
+        (self.start.elapsed().as_millis() as u32).max(NEVER + 1)
     }
 
     pub(crate) fn conferences(&self, shard: &str) -> u64 {
-        self.conferences.get(shard).map_or(0, |number| *number)
+        self.shards.conferences(shard)
     }
 
     pub(crate) fn total(&self) -> usize {
@@ -64,28 +75,24 @@ impl View {
     /// Forgets everything.
     pub(crate) fn clear(&self) {
         self.entries.clear();
-        self.conferences.clear();
+        self.shards.clear();
         self.total.store(0, Ordering::Relaxed);
     }
 
     /// The driver's only way in, but for [`View::clear`].
     pub(crate) fn set(&self, key: StickKey, shard: Option<ShardName>) {
-        let old = match shard.clone() {
-            Some(shard) => {
-                self.entries.insert(key, Seen { shard, touched: AtomicU64::new(0) }).map(|seen| seen.shard)
-            }
-            None => self.entries.remove(&key).map(|(_, seen)| seen.shard),
+        let new = shard.map(|shard| self.shards.enter(&shard));
+        let old = match new {
+            Some(shard) => self.entries.insert(key, Seen { shard, touched: AtomicU32::new(NEVER) }),
+            None => self.entries.remove(&key).map(|(_, seen)| seen),
         };
-        if let Some(old) = old {
-            self.total.fetch_sub(1, Ordering::Relaxed);
-            if let Some(mut number) = self.conferences.get_mut(&old) {
-                *number = number.saturating_sub(1);
-            }
-            self.conferences.remove_if(&old, |_, number| *number == 0);
+        if let Some(old) = &old {
+            self.shards.leave(old.shard);
         }
-        if let Some(new) = shard {
-            self.total.fetch_add(1, Ordering::Relaxed);
-            *self.conferences.entry(new).or_default() += 1;
+        match (old, new) {
+            (None, Some(_)) => drop(self.total.fetch_add(1, Ordering::Relaxed)),
+            (Some(_), None) => drop(self.total.fetch_sub(1, Ordering::Relaxed)),
+            (None, None) | (Some(_), Some(_)) => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::entry::Reason;
 use crate::id::StickKey;
 use crate::node::Node;
-use crate::time::{Instant, Now};
+use crate::time::{Coarse, Instant, Now};
 
 /// How many entries are looked at to find one that may end early.
 const LOOKED_AT_MAX: usize = 512;
@@ -31,7 +31,7 @@ impl Node {
         // Holders report every half ttl, give or take the timers' grain.
         let until = now.mono + self.config.hold_told_ms();
         if let Some(slot) = self.table.get_mut(key) {
-            slot.held_until = slot.held_until.max(until);
+            slot.held_until = slot.held_until.max(Coarse::at_or_after(until));
         }
     }
 
@@ -102,43 +102,44 @@ impl Node {
         let mut found: Option<(Instant, StickKey)> = None;
         while found.is_none()
             && looked_at < LOOKED_AT_MAX
-            && let Some((step, keys)) = self.table.timers_mut().take_first()
+            && let Some((step, ids)) = self.table.timers_mut().take_first()
         {
             let step_at = self.table.timers_mut().at(step);
             let mut stay = Vec::new();
-            for key in keys {
+            for id in ids {
                 looked_at += 1;
-                let Some(slot) = self.table.get(&key).filter(|slot| slot.look == step) else { continue };
-                let (lease, held) = (slot.lease, self.is_held(now, &key, slot.held_until));
+                let Some((key, slot)) = self.table.looks_at(step, id) else { continue };
+                let (lease, held) = (slot.lease, self.is_held(now, key, slot.held_until));
                 let at = lease + grace_ms;
                 if slot.entry.is_tombstone() {
-                    stay.push(key);
+                    stay.push(id);
                 } else if at > step_at + grain_ms {
-                    self.table.set_timer(at, key);
+                    let key = key.clone();
+                    self.table.set_timer(at, &key);
                 } else {
                     if !held
-                        && self.is_first_listed(&key)
+                        && self.is_first_listed(key)
                         && found.as_ref().is_none_or(|(first, _)| lease < *first)
                     {
                         found = Some((lease, key.clone()));
                     }
-                    stay.push(key);
+                    stay.push(id);
                 }
             }
             seen.push((step, stay));
         }
-        for (step, keys) in seen {
-            self.table.timers_mut().put_back(step, keys);
+        for (step, ids) in seen {
+            self.table.timers_mut().put_back(step, ids);
         }
         found.map(|(_, key)| key)
     }
 
-    fn is_held(&self, now: Now, key: &StickKey, held_until: Instant) -> bool {
+    fn is_held(&self, now: Now, key: &StickKey, held_until: Coarse) -> bool {
         #[cfg(feature = "test-hooks")]
         if self.mutation == Some(crate::mutation::Mutation::HeldEvicted) {
             return false;
         }
-        self.uses.holds(key) || held_until > now.mono
+        self.uses.holds(key) || held_until.instant() > now.mono
     }
 
     /// Whether some node holds a key.

@@ -102,11 +102,6 @@ text_id! {
 }
 
 impl StickKey {
-    /// Sorts before every key. No key that a request can name.
-    pub(crate) fn first() -> Self {
-        Self(ArcStr::new())
-    }
-
     /// Takes `text` as it is.
     ///
     /// # Errors

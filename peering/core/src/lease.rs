@@ -13,28 +13,29 @@ use crate::message::{Lease, LeaseReport, Message};
 use crate::node::Node;
 use crate::output::Output;
 use crate::session::Session;
-use crate::time::{Instant, Now, Stamp};
+use crate::time::{Coarse, Instant, Now, Stamp};
 use crate::timers::{Step, Timers};
 use crate::update_log::LogKind;
 
 /// What this node itself knows of the use of keys: requests and open sessions here.
 #[derive(Debug)]
 pub(crate) struct Uses {
-    /// Each of them stands in `due` at its [`Use::next`], and perhaps once more later, which is passed over.
-    keys: BTreeMap<StickKey, Use>,
-    due: Timers,
+    /// Every key that was used stands here at its [`Use::next`], and perhaps once more later, which is passed over.
+    due: Timers<StickKey>,
     /// Open sessions per key and shard.
     sessions: BTreeMap<StickKey, BTreeMap<ShardName, u32>>,
 }
 
-#[derive(Debug)]
-struct Use {
+/// A key's use at this node. It stands in every slot, so it is packed.
+#[derive(Debug, Clone, Copy)]
+#[repr(Rust, packed)]
+pub(crate) struct Use {
     /// The end of the lease by the last use here.
-    lease: Instant,
+    pub(crate) lease: Instant,
     /// Whether the home knows of it.
     told: Told,
     /// When the home last heard of the key.
-    reported: Instant,
+    reported: Coarse,
     /// So many milliseconds before that it had last heard that the key is held here.
     held_before_ms: u32,
     /// When to look at it again.
@@ -47,18 +48,18 @@ const NEVER: u32 = u32::MAX;
 impl Use {
     /// The home hears of it now.
     fn reports(&mut self, now: Now, held: Held) {
-        let since_ms = u32::try_from(now.mono.since_ms(self.reported)).unwrap_or(NEVER);
+        let since_ms = u32::try_from(now.mono.since_ms(self.reported.instant())).unwrap_or(NEVER);
         self.held_before_ms = match held {
             Held::Told => 0,
             Held::NotTold => self.held_before_ms.saturating_add(since_ms),
         };
-        self.reported = now.mono;
+        self.reported = Coarse::at_or_before(now.mono);
     }
 
     /// How long ago the home heard that the key is held here.
     fn held_told_ms(&self, now: Now) -> Option<u64> {
         let told = self.held_before_ms != NEVER;
-        told.then(|| now.mono.since_ms(self.reported) + u64::from(self.held_before_ms))
+        told.then(|| now.mono.since_ms(self.reported.instant()) + u64::from(self.held_before_ms))
     }
 }
 
@@ -80,7 +81,7 @@ pub(crate) enum Told {
 
 impl Uses {
     pub(crate) const fn new(grain_ms: u64) -> Self {
-        Self { keys: BTreeMap::new(), due: Timers::new(grain_ms), sessions: BTreeMap::new() }
+        Self { due: Timers::new(grain_ms), sessions: BTreeMap::new() }
     }
 
     /// Sessions of `key` open here, per shard.
@@ -96,19 +97,13 @@ impl Uses {
         self.due.next()
     }
 
-    /// Until when the last use of a key here keeps it.
-    pub(crate) fn kept_until(&self, key: &StickKey) -> Option<Instant> {
-        self.keys.get(key).map(|known| known.lease)
-    }
-
     /// Keys with sessions here.
     pub(crate) fn held(&self) -> impl Iterator<Item = &StickKey> {
         self.sessions.keys()
     }
 
-    /// Forgets what was used; sessions stay.
-    pub(crate) fn forget_uses(&mut self) {
-        self.keys.clear();
+    /// What was used is forgotten; sessions stay.
+    pub(crate) fn forget_reports(&mut self) {
         self.due.clear();
     }
 }
@@ -135,26 +130,27 @@ impl Node {
         if !self.extend(now, key, lease) && !self.uses.holds(key) {
             return;
         }
-        if let Some(known) = self.uses.keys.get_mut(key) {
+        if let Some(mut known) = self.table.used(key) {
             known.lease = lease;
             match told {
                 Told::ByClaim => known.reports(now, Held::NotTold),
                 Told::NotYet => {
                     known.told = told;
-                    let at = (known.reported + self.config.ttl_ms / 2).max(now.mono);
-                    if self.uses.due.step(at) < known.next {
+                    let at = (known.reported.instant() + self.config.ttl_ms / 2).max(now.mono);
+                    if self.uses.due.step(at) < { known.next } {
                         known.next = self.uses.due.push(at, key.clone());
                     }
                 }
             }
+            self.table.set_used(key, Some(known));
             return;
         }
         let (reported, next) = match told {
-            Told::ByClaim => (now.mono, now.mono + self.config.ttl_ms / 2),
-            Told::NotYet => (Instant(0), now.mono),
+            Told::ByClaim => (Coarse::at_or_before(now.mono), now.mono + self.config.ttl_ms / 2),
+            Told::NotYet => (Coarse::default(), now.mono),
         };
         let next = self.uses.due.push(next, key.clone());
-        self.uses.keys.insert(key.clone(), Use { lease, told, reported, held_before_ms: NEVER, next });
+        self.table.set_used(key, Some(Use { lease, told, reported, held_before_ms: NEVER, next }));
     }
 
     /// The lease of a live entry reaches at least to `lease`. False when there is no such entry.
@@ -202,11 +198,12 @@ impl Node {
 
     /// The home learns at once that a key is held, unless it knows: a full table must not end it early.
     pub(crate) fn report_hold(&mut self, now: Now, key: &StickKey) {
-        let Some(known) = self.uses.keys.get_mut(key) else { return };
+        let Some(mut known) = self.table.used(key) else { return };
         let heard = known.held_told_ms(now).is_some_and(|ago_ms| ago_ms < self.config.ttl_ms / 2);
         if !heard && self.uses.due.at(known.next) > now.mono {
             known.told = Told::NotYet;
             known.next = self.uses.due.push(now.mono, key.clone());
+            self.table.set_used(key, Some(known));
         }
     }
 
@@ -215,8 +212,8 @@ impl Node {
         let held: Vec<StickKey> =
             self.uses.held().filter(|key| self.report_to(key).any(|to| to == *peer)).cloned().collect();
         for key in held {
-            if let Some(known) = self.uses.keys.get_mut(&key) {
-                known.held_before_ms = NEVER;
+            if let Some(known) = self.table.used(&key) {
+                self.table.set_used(&key, Some(Use { held_before_ms: NEVER, ..known }));
             }
             self.used(now, &key, Told::NotYet);
             self.report_hold(now, &key);
@@ -250,8 +247,9 @@ impl Node {
             // As soon as other claims are answered. Those of requests leave half of the places to these.
             let soon = now.mono + self.config.heartbeat_ms;
             let step = self.uses.due.step(soon);
-            if let Some(known) = self.uses.keys.get_mut(key).filter(|known| known.next > step) {
-                known.next = self.uses.due.push(soon, key.clone());
+            if let Some(known) = self.table.used(key).filter(|known| { known.next } > step) {
+                let next = self.uses.due.push(soon, key.clone());
+                self.table.set_used(key, Some(Use { next, ..known }));
             }
             return;
         }
@@ -262,7 +260,7 @@ impl Node {
 
     /// Whether somebody here holds the key or used it less than a ttl ago.
     pub(crate) fn in_use(&self, now: Now, key: &StickKey) -> bool {
-        self.uses.holds(key) || self.uses.keys.get(key).is_some_and(|known| known.lease > now.mono)
+        self.uses.holds(key) || self.table.used(key).is_some_and(|known| { known.lease } > now.mono)
     }
 
     /// The end of a key came in that this node holds, or used since: whoever ended it did not know. It is claimed as it was. An end that
@@ -288,20 +286,20 @@ impl Node {
         for (step, key) in self.uses.due.due(now.mono) {
             let held = self.uses.holds(&key);
             let gone = self.table.shard(&key).is_none();
-            let Some(known) = self.uses.keys.get_mut(&key) else { continue };
-            if step != known.next {
+            let Some(mut known) = self.table.used(&key).filter(|known| step == { known.next }) else {
                 continue;
-            }
+            };
             if held {
                 known.lease = now.mono + self.config.ttl_ms;
                 known.told = Told::NotYet;
             }
-            let Use { lease, told, .. } = *known;
+            let Use { lease, told, .. } = known;
             if (gone || lease <= now.mono) && !held {
-                self.uses.keys.remove(&key);
+                self.table.set_used(&key, None);
                 continue;
             }
             known.next = self.uses.due.push(now.mono + self.config.ttl_ms / 2, key.clone());
+            self.table.set_used(&key, Some(known));
             if gone {
                 // Held, and nobody's entry: an earlier claim was refused or got lost.
                 claims.push(key);
@@ -309,15 +307,17 @@ impl Node {
             }
             // Another node may be the one to end the key now, and knows of no use before.
             let again = told == Told::ByClaim;
-            if again && known.reported >= self.listed_at {
+            if again && known.reported.instant() >= self.listed_at {
                 continue;
             }
             known.told = Told::ByClaim;
             known.reports(now, if held { Held::Told } else { Held::NotTold });
             if again {
                 // Little of that lease may be left: the next use is told as soon as it would have been.
-                known.reported = known.reported.min(lease.before(self.config.ttl_ms));
+                let used = Coarse::at_or_before(lease.before(self.config.ttl_ms));
+                known.reported = { known.reported }.min(used);
             }
+            self.table.set_used(&key, Some(known));
             let mut told_here = true;
             for home in self.report_to(&key) {
                 if home == self.config.me {
@@ -447,7 +447,7 @@ impl Node {
             if tombstone {
                 if now.mono < lease {
                     // The key may be created anew: its timer never waits longer than a home would.
-                    self.table.set_timer(lease.min(now.mono + ttl_ms / 2), key);
+                    self.table.set_timer(lease.min(now.mono + ttl_ms / 2), &key);
                 } else {
                     self.table.remove(now, &key, Stamp::default());
                 }
@@ -457,7 +457,7 @@ impl Node {
             let end_grace_ms = self.config.end_grace_ms();
             let lapse = lease + end_grace_ms / 2;
             if now.mono < lapse && role != EndRole::First {
-                self.table.set_timer(lapse, key);
+                self.table.set_timer(lapse, &key);
                 continue;
             }
             let at = match role {
@@ -487,13 +487,13 @@ impl Node {
                     }
                 }
                 // Roles change: it is looked at again soon.
-                self.table.set_timer(at.min(now.mono + end_grace_ms), key);
+                self.table.set_timer(at.min(now.mono + end_grace_ms), &key);
                 continue;
             }
             match role {
                 EndRole::First | EndRole::StandIn => {
                     self.end(now, &key, Reason::End);
-                    self.table.set_timer(now.mono + ttl_ms / 2, key);
+                    self.table.set_timer(now.mono + ttl_ms / 2, &key);
                 }
                 EndRole::Minority => self.drop_for_all(now, &key),
                 EndRole::Bystander => {

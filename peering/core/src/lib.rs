@@ -39,6 +39,7 @@ mod recent;
 mod reconcile;
 mod restart;
 mod session;
+mod slots;
 mod stats;
 mod table;
 mod time;

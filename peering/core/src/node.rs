@@ -289,8 +289,8 @@ impl Node {
         let over = lease < now.mono;
         let merged = {
             // It was used here by another decision, perhaps; it was used all the same.
-            let used_until = self.uses.kept_until(key).filter(|_| !entry.is_tombstone());
-            let lease = lease.max(used_until.unwrap_or_default());
+            let used = self.table.used(key).filter(|_| !entry.is_tombstone());
+            let lease = used.map_or(lease, |used| lease.max(used.lease));
             #[cfg(feature = "test-hooks")]
             let lease = if entry.is_tombstone()
                 && self.mutation == Some(crate::mutation::Mutation::TombstoneDroppedEarly)

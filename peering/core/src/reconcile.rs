@@ -4,7 +4,7 @@
 //! trip, and there are at most [`DEPTH_MAX`] levels; a table of a million entries needs four. Who has
 //! few entries in a range lists them all instead, so a fresh node gets everything after one question.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::digest::{AsOf, DEPTH_MAX, FAN_OUT, RangeId};
@@ -154,6 +154,17 @@ fn listed(table: &Table, range: RangeId, since: &Since) -> Vec<u32> {
         table.digests(range, since).into_iter().map(|digest| since.as_of.cut(digest)).collect();
     tags.truncate(LISTED_MAX);
     tags
+}
+
+/// Which of these stand in none of a range's many entries. A fresh node lists nothing, and nobody looks.
+fn lacking_in_many(table: &Table, range: RangeId, since: &Since, theirs: &[u32]) -> Vec<u32> {
+    let mut lacking: BTreeSet<u32> = theirs.iter().copied().collect();
+    if !lacking.is_empty() {
+        for digest in table.digests(range, since) {
+            lacking.remove(&since.as_of.cut(digest));
+        }
+    }
+    lacking.into_iter().collect()
 }
 
 impl Asking {
@@ -434,13 +445,7 @@ impl Node {
                         listed(&self.table, range, &since)
                     };
                     let lacking: Vec<u32> = if cell.count as usize > LISTED_MAX {
-                        let all: alloc::collections::BTreeSet<u32> = self
-                            .table
-                            .digests(range, &since)
-                            .into_iter()
-                            .map(|digest| as_of.cut(digest))
-                            .collect();
-                        theirs.iter().filter(|tag| !all.contains(tag)).copied().collect()
+                        lacking_in_many(&self.table, range, &since, &theirs)
                     } else {
                         theirs.iter().filter(|tag| !ours.contains(tag)).copied().collect()
                     };

@@ -38,7 +38,7 @@ impl Node {
         }
         self.outputs.push_back(Output::Emptied);
         self.log = UpdateLog::new(self.config.log_max);
-        self.uses.forget_uses();
+        self.uses.forget_reports();
         self.passed_on.clear();
         self.lone.clear();
         self.moved_at.clear();

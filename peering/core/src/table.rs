@@ -3,15 +3,16 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use core::ops::Bound;
 
 use crate::digest::{AsOf, Cell, FAN_OUT, Fold, RangeId, entry_digest, key_hash};
 #[cfg(not(feature = "test-hooks"))]
 use crate::entry::join;
 use crate::entry::{Entry, Join};
 use crate::id::{PeerId, ShardName, StickKey};
+use crate::lease::Use;
 use crate::recent::{Recent, Since, State, Then};
-use crate::time::{Instant, Now, Stamp};
+use crate::slots::{SlotId, Slots};
+use crate::time::{Coarse, Instant, Now, Stamp};
 use crate::timers::{Step, Timers};
 
 /// How many origins' names are shared between entries; there are as many as nodes.
@@ -26,13 +27,15 @@ pub(crate) struct Slot {
     /// How many milliseconds of the lease have not been told to all.
     pub(crate) untold_ms: u32,
     /// Until when some node is known to hold the key.
-    pub(crate) held_until: Instant,
+    pub(crate) held_until: Coarse,
     /// Its lease is over as far as this node knows, and its home may be ending it: requests ask the home.
     pub(crate) lapsed: bool,
     /// The step of the timer that counts.
     pub(crate) look: Step,
     /// The tag of the log number of this node's newest decision about the key, 0 when another node decided.
     pub(crate) logged: u32,
+    /// What this node knows of its own use of the key.
+    pub(crate) used: Option<Use>,
 }
 
 impl Slot {
@@ -71,7 +74,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn of(key: &StickKey) -> Self {
+    pub(crate) fn of(key: &StickKey) -> Self {
         Self { hash: key_hash(key), key: key.clone() }
     }
 }
@@ -79,7 +82,9 @@ impl Place {
 /// The stick table.
 #[derive(Debug)]
 pub(crate) struct Table {
-    slots: BTreeMap<Place, Slot>,
+    slots: Slots,
+    /// Of keys that have no entry at all.
+    used_without: BTreeMap<StickKey, Use>,
     live: usize,
     /// How often a live entry came, went or was replaced.
     changes: u64,
@@ -87,7 +92,7 @@ pub(crate) struct Table {
     origins: BTreeSet<PeerId>,
     fold: Fold,
     recent: Recent,
-    timers: Timers,
+    timers: Timers<SlotId>,
     #[cfg(feature = "test-hooks")]
     pub(crate) mutation: Option<crate::mutation::Mutation>,
 }
@@ -95,7 +100,8 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(entries_max: usize, grain_ms: u64) -> Self {
         Self {
-            slots: BTreeMap::new(),
+            slots: Slots::new(entries_max),
+            used_without: BTreeMap::new(),
             live: 0,
             changes: 0,
             per_shard: BTreeMap::new(),
@@ -109,11 +115,28 @@ impl Table {
     }
 
     pub(crate) fn get(&self, key: &StickKey) -> Option<&Slot> {
-        self.slots.get(&Place::of(key))
+        self.slots.at(self.slots.find(key)?).map(|(_, slot)| slot)
     }
 
     pub(crate) fn get_mut(&mut self, key: &StickKey) -> Option<&mut Slot> {
-        self.slots.get_mut(&Place::of(key))
+        self.slots.at_mut(self.slots.find(key)?).map(|(_, slot)| slot)
+    }
+
+    /// What this node knows of its own use of a key.
+    pub(crate) fn used(&self, key: &StickKey) -> Option<Use> {
+        match self.get(key) {
+            Some(slot) => slot.used,
+            None => self.used_without.get(key).copied(),
+        }
+    }
+
+    /// Notes it, or forgets it.
+    pub(crate) fn set_used(&mut self, key: &StickKey, used: Option<Use>) {
+        match (self.get_mut(key), used) {
+            (Some(slot), _) => slot.used = used,
+            (None, Some(used)) => drop(self.used_without.insert(key.clone(), used)),
+            (None, None) => drop(self.used_without.remove(key)),
+        }
     }
 
     /// The shard of a live entry.
@@ -151,22 +174,17 @@ impl Table {
         lease: Instant,
         first_look: Instant,
     ) -> Merged {
-        let place = Place::of(key);
-        let after = state(place.hash, entry);
         let entry = self.shared(entry);
         #[cfg(feature = "test-hooks")]
         let mutation = self.mutation;
-        let Some(slot) = self.slots.get_mut(&place) else {
-            self.changed(now, place.hash, State::default(), after, None, entry.shard.as_ref());
-            let look = self.timers.push(first_look, key.clone());
-            let held_until = Instant::default();
-            self.slots.insert(
-                place,
-                Slot { entry, lease, untold_ms: 0, held_until, lapsed: false, look, logged: 0 },
-            );
+        let known = self.slots.find(key);
+        let Some((place, slot)) = known.and_then(|known| self.slots.at_mut(known)) else {
+            self.insert(now, Place::of(key), entry, lease, first_look);
             return Merged::Inserted;
         };
-        let before = state(place.hash, &slot.entry);
+        let hash = place.hash;
+        let after = state(hash, &entry);
+        let before = state(hash, &slot.entry);
         let old = slot.entry.shard.clone();
         #[cfg(feature = "test-hooks")]
         let joined = crate::mutation::join_with(mutation, &mut slot.entry, &entry);
@@ -188,10 +206,21 @@ impl Table {
                 }
                 slot.lapsed = false;
                 slot.logged = 0;
-                self.changed(now, place.hash, before, after, old.as_ref(), entry.shard.as_ref());
+                self.changed(now, hash, before, after, old.as_ref(), entry.shard.as_ref());
                 Merged::Replaced { old }
             }
         }
+    }
+
+    fn insert(&mut self, now: Now, place: Place, entry: Entry, lease: Instant, first_look: Instant) {
+        let after = state(place.hash, &entry);
+        self.changed(now, place.hash, State::default(), after, None, entry.shard.as_ref());
+        let look = self.timers.step(first_look);
+        let held_until = Coarse::default();
+        let used = self.used_without.remove(&place.key);
+        let slot = Slot { entry, lease, untold_ms: 0, held_until, lapsed: false, look, logged: 0, used };
+        let id = self.slots.insert(place, slot);
+        self.timers.push(first_look, id);
     }
 
     /// A live entry whose lease is over at that moment is not used before somebody was asked about it.
@@ -205,6 +234,9 @@ impl Table {
     pub(crate) fn remove(&mut self, now: Now, key: &StickKey, at: Stamp) -> Option<Slot> {
         let place = Place::of(key);
         let slot = self.slots.remove(&place)?;
+        if let Some(used) = slot.used {
+            self.used_without.insert(place.key, used);
+        }
         if let Some(shard) = &slot.entry.shard {
             let before = state(place.hash, &slot.entry);
             self.changed(now, place.hash, before, State { created: at, digest: 0 }, Some(shard), None);
@@ -214,9 +246,7 @@ impl Table {
 
     /// Up to `most` keys after `after` in the order of their hashes, and whether more follow.
     pub(crate) fn page(&self, after: Option<&StickKey>, most: usize) -> (Vec<(StickKey, &Slot)>, bool) {
-        let after = after.map(Place::of);
-        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.slots.range::<Place, _>((from, Bound::Unbounded));
+        let mut rest = self.following(after.map(Place::of).as_ref(), 0);
         let page: Vec<_> = rest.by_ref().take(most).map(|(place, slot)| (place.key.clone(), slot)).collect();
         (page, rest.next().is_some())
     }
@@ -228,11 +258,19 @@ impl Table {
         after: Option<&Place>,
     ) -> impl Iterator<Item = (&'t Place, &'t Slot)> + use<'t> {
         let (first, last) = range.bounds();
-        let from = match after {
-            Some(after) => Bound::Excluded(after.clone()),
-            None => Bound::Included(Place { hash: first, key: StickKey::first() }),
-        };
-        self.slots.range((from, Bound::Unbounded)).take_while(move |(place, _)| place.hash <= last)
+        self.following(after, first).take_while(move |(place, _)| place.hash <= last)
+    }
+
+    /// The slots after a place, or from a hash on.
+    fn following<'t>(
+        &'t self,
+        after: Option<&Place>,
+        first: u64,
+    ) -> impl Iterator<Item = (&'t Place, &'t Slot)> + use<'t> {
+        match after {
+            Some(after) => self.slots.after(after),
+            None => self.slots.starting_at(first),
+        }
     }
 
     /// The digests of the first level as of a moment.
@@ -273,8 +311,7 @@ impl Table {
                 .gone(range)
                 .filter(|(hash, _)| {
                     // A key that stands there, changed or not, was listed above.
-                    let from = Place { hash: *hash, key: StickKey::first() };
-                    self.slots.range(from..).next().is_none_or(|(place, _)| place.hash != *hash)
+                    self.slots.starting_at(*hash).next().is_none_or(|(place, _)| place.hash != *hash)
                 })
                 .map(|(_, digest)| digest),
         );
@@ -287,20 +324,32 @@ impl Table {
 
     /// Keys whose timer has run out; each must be looked at and either removed or given a timer again.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<StickKey> {
-        let due = self.timers.due(now).into_iter();
-        // A key that went and came has a timer of its former life.
-        let counts = |(step, key): &(Step, StickKey)| self.get(key).is_some_and(|slot| slot.look == *step);
-        due.filter(counts).map(|(_, key)| key).collect()
+        let mut due = Vec::new();
+        for (step, id) in self.timers.due(now) {
+            if let Some((place, slot)) = self.slots.at_mut(id).filter(|(_, slot)| slot.look == step) {
+                // A number that was another key's stands here twice, perhaps.
+                slot.look = Step::NEVER;
+                due.push(place.key.clone());
+            }
+        }
+        due
     }
 
-    pub(crate) fn set_timer(&mut self, at: Instant, key: StickKey) {
-        let step = self.timers.push(at, key.clone());
-        if let Some(slot) = self.get_mut(&key) {
+    /// The slot that a timer means; one whose key went, or has another timer by now, means none.
+    pub(crate) fn looks_at(&self, step: Step, id: SlotId) -> Option<(&StickKey, &Slot)> {
+        let (place, slot) = self.slots.at(id).filter(|(_, slot)| slot.look == step)?;
+        Some((&place.key, slot))
+    }
+
+    pub(crate) fn set_timer(&mut self, at: Instant, key: &StickKey) {
+        let Some(id) = self.slots.find(key) else { return };
+        let step = self.timers.push(at, id);
+        if let Some((_, slot)) = self.slots.at_mut(id) {
             slot.look = step;
         }
     }
 
-    pub(crate) const fn timers_mut(&mut self) -> &mut Timers {
+    pub(crate) const fn timers_mut(&mut self) -> &mut Timers<SlotId> {
         &mut self.timers
     }
 

@@ -23,6 +23,26 @@ impl Instant {
     }
 }
 
+/// A moment in steps of 64 ms, where a million of them are kept: eight years from the node's start fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Coarse(u32);
+
+impl Coarse {
+    const STEP_MS: u64 = 64;
+
+    pub(crate) fn at_or_before(at: Instant) -> Self {
+        Self(u32::try_from(at.0 / Self::STEP_MS).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn at_or_after(at: Instant) -> Self {
+        Self(u32::try_from(at.0.div_ceil(Self::STEP_MS)).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) const fn instant(self) -> Instant {
+        Instant(self.0 as u64 * Self::STEP_MS)
+    }
+}
+
 impl Add<u64> for Instant {
     type Output = Self;
     fn add(self, ms: u64) -> Self {

@@ -1,23 +1,27 @@
-//! Keys by the time at which to look at them again, in coarse steps.
+//! What to look at again, by the time for it, in coarse steps.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::id::StickKey;
 use crate::time::Instant;
 
 /// A step of some timers, counted from the node's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Step(u32);
 
-/// Keys in coarse steps of time. A key may stand in several; its owner knows which one counts.
-#[derive(Debug)]
-pub(crate) struct Timers {
-    grain_ms: u64,
-    steps: BTreeMap<Step, Vec<StickKey>>,
+impl Step {
+    /// No timer stands there.
+    pub(crate) const NEVER: Self = Self(u32::MAX);
 }
 
-impl Timers {
+/// Names of things in coarse steps of time. A name may stand in several; its owner knows which one counts.
+#[derive(Debug)]
+pub(crate) struct Timers<T> {
+    grain_ms: u64,
+    steps: BTreeMap<Step, Vec<T>>,
+}
+
+impl<T> Timers<T> {
     /// Steps are so long.
     pub(crate) const fn new(grain_ms: u64) -> Self {
         Self { grain_ms, steps: BTreeMap::new() }
@@ -25,7 +29,8 @@ impl Timers {
 
     /// The step that comes at that moment or soon after it.
     pub(crate) fn step(&self, at: Instant) -> Step {
-        Step(u32::try_from(at.0.div_ceil(self.grain_ms)).unwrap_or(u32::MAX))
+        let step = u32::try_from(at.0.div_ceil(self.grain_ms)).unwrap_or(u32::MAX);
+        Step(step.min(u32::MAX - 1))
     }
 
     /// When a step comes.
@@ -34,9 +39,9 @@ impl Timers {
     }
 
     /// Answers the step.
-    pub(crate) fn push(&mut self, at: Instant, key: StickKey) -> Step {
+    pub(crate) fn push(&mut self, at: Instant, name: T) -> Step {
         let step = self.step(at);
-        self.steps.entry(step).or_default().push(key);
+        self.steps.entry(step).or_default().push(name);
         step
     }
 
@@ -44,30 +49,30 @@ impl Timers {
         self.steps.first_key_value().map(|(step, _)| self.at(*step))
     }
 
-    /// Keys whose step has come, with it.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<(Step, StickKey)> {
+    /// Whose step has come, with it.
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<(Step, T)> {
         let mut due = Vec::new();
         while self.next().is_some_and(|next| next <= now)
-            && let Some((step, keys)) = self.steps.pop_first()
+            && let Some((step, names)) = self.steps.pop_first()
         {
-            due.extend(keys.into_iter().map(|key| (step, key)));
+            due.extend(names.into_iter().map(|name| (step, name)));
         }
         due
     }
 
     /// The first step, taken out.
-    pub(crate) fn take_first(&mut self) -> Option<(Step, Vec<StickKey>)> {
+    pub(crate) fn take_first(&mut self) -> Option<(Step, Vec<T>)> {
         self.steps.pop_first()
     }
 
     /// Puts back what was taken out of a step.
-    pub(crate) fn put_back(&mut self, step: Step, keys: Vec<StickKey>) {
-        if !keys.is_empty() {
-            self.steps.entry(step).or_default().extend(keys);
+    pub(crate) fn put_back(&mut self, step: Step, names: Vec<T>) {
+        if !names.is_empty() {
+            self.steps.entry(step).or_default().extend(names);
         }
     }
 
-    /// Forgets all keys.
+    /// Forgets all.
     pub(crate) fn clear(&mut self) {
         self.steps.clear();
     }
@@ -80,12 +85,11 @@ mod tests {
     #[test]
     fn timers_come_in_order_and_once() {
         let mut timers = Timers::new(10);
-        let key = |name| StickKey::parse(name).unwrap();
-        timers.push(Instant(25), key("b"));
-        timers.push(Instant(5), key("a"));
+        timers.push(Instant(25), "b");
+        timers.push(Instant(5), "a");
         assert_eq!(timers.next(), Some(Instant(10)));
         assert!(timers.due(Instant(9)).is_empty());
-        assert_eq!(timers.due(Instant(30)), [(Step(1), key("a")), (Step(3), key("b"))]);
+        assert_eq!(timers.due(Instant(30)), [(Step(1), "a"), (Step(3), "b")]);
         assert_eq!((timers.next(), timers.at(Step(3))), (None, Instant(30)));
     }
 }

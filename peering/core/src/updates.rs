@@ -344,7 +344,7 @@ impl Node {
             LogKind::Dropped { .. } => return None,
         };
         let remaining_ms = slot.lease.since_ms(now.mono);
-        Some(Item { key: key.clone(), change, remaining_ms, held: slot.held_until > now.mono })
+        Some(Item { key: key.clone(), change, remaining_ms, held: slot.held_until.instant() > now.mono })
     }
 
     fn push_corrections(&mut self, now: Now, peer: &PeerId) {
@@ -373,7 +373,7 @@ impl crate::table::Slot {
             key: key.clone(),
             change: Change::Entry(self.entry.clone()),
             remaining_ms: if holds { remaining_ms.max(ttl_ms) } else { remaining_ms },
-            held: holds || self.held_until > now.mono,
+            held: holds || self.held_until.instant() > now.mono,
         }
     }
 }

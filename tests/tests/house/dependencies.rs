@@ -21,6 +21,7 @@ const ALLOWED: &[Allowed] = &[
         name: "shardgate-peering",
         storey: 3,
         foreign: &[
+            "arc-swap",
             "bytes",
             "dashmap",
             "foldhash",
