@@ -11,10 +11,12 @@ use shardgate_proto::peer as wire;
 
 mod batch;
 mod compare;
+mod frame;
 mod items;
 mod memory;
 
 pub use batch::{Decoder, Encoder};
+pub use frame::read_frame;
 use memory::{Heard, Told};
 
 /// The longest frame: 256 items with the longest keys and names fit.
@@ -31,6 +33,9 @@ pub enum FrameError {
         /// What it says.
         len: usize,
     },
+    /// A length of more bytes than [`FRAME_MAX`] takes.
+    #[error("the length of a frame takes more than 3 bytes")]
+    LongLength,
     /// The stream ended inside a frame.
     #[error("the stream ended inside a frame")]
     Truncated,

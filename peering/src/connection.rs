@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::BytesMut;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use shardgate_peering_core::{Message, PeerId};
-use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
+use tokio::io::BufReader;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::codec::{Decoder, Encoder, FRAME_MAX, FrameError};
+use crate::codec::{Decoder, Encoder, FrameError, read_frame};
 use crate::counters::{Counters, LinkEnd};
 use crate::driver::LinkEvent;
 use crate::outbox::Lanes;
@@ -259,36 +259,6 @@ impl Reader {
             self.greeted.send_replace(true);
         }
         true
-    }
-}
-
-/// The body of the next frame; `None` at the end of the stream between two frames, or when the connection is gone.
-///
-/// # Errors
-/// [`FrameError::TooLong`] and [`FrameError::Truncated`].
-async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Vec<u8>>, FrameError> {
-    let mut len = 0_usize;
-    for shift in (0..).step_by(7) {
-        let byte = match stream.read_u8().await {
-            Ok(byte) => byte,
-            Err(error) if shift > 0 && error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return Err(FrameError::Truncated);
-            }
-            Err(_) => return Ok(None),
-        };
-        len |= usize::from(byte & 0x7f) << shift;
-        if len > FRAME_MAX || shift >= 21 && byte >= 0x80 {
-            return Err(FrameError::TooLong { len });
-        }
-        if byte < 0x80 {
-            break;
-        }
-    }
-    let mut body = vec![0; len];
-    match stream.read_exact(&mut body).await {
-        Ok(_) => Ok(Some(body)),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(FrameError::Truncated),
-        Err(_) => Ok(None),
     }
 }
 

@@ -13,6 +13,7 @@ mod node;
 mod observed;
 mod routing_key;
 mod seeds;
+mod stream;
 mod world;
 
 pub use config::config;
@@ -22,6 +23,7 @@ pub use mesh::mesh;
 pub use node::node;
 pub use routing_key::routing_key;
 pub use seeds::seeds;
+pub use stream::stream;
 
 /// A fuzz target.
 #[derive(Debug, Clone, Copy)]
@@ -40,4 +42,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "mesh", run: mesh },
     Target { name: "node", run: node },
     Target { name: "routing_key", run: routing_key },
+    Target { name: "stream", run: stream },
 ];

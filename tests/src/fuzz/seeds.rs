@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use prost::bytes::BytesMut;
 use shardgate_peering::codec;
 
 use super::hostile;
@@ -16,6 +17,7 @@ use super::hostile;
 pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
     let list = match target {
         "frame" => hostile::every_kind().iter().map(|message| codec::encode(message).to_vec()).collect(),
+        "stream" => streams(),
         "node" | "mesh" => steps(target),
         "discovery_file" => vec![example("discovery.example.toml")],
         "config" => {
@@ -25,6 +27,20 @@ pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
         _ => Vec::new(),
     };
     list.into_iter().enumerate().map(|(index, data)| (format!("seed-{index:02}"), data)).collect()
+}
+
+/// Frames as they go out: all of them together, a busy stream's columns, and one that is cut short.
+fn streams() -> Vec<Vec<u8>> {
+    let encoded = |rounds: usize| {
+        let (mut encoder, mut frames) = (codec::Encoder::default(), BytesMut::new());
+        for _ in 0..rounds {
+            encoder.encode(hostile::every_kind(), &mut frames);
+        }
+        frames.to_vec()
+    };
+    let (one, two) = (encoded(1), encoded(2));
+    let cut = one[..one.len() - 1].to_vec();
+    vec![one, two, cut, vec![0], vec![0xff, 0xff, 0xff, 0xff, 0x0f]]
 }
 
 fn example(name: &str) -> Vec<u8> {

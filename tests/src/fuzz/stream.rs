@@ -1,0 +1,59 @@
+//! What comes on a stream of a peer: frames one after another, until one is refused or the stream ends.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use shardgate_peering::codec::{Decoder, FRAME_MAX, FrameError, read_frame};
+
+use super::hostile;
+
+/// A stream's bytes.
+pub fn stream(data: &[u8]) {
+    let mut rest = data;
+    let mut decoder = Decoder::default();
+    loop {
+        let from = rest;
+        let body = match at_once(read_frame(&mut rest)) {
+            Ok(Some(body)) => body,
+            Ok(None) => {
+                assert!(from.is_empty(), "{} bytes are left out", from.len());
+                return;
+            }
+            Err(error) => return assert_refused(&error, from),
+        };
+        let mut said = from;
+        assert_eq!(prost::decode_length_delimiter(&mut said), Ok(body.len()), "the length is protobuf's");
+        assert!(body.len() <= FRAME_MAX && said.starts_with(&body) && said[body.len()..] == *rest);
+        match decoder.decode(&body) {
+            Ok(messages) => messages.iter().for_each(hostile::assert_bounded),
+            Err(error) => return assert!(!error.to_string().is_empty(), "a refusal says why"),
+        }
+    }
+}
+
+fn assert_refused(error: &FrameError, whole: &[u8]) {
+    let mut from = whole;
+    let said = prost::decode_length_delimiter(&mut from);
+    match error {
+        // The first bits of it are enough to know.
+        FrameError::TooLong { .. } => assert!(said.is_err() || said.is_ok_and(|len| len > FRAME_MAX)),
+        FrameError::LongLength => assert!(whole.len() > 3 && whole[..3].iter().all(|byte| *byte >= 0x80)),
+        FrameError::Truncated => assert!(said.is_err() || said.is_ok_and(|len| len > from.len())),
+        FrameError::Garbage(_)
+        | FrameError::TooMany { .. }
+        | FrameError::Key { .. }
+        | FrameError::Name { .. }
+        | FrameError::Enum { .. }
+        | FrameError::Range { .. }
+        | FrameError::Columns { .. }
+        | FrameError::Missing { .. } => panic!("no frame was read, and it says: {error}"),
+    }
+}
+
+/// Bytes in memory keep nobody waiting.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("reading from memory waits"),
+    }
+}
