@@ -190,6 +190,9 @@ impl Driver {
                             info!(reconciled, unreachable, "mesh ready");
                         }
                         Readiness::NotReady { waiting_for } => info!(?waiting_for, "mesh not ready"),
+                        Readiness::NoPlace { peers_max } => {
+                            warn!(peers_max, "more nodes are listed than a mesh takes: this one is left out");
+                        }
                     }
                     self.readiness.send_replace(readiness);
                 }

@@ -6,15 +6,43 @@ use crate::config::Config;
 use crate::entry::Reason;
 use crate::id::StickKey;
 use crate::node::Node;
+use crate::table::Slot;
 use crate::time::{Coarse, Instant, Now};
+use crate::timers::Place;
 
-/// How many entries are looked at to find one that may end early.
+/// How many entries are looked at at a time to find some that may end early. When none of them may, a new key is refused, and the next one
+/// looks further.
 const LOOKED_AT_MAX: usize = 512;
+/// How many entries a node ends in a heartbeat because there are too many.
+const SHRINK_MAX: usize = 4_096;
+/// How long it takes from a request to its tunnel, at most.
+const FRESH_MAX_MS: u64 = 2_000;
+
+/// Where to find entries that may end early. Begun anew with every heartbeat.
+#[derive(Debug)]
+pub(crate) struct EarlyEnds {
+    /// Up to there the timers were walked.
+    next: Place,
+    /// With their leases, the one nearest its end last.
+    found: Vec<(Instant, StickKey)>,
+}
+
+impl Default for EarlyEnds {
+    fn default() -> Self {
+        Self { next: Place::FIRST, found: Vec::new() }
+    }
+}
 
 impl Config {
     /// How many tombstones the table takes. At the bound ends are drops, and entries do not end early.
     pub(crate) const fn tombstones_max(&self) -> usize {
         self.entries_max
+    }
+
+    /// For so long after a use an entry does not end early: whoever used it is about to open a tunnel, and nobody holds it yet.
+    const fn fresh_ms(&self) -> u64 {
+        let part_of_ttl_ms = self.ttl_ms / 8;
+        if part_of_ttl_ms < FRESH_MAX_MS { part_of_ttl_ms } else { FRESH_MAX_MS }
     }
 }
 
@@ -55,17 +83,10 @@ impl Node {
         self.decides && self.hears_holders(now) && self.table.tombstones() < self.config.tombstones_max()
     }
 
-    /// Whether a new entry has a place, if need be at the cost of one that nobody holds: of those whose home this node is, the one
-    /// nearest its end.
+    /// Whether a new entry has a place, if need be that of one that nobody holds: of those whose home this node is, the one nearest its
+    /// end. A table that holds more than the mesh takes does not grow by it.
     pub(crate) fn has_room(&mut self, now: Now) -> bool {
-        let capacity = self.capacity();
-        while self.table.live() >= capacity {
-            let key = if self.may_end_early(now) { self.nearest_its_end(now) } else { None };
-            let Some(key) = key else { return false };
-            self.stats.ended_early += 1;
-            self.end(now, &key, Reason::Full);
-        }
-        true
+        self.table.live() < self.capacity() || self.end_one_early(now)
     }
 
     /// Two sides of a cut may hold more together than the mesh takes. Each home ends its share of what is too much, so that tables can
@@ -73,14 +94,20 @@ impl Node {
     pub(crate) fn shrink(&mut self, now: Now) {
         let excess = self.table.live().saturating_sub(self.capacity());
         let homes = 1 + self.sessions.values().filter(|session| session.listed).count();
-        for _ in 0..excess.div_ceil(homes) {
-            if !self.may_end_early(now) {
+        self.early_ends = EarlyEnds::default();
+        for _ in 0..excess.div_ceil(homes).min(SHRINK_MAX) {
+            if !self.end_one_early(now) {
                 return;
             }
-            let Some(key) = self.nearest_its_end(now) else { return };
-            self.stats.ended_early += 1;
-            self.end(now, &key, Reason::Full);
         }
+    }
+
+    fn end_one_early(&mut self, now: Now) -> bool {
+        let key = if self.may_end_early(now) { self.nearest_its_end(now) } else { None };
+        let Some(key) = key else { return false };
+        self.stats.ended_early += 1;
+        self.end(now, &key, Reason::Full);
+        true
     }
 
     /// Reconciliations were in vain while the table was full; when there is room they need not wait any longer.
@@ -94,44 +121,54 @@ impl Node {
         }
     }
 
-    /// Walks the timers in their order. A timer may be early, since leases are renewed meanwhile: such a key is put where it belongs.
+    /// Of those that were found, the one nearest its end that may still end early. When there is none left, more are looked for.
     fn nearest_its_end(&mut self, now: Now) -> Option<StickKey> {
-        let (grain_ms, grace_ms) = (self.config.timer_grain_ms(), self.config.end_grace_ms());
-        let mut looked_at = 0;
-        let mut seen = Vec::new();
-        let mut found: Option<(Instant, StickKey)> = None;
-        while found.is_none()
-            && looked_at < LOOKED_AT_MAX
-            && let Some((step, ids)) = self.table.timers_mut().take_first()
-        {
-            let step_at = self.table.timers_mut().at(step);
-            let mut stay = Vec::new();
-            for id in ids {
-                looked_at += 1;
-                let Some((key, slot)) = self.table.looks_at(step, id) else { continue };
-                let (lease, held) = (slot.lease, self.is_held(now, key, slot.held_until));
-                let at = lease + grace_ms;
-                if slot.entry.is_tombstone() {
-                    stay.push(id);
-                } else if at > step_at + grain_ms {
-                    let key = key.clone();
-                    self.table.set_timer(at, &key);
-                } else {
-                    if !held
-                        && self.is_first_listed(key)
-                        && found.as_ref().is_none_or(|(first, _)| lease < *first)
-                    {
-                        found = Some((lease, key.clone()));
-                    }
-                    stay.push(id);
-                }
+        // What was put where it belongs is met a second time.
+        for _ in 0..2 {
+            if self.early_ends.found.is_empty() {
+                self.look_for_early_ends(now);
             }
-            seen.push((step, stay));
         }
-        for (step, ids) in seen {
-            self.table.timers_mut().put_back(step, ids);
+        while let Some((lease, key)) = self.early_ends.found.pop() {
+            let slot = self.table.get(&key);
+            if slot.is_some_and(|slot| slot.lease == lease && self.may_end(now, &key, slot)) {
+                return Some(key);
+            }
         }
-        found.map(|(_, key)| key)
+        None
+    }
+
+    /// Walks the timers in their order, on from where the last walk ended. A timer may be early, since leases are renewed meanwhile: such a
+    /// key is put where it belongs.
+    fn look_for_early_ends(&mut self, now: Now) {
+        let (grain_ms, grace_ms) = (self.config.timer_grain_ms(), self.config.end_grace_ms());
+        let (mut found, mut early) = (Vec::new(), Vec::new());
+        let mut next = Place::FIRST;
+        let timers = self.table.timers();
+        for (step, id, after) in timers.walk(self.early_ends.next).take(LOOKED_AT_MAX) {
+            next = after;
+            let Some((key, slot)) = self.table.looks_at(step, *id) else { continue };
+            let at = slot.lease + grace_ms;
+            if !slot.entry.is_tombstone() && at > timers.at(step) + grain_ms {
+                early.push((at, key.clone()));
+            } else if self.may_end(now, key, slot) {
+                found.push((slot.lease, key.clone()));
+            }
+        }
+        found.sort_by(|(one, _), (other, _)| other.cmp(one));
+        self.early_ends = EarlyEnds { next, found };
+        for (at, key) in early {
+            self.table.set_timer(at, &key);
+        }
+    }
+
+    /// Whether an entry may end early: nobody holds it, nobody is about to, and this node is the one to end it.
+    fn may_end(&self, now: Now, key: &StickKey, slot: &Slot) -> bool {
+        let fresh = slot.lease > now.mono + self.config.ttl_ms.saturating_sub(self.config.fresh_ms());
+        !slot.entry.is_tombstone()
+            && !fresh
+            && !self.is_held(now, key, slot.held_until)
+            && self.is_first_listed(key)
     }
 
     fn is_held(&self, now: Now, key: &StickKey, held_until: Coarse) -> bool {

@@ -15,7 +15,7 @@ const WORK_MAX: usize = 4_096;
 /// How many entries are looked at for each that a batch may hold; then it goes out as it is, and the driver does other things.
 const LOOKS_PER_ITEM: usize = 64;
 
-/// Which entries of a range are given.
+/// Which entries of a range are given. A giver keeps the digests in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Which {
     /// All but those with these digests, and tombstones for who is only learning the table.
@@ -70,7 +70,9 @@ impl Giver {
     }
 
     /// Takes up a range; false at the bound.
-    pub(crate) fn add(&mut self, range: RangeId, which: Which, as_of: AsOf, number: u64) -> bool {
+    pub(crate) fn add(&mut self, range: RangeId, mut which: Which, as_of: AsOf, number: u64) -> bool {
+        let (Which::Except(tags, _) | Which::Only(tags)) = &mut which;
+        tags.sort_unstable();
         let fits = self.work.len() < WORK_MAX;
         if fits {
             self.work.push_back(Work { range, which, as_of, number, after: None });
@@ -136,23 +138,28 @@ impl Work {
             Which::Except(known, _) => {
                 known.is_empty()
                     || digest_then(place, slot, &since)
-                        .is_none_or(|digest| !known.contains(&self.as_of.cut(digest)))
+                        .is_none_or(|digest| known.binary_search(&self.as_of.cut(digest)).is_err())
             }
-            Which::Only(tags) => {
-                digest_then(place, slot, &since).is_some_and(|digest| tags.contains(&self.as_of.cut(digest)))
-            }
+            Which::Only(tags) => digest_then(place, slot, &since)
+                .is_some_and(|digest| tags.binary_search(&self.as_of.cut(digest)).is_ok()),
         };
+        let mut last = None;
+        let mut more = false;
         for (place, slot) in table.within(self.range, self.after.as_ref()) {
-            if items.len() >= most || *looks == 0 {
-                return true;
+            more = items.len() >= most || *looks == 0;
+            if more {
+                break;
             }
             *looks -= 1;
             if wanted(place, slot) {
                 items.push(slot.item(tell.now, &place.key, tell.uses, tell.ttl_ms));
             }
-            self.after = Some(place.clone());
+            last = Some(place);
         }
-        false
+        if let Some(last) = last {
+            self.after = Some(last.clone());
+        }
+        more
     }
 }
 

@@ -6,9 +6,10 @@ use alloc::vec::Vec;
 use crate::claim::Pending;
 use crate::config::{Config, ConfigError};
 use crate::entry::Entry;
+use crate::full::EarlyEnds;
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::input::Input;
-use crate::lease::{Told, Uses};
+use crate::lease::{Told, Use, Uses};
 use crate::message::{Heartbeat, Message};
 use crate::output::{Output, Readiness, Violation};
 use crate::session::{LinkState, PeerView, Session};
@@ -60,11 +61,16 @@ pub struct Node {
     pub(crate) decides: bool,
     /// An entry was not taken, since the table was full: what is missing is asked for when there is room.
     pub(crate) turned_away: bool,
+    pub(crate) early_ends: EarlyEnds,
+    /// Something may be due to some peer since the outputs ran empty last.
+    pub(crate) to_flush: bool,
     /// When something that waits for company is to be sent.
     pub(crate) flush_at: Option<Instant>,
     decides_from: Instant,
     /// Discovery has told who the peers are; before that nothing is known of whom to wait for.
     peers_told: bool,
+    /// Whether this node is among as many as a mesh takes.
+    has_place: bool,
     pub(crate) told_readiness: Option<Readiness>,
     pub(crate) next_heartbeat: Instant,
     pub(crate) now: Now,
@@ -117,9 +123,12 @@ impl Node {
             ready: false,
             decides: false,
             turned_away: false,
+            early_ends: EarlyEnds::default(),
+            to_flush: false,
             flush_at: None,
             decides_from: now.mono,
             peers_told: false,
+            has_place: true,
             told_readiness: None,
             next_heartbeat: now.mono + config.heartbeat_ms,
             now,
@@ -141,11 +150,13 @@ impl Node {
             if matches!(input, Input::Received { .. }) {
                 // It came on a connection that this node has just given up.
                 self.now = now;
+                self.to_flush = true;
                 self.update_readiness(now);
                 return;
             }
         }
         self.now = now;
+        self.to_flush = true;
         match input {
             Input::Claim { token, key, proposal, reason } => self.claim(now, token, key, proposal, reason),
             Input::Clear { token, key } => self.clear(now, token, key),
@@ -192,7 +203,7 @@ impl Node {
 
     /// The next thing to do, `None` when there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if self.outputs.is_empty() {
+        if self.outputs.is_empty() && core::mem::take(&mut self.to_flush) {
             self.flush(self.now);
         }
         self.outputs.pop_front()
@@ -285,25 +296,14 @@ impl Node {
 
     /// Merges a decision into the table and tells the read view what changed.
     pub(crate) fn merge(&mut self, now: Now, key: &StickKey, entry: &Entry, lease: Instant) -> Merged {
+        if self.table.get(key).is_none() {
+            self.insert(now, key, entry, lease);
+            return Merged::Inserted;
+        }
         let before = self.lookup(key).cloned();
         let over = lease < now.mono;
-        let merged = {
-            // It was used here by another decision, perhaps; it was used all the same.
-            let used = self.table.used(key).filter(|_| !entry.is_tombstone());
-            let lease = used.map_or(lease, |used| lease.max(used.lease));
-            #[cfg(feature = "test-hooks")]
-            let lease = if entry.is_tombstone()
-                && self.mutation == Some(crate::mutation::Mutation::TombstoneDroppedEarly)
-            {
-                lease.min(now.mono + self.config.ttl_ms / 8)
-            } else {
-                lease
-            };
-            // A tombstone's key may be created anew, and then has this timer.
-            let first_look =
-                if entry.is_tombstone() { lease.min(now.mono + self.config.ttl_ms / 2) } else { lease };
-            self.table.merge(now, key, entry, lease, first_look)
-        };
+        let (lease, first_look) = self.lease_and_look(now, self.table.used(key), entry, lease);
+        let merged = self.table.merge(now, key, entry, lease, first_look);
         match merged {
             Merged::Same => {
                 self.lease_runs(now, key);
@@ -313,14 +313,55 @@ impl Node {
         }
         let after = self.lookup(key).cloned();
         if before != after {
-            self.outputs.push_back(Output::Changed { key: key.clone(), shard: after.clone() });
-            if let Some(to) = after
-                && self.uses.sessions_of(key).any(|(shard, _)| *shard != to)
-            {
-                self.misplaced.insert(key.clone());
-            }
+            self.tell_view(key, after);
         }
         merged
+    }
+
+    /// A decision about a key that the table does not know.
+    pub(crate) fn insert(&mut self, now: Now, key: &StickKey, entry: &Entry, lease: Instant) {
+        let over = lease < now.mono;
+        let (lease, first_look) = self.lease_and_look(now, self.table.used_without(key), entry, lease);
+        self.table.insert(now, key, entry, lease, first_look);
+        if over {
+            self.table.lapse_unless(key, now.mono);
+        }
+        if let Some(shard) = self.lookup(key).cloned() {
+            self.tell_view(key, Some(shard));
+        }
+    }
+
+    /// How long a decision's lease is here, and when to look at it first.
+    fn lease_and_look(
+        &self,
+        now: Now,
+        used: Option<Use>,
+        entry: &Entry,
+        lease: Instant,
+    ) -> (Instant, Instant) {
+        if !entry.is_tombstone() {
+            // It was used here by another decision, perhaps; it was used all the same.
+            let lease = used.map_or(lease, |used| lease.max(used.lease));
+            return (lease, lease);
+        }
+        #[cfg(feature = "test-hooks")]
+        let lease = if self.mutation == Some(crate::mutation::Mutation::TombstoneDroppedEarly) {
+            lease.min(now.mono + self.config.ttl_ms / 8)
+        } else {
+            lease
+        };
+        // The key may be created anew, and then has this timer.
+        (lease, lease.min(now.mono + self.config.ttl_ms / 2))
+    }
+
+    /// The read view is to show another shard, or none.
+    fn tell_view(&mut self, key: &StickKey, shard: Option<ShardName>) {
+        self.outputs.push_back(Output::Changed { key: key.clone(), shard: shard.clone() });
+        if let Some(to) = shard
+            && self.uses.sessions_of(key).any(|(shard, _)| *shard != to)
+        {
+            self.misplaced.insert(key.clone());
+        }
     }
 
     fn received(&mut self, now: Now, peer: &PeerId, message: Message) {
@@ -385,12 +426,20 @@ impl Node {
     fn peers_changed(&mut self, now: Now, listed: &[PeerId]) {
         let mut changed = !core::mem::replace(&mut self.peers_told, true);
         let me = self.config.me.clone();
-        let mut others: Vec<PeerId> = listed.iter().filter(|peer| **peer != me).cloned().collect();
+        // Every node must leave out the same ones, itself among them.
+        let mut others: Vec<PeerId> = listed.iter().chain([&me]).cloned().collect();
         others.sort();
         others.dedup();
-        let beyond = others.len().saturating_sub(self.config.peers_max);
-        self.stats.peers_beyond_max += beyond as u64;
-        others.truncate(self.config.peers_max);
+        let most = self.config.peers_max + 1;
+        self.stats.peers_beyond_max += others.len().saturating_sub(most) as u64;
+        others.truncate(most);
+        let has_place = others.contains(&me);
+        if has_place {
+            others.retain(|peer| *peer != me);
+        } else {
+            others.clear();
+        }
+        changed |= core::mem::replace(&mut self.has_place, has_place) != has_place;
         for peer in &others {
             let session = self.sessions.entry(peer.clone()).or_insert_with(Session::new);
             changed |= !core::mem::replace(&mut session.listed, true);
@@ -412,6 +461,20 @@ impl Node {
         if changed {
             self.listed_at = now.mono;
             self.mesh_has_changed(now);
+        }
+        if !self.has_place {
+            self.leave_mesh();
+        }
+    }
+
+    /// There are more nodes than the mesh takes, and this one is of those left out: it decides nothing for others, takes no traffic, and
+    /// learns anew when it has a place again.
+    fn leave_mesh(&mut self) {
+        self.ready = false;
+        self.decides = false;
+        for session in self.sessions.values_mut() {
+            session.reconciled_once = false;
+            session.dial_failed = false;
         }
     }
 
@@ -478,6 +541,10 @@ impl Node {
         if !self.peers_told {
             return;
         }
+        if !self.has_place {
+            self.tell_readiness(Readiness::NoPlace { peers_max: self.config.peers_max });
+            return;
+        }
         let listed = || self.sessions.iter().filter(|(_, session)| session.listed);
         let waiting_for: Vec<PeerId> =
             listed().filter(|(_, session)| !session.settled()).map(|(peer, _)| peer.clone()).collect();
@@ -485,7 +552,10 @@ impl Node {
             self.become_ready(now);
             return;
         }
-        let readiness = Readiness::NotReady { waiting_for };
+        self.tell_readiness(Readiness::NotReady { waiting_for });
+    }
+
+    fn tell_readiness(&mut self, readiness: Readiness) {
         if self.told_readiness.as_ref() != Some(&readiness) {
             self.told_readiness = Some(readiness.clone());
             self.outputs.push_back(Output::Readiness(readiness));
@@ -511,9 +581,7 @@ impl Node {
         self.decides = true;
         let listed = || self.sessions.values().filter(|session| session.listed);
         let reconciled = listed().filter(|session| session.reconciled_once).count();
-        let readiness = Readiness::Ready { reconciled, unreachable: listed().count() - reconciled };
-        self.told_readiness = Some(readiness.clone());
-        self.outputs.push_back(Output::Readiness(readiness));
+        self.tell_readiness(Readiness::Ready { reconciled, unreachable: listed().count() - reconciled });
         self.compare_sessions(now);
     }
 }

@@ -78,6 +78,11 @@ pub enum Readiness {
         /// Those.
         waiting_for: Vec<PeerId>,
     },
+    /// More nodes are listed than a mesh takes, and this one is of those left out: the last ones in the order of their names.
+    NoPlace {
+        /// How many peers a node may have.
+        peers_max: usize,
+    },
 }
 
 /// One thing to do, in the order in which they come out.

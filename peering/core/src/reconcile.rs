@@ -27,6 +27,8 @@ const FEW: usize = 32;
 const PARTS_MAX: usize = 64;
 /// Digests of single entries in one question or answer.
 const LISTED_MAX: usize = 1_024;
+/// Batches of gifts in a row: the driver does other things in between.
+const GIVES_AT_ONCE: usize = 8;
 /// Questions that wait for their answers.
 const QUESTIONS_MAX: usize = 4;
 /// Reconciliations under way at once, with different peers; before the first one has succeeded only one, since each of
@@ -156,15 +158,10 @@ fn listed(table: &Table, range: RangeId, since: &Since) -> Vec<u32> {
     tags
 }
 
-/// Which of these stand in none of a range's many entries. A fresh node lists nothing, and nobody looks.
-fn lacking_in_many(table: &Table, range: RangeId, since: &Since, theirs: &[u32]) -> Vec<u32> {
-    let mut lacking: BTreeSet<u32> = theirs.iter().copied().collect();
-    if !lacking.is_empty() {
-        for digest in table.digests(range, since) {
-            lacking.remove(&since.as_of.cut(digest));
-        }
-    }
-    lacking.into_iter().collect()
+/// These, without those.
+fn without(these: &[u32], those: &[u32]) -> Vec<u32> {
+    let those: BTreeSet<u32> = those.iter().copied().collect();
+    these.iter().filter(|tag| !those.contains(tag)).copied().collect()
 }
 
 impl Asking {
@@ -219,12 +216,11 @@ impl Asking {
                         None => self.todo.push(child),
                         Some((_, theirs)) => {
                             let ours = listed(table, child, since);
-                            let lacking: Vec<u32> =
-                                theirs.iter().filter(|tag| !ours.contains(tag)).copied().collect();
+                            let lacking = without(theirs, &ours);
                             if !lacking.is_empty() {
                                 self.wanted.push((child, lacking));
                             }
-                            if ours.iter().any(|tag| !theirs.contains(tag)) || ours.len() == LISTED_MAX {
+                            if !without(&ours, theirs).is_empty() || ours.len() == LISTED_MAX {
                                 let which = Which::Except(theirs.clone(), Tombstones::Without);
                                 giver.add(child, which, self.as_of, 0);
                             }
@@ -437,20 +433,12 @@ impl Node {
                     }
                 }
                 CompareContent::All(theirs) => {
-                    let cell = self.table.cell(range, &since);
-                    // Many entries against few: no need to list them to know that something is to be given.
-                    let ours = if cell.count as usize > LISTED_MAX {
-                        Vec::new()
-                    } else {
-                        listed(&self.table, range, &since)
-                    };
-                    let lacking: Vec<u32> = if cell.count as usize > LISTED_MAX {
-                        lacking_in_many(&self.table, range, &since, &theirs)
-                    } else {
-                        theirs.iter().filter(|tag| !ours.contains(tag)).copied().collect()
-                    };
-                    let more =
-                        cell.count as usize > LISTED_MAX || ours.iter().any(|tag| !theirs.contains(tag));
+                    // Many entries against few: something is to be given, and to see which of theirs are lacking costs more than to be told
+                    // of all of them.
+                    let many = self.table.cell(range, &since).count as usize > LISTED_MAX;
+                    let ours = if many { Vec::new() } else { listed(&self.table, range, &since) };
+                    let lacking = without(&theirs, &ours);
+                    let more = many || !without(&ours, &theirs).is_empty();
                     let teaches = learning && self.table.within(range, None).next().is_some();
                     if more || teaches {
                         answer.gives |=
@@ -460,9 +448,11 @@ impl Node {
                         answer.parts.push(ComparedPart { range, content: ComparedContent::Want(lacking) });
                     }
                 }
-                CompareContent::Want(tags) => {
+                // It is of what was listed, and only ranges of few entries are; some have come since, perhaps.
+                CompareContent::Want(tags) if self.table.cell(range, &since).count as usize <= LISTED_MAX => {
                     answer.gives |= talk.giver.add(range, Which::Only(tags), as_of, number);
                 }
+                CompareContent::Want(_) => {}
             }
         }
         self.stats.compares_answered += 1;
@@ -541,7 +531,13 @@ impl Node {
             }
         }
         let tell = Tell { now, uses: &self.uses, ttl_ms: self.config.ttl_ms };
-        while let Some(give) = session.talk.giver.next(&self.table, &tell, window, batch) {
+        for turn in 0..=GIVES_AT_ONCE {
+            if turn == GIVES_AT_ONCE {
+                // The rest when others had their turn.
+                self.flush_at = Some(now.mono);
+                break;
+            }
+            let Some(give) = session.talk.giver.next(&self.table, &tell, window, batch) else { break };
             self.stats.items_given += give.items.len() as u64;
             messages.push(Message::Give(give));
         }
@@ -554,6 +550,8 @@ impl Node {
             self.send(peer, message);
         }
         if let Some(asking) = done {
+            // The next one may begin, with another peer.
+            self.to_flush = true;
             if asking.as_of == AsOf::NOW {
                 self.has_reconciled(now, peer);
             }

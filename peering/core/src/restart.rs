@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::full::EarlyEnds;
 use crate::id::{PeerId, StickKey};
 use crate::lease::Told;
 use crate::message::Message;
@@ -44,6 +45,7 @@ impl Node {
         self.moved_at.clear();
         self.alone_since = None;
         self.turned_away = false;
+        self.early_ends = EarlyEnds::default();
         self.ready = false;
         self.decides = false;
         self.told_readiness = None;

@@ -126,8 +126,13 @@ impl Table {
     pub(crate) fn used(&self, key: &StickKey) -> Option<Use> {
         match self.get(key) {
             Some(slot) => slot.used,
-            None => self.used_without.get(key).copied(),
+            None => self.used_without(key),
         }
+    }
+
+    /// The same for a key that has no entry at all.
+    pub(crate) fn used_without(&self, key: &StickKey) -> Option<Use> {
+        self.used_without.get(key).copied()
     }
 
     /// Notes it, or forgets it.
@@ -174,14 +179,14 @@ impl Table {
         lease: Instant,
         first_look: Instant,
     ) -> Merged {
+        let Some(known) = self.slots.find(key) else {
+            self.insert(now, key, entry, lease, first_look);
+            return Merged::Inserted;
+        };
         let entry = self.shared(entry);
         #[cfg(feature = "test-hooks")]
         let mutation = self.mutation;
-        let known = self.slots.find(key);
-        let Some((place, slot)) = known.and_then(|known| self.slots.at_mut(known)) else {
-            self.insert(now, Place::of(key), entry, lease, first_look);
-            return Merged::Inserted;
-        };
+        let Some((place, slot)) = self.slots.at_mut(known) else { return Merged::Kept };
         let hash = place.hash;
         let after = state(hash, &entry);
         let before = state(hash, &slot.entry);
@@ -212,7 +217,16 @@ impl Table {
         }
     }
 
-    fn insert(&mut self, now: Now, place: Place, entry: Entry, lease: Instant, first_look: Instant) {
+    /// Takes in a key that is not there.
+    pub(crate) fn insert(
+        &mut self,
+        now: Now,
+        key: &StickKey,
+        entry: &Entry,
+        lease: Instant,
+        first_look: Instant,
+    ) {
+        let (place, entry) = (Place::of(key), self.shared(entry));
         let after = state(place.hash, &entry);
         self.changed(now, place.hash, State::default(), after, None, entry.shard.as_ref());
         let look = self.timers.step(first_look);
@@ -349,8 +363,8 @@ impl Table {
         }
     }
 
-    pub(crate) const fn timers_mut(&mut self) -> &mut Timers<SlotId> {
-        &mut self.timers
+    pub(crate) const fn timers(&self) -> &Timers<SlotId> {
+        &self.timers
     }
 
     fn changed(

@@ -14,6 +14,18 @@ impl Step {
     pub(crate) const NEVER: Self = Self(u32::MAX);
 }
 
+/// Somewhere between two names of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    step: Step,
+    index: usize,
+}
+
+impl Place {
+    /// Before everything.
+    pub(crate) const FIRST: Self = Self { step: Step(0), index: 0 };
+}
+
 /// Names of things in coarse steps of time. A name may stand in several; its owner knows which one counts.
 #[derive(Debug)]
 pub(crate) struct Timers<T> {
@@ -60,16 +72,13 @@ impl<T> Timers<T> {
         due
     }
 
-    /// The first step, taken out.
-    pub(crate) fn take_first(&mut self) -> Option<(Step, Vec<T>)> {
-        self.steps.pop_first()
-    }
-
-    /// Puts back what was taken out of a step.
-    pub(crate) fn put_back(&mut self, step: Step, names: Vec<T>) {
-        if !names.is_empty() {
-            self.steps.entry(step).or_default().extend(names);
-        }
+    /// What stands at a place and behind it, in the order of time, each with the place that follows.
+    pub(crate) fn walk(&self, from: Place) -> impl Iterator<Item = (Step, &T, Place)> {
+        self.steps.range(from.step..).flat_map(move |(step, names)| {
+            let first = if *step == from.step { from.index } else { 0 };
+            let names = names.iter().enumerate().skip(first);
+            names.map(move |(index, name)| (*step, name, Place { step: *step, index: index + 1 }))
+        })
     }
 
     /// Forgets all.

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use shardgate_peering_core::{
-    ClaimReason, ClaimToken, Config, Heartbeat, Hello, Input, Instant, Message, Node, Now, Output, PeerId,
-    ShardName, StickKey, Update, Violation, Wall, Welcome,
+    ClaimReason, ClaimToken, Claimed, Config, Heartbeat, Hello, Input, Instant, Message, Node, Now, Output,
+    PeerId, Readiness, ShardName, StickKey, Update, Violation, Wall, Welcome,
 };
 
 const TTL_MS: u64 = 10_000;
@@ -18,6 +18,89 @@ fn key(text: &str) -> StickKey {
 
 fn shard(name: &str) -> ShardName {
     ShardName::parse(name).unwrap()
+}
+
+/// Eight nodes are listed in a mesh of three: the same five are left out by all, and one that is left out serves nobody.
+#[test]
+fn beyond_the_bound_of_peers_all_leave_out_the_same() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let listed: Vec<PeerId> = names.iter().map(|name| peer(name)).collect();
+    for me in names {
+        let config = Config { ttl_ms: TTL_MS, peers_max: 2, ..Config::new(peer(me), 1) };
+        let mut node = Alone { node: Node::new(config, now(0)).unwrap(), now_ms: 0 };
+        let outputs = node.causes(Input::PeersChanged { listed: listed.clone() });
+        let peers: Vec<String> = node.node.peers().map(|(peer, _)| peer.to_string()).collect();
+        let others: Vec<&str> = ["a", "b", "c"].into_iter().filter(|name| *name != me).collect();
+        assert_eq!(node.node.stats().peers_beyond_max, 5);
+        if me > "c" {
+            assert!(peers.is_empty(), "{me}: {peers:?}");
+            assert!(
+                outputs.contains(&Output::Readiness(Readiness::NoPlace { peers_max: 2 })),
+                "{me}: {outputs:?}"
+            );
+        } else {
+            assert_eq!(peers, others);
+        }
+    }
+}
+
+/// A node that has served leaves the mesh for one with a lower name, and learns anew when that one is gone.
+#[test]
+fn a_node_that_loses_its_place_serves_nobody_until_it_has_learned_anew() {
+    let config = Config { ttl_ms: TTL_MS, peers_max: 1, ..Config::new(peer("c"), 1) };
+    let mut node = Alone { node: Node::new(config, now(0)).unwrap(), now_ms: 0 };
+    let ready = |outputs: &[Output]| {
+        outputs.iter().any(|output| matches!(output, Output::Readiness(Readiness::Ready { .. })))
+    };
+    assert!(ready(&node.causes(Input::PeersChanged { listed: vec![peer("c")] })));
+    let left = node.causes(Input::PeersChanged { listed: ["a", "b", "c"].map(peer).to_vec() });
+    assert!(left.contains(&Output::Readiness(Readiness::NoPlace { peers_max: 1 })), "{left:?}");
+    node.run_ms(5_000);
+    let back = node.causes(Input::PeersChanged { listed: ["b", "c"].map(peer).to_vec() });
+    assert!(
+        back.contains(&Output::Readiness(Readiness::NotReady { waiting_for: vec![peer("b")] })),
+        "{back:?}"
+    );
+    assert!(ready(&node.causes(Input::DialFailed { peer: peer("b") })));
+}
+
+/// Nearly everything is held: what may end is looked for a part at a time, and found.
+#[test]
+fn a_full_table_looks_a_part_at_a_time_for_what_may_end() {
+    const ROOMS: u64 = 2_000;
+    const FREE: u64 = 10;
+    let mut node = Alone::new(2_000);
+    node.lists(&["a"]);
+    node.run_ms(TTL_MS);
+    let join = |node: &mut Alone, number: u64| {
+        let room = key(&format!("room-{number}"));
+        let claim = Input::Claim {
+            token: ClaimToken(number),
+            key: room,
+            proposal: shard("s"),
+            reason: ClaimReason::Join,
+        };
+        node.causes(claim)
+            .iter()
+            .any(|output| matches!(output, Output::Answered { claimed: Claimed::Stick { .. }, .. }))
+    };
+    for number in 1..=ROOMS {
+        assert!(join(&mut node, number), "{number} has a place");
+        if number <= ROOMS - FREE {
+            node.causes(Input::SessionOpened { key: key(&format!("room-{number}")), shard: shard("s") });
+        }
+    }
+    assert!(!join(&mut node, ROOMS + 1), "those that nobody holds were used just now");
+    node.run_ms(TTL_MS / 2);
+    let (mut stored, mut refused) = (0, 0);
+    for number in 0..20 {
+        if join(&mut node, 2 * ROOMS + number) { stored += 1 } else { refused += 1 }
+    }
+    assert_eq!((stored, node.node.stats().ended_early), (FREE, FREE), "{refused} refused");
+    assert_eq!(node.node.len() as u64, ROOMS);
+    for number in 1..=ROOMS - FREE {
+        assert!(node.node.lookup(&key(&format!("room-{number}"))).is_some(), "{number} is held");
+    }
 }
 
 /// A node and its clock.

@@ -84,6 +84,9 @@ impl AdminParts {
                 let names: Vec<&str> = waiting_for.iter().map(|peer| peer.as_str()).collect();
                 Some(format!("mesh: not reconciled with {}", names.join(", ")))
             }
+            Readiness::NoPlace { peers_max } => Some(format!(
+                "mesh: more nodes are listed than one with {peers_max} peers each takes, and this one is left out; list fewer"
+            )),
         }
     }
 }

@@ -118,6 +118,7 @@ impl DevNode {
             readiness: match table.readiness() {
                 Readiness::Ready { .. } => Ok(()),
                 Readiness::NotReady { waiting_for } => Err(format!("waiting for {waiting_for:?}")),
+                Readiness::NoPlace { .. } => Err("left out of the mesh".to_owned()),
             },
             peers_connected: up,
             peers_listed: status.peers.len(),

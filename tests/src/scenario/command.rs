@@ -378,13 +378,14 @@ impl Command {
 }
 
 /// Settings of a mesh: (name, whether it is a length of time).
-const SETTINGS: [(&str, bool); 7] = [
+const SETTINGS: [(&str, bool); 8] = [
     ("delay", true),
     ("ttl", true),
     ("heartbeat", true),
     ("entries", false),
     ("log", false),
     ("batch", false),
+    ("window", false),
     ("claims", false),
 ];
 

@@ -311,6 +311,9 @@ impl Render {
                 format!("ready: {reconciled} peers reconciled, {unreachable} unreachable")
             }
             Readiness::NotReady { waiting_for } => format!("not ready: waits for {}", names(waiting_for)),
+            Readiness::NoPlace { peers_max } => {
+                format!("not ready: left out of a mesh of at most {peers_max} peers each")
+            }
         }
     }
 }

@@ -218,6 +218,7 @@ fn set(config: &mut Config, options: &BTreeMap<String, u64>) {
             "entries" => config.entries_max = size(*value),
             "log" => config.log_max = size(*value),
             "batch" => config.batch_items = size(*value),
+            "window" => config.gives_window = *value,
             "claims" => config.claims_max = size(*value),
             _ => {}
         }

@@ -43,6 +43,22 @@ fn conferences_are_counted_per_shard_through_every_change() {
     assert_eq!(table.ranges(at(1), AsOf::NOW), [0; FAN_OUT]);
 }
 
+/// A number that was another key's has that one's timers.
+#[test]
+fn a_key_in_anothers_place_is_looked_at_once_and_at_its_own_time() {
+    let mut table = Table::new(100, 10);
+    let key = |name| StickKey::parse(name).unwrap();
+    put(&mut table, 0, "first", &entry(Some("s1"), 1, 1));
+    table.remove(at(1), &key("first"), Stamp::default());
+    put(&mut table, 0, "second", &entry(Some("s1"), 1, 1));
+    put(&mut table, 50, "third", &entry(Some("s1"), 1, 1));
+    table.remove(at(51), &key("third"), Stamp::default());
+    put(&mut table, 200, "fourth", &entry(Some("s1"), 1, 1));
+    assert_eq!(table.due(Instant(100)), [key("second")], "twice in that step, looked at once");
+    assert_eq!(table.due(Instant(250)), [], "its place had a timer there");
+    assert_eq!(table.due(Instant(300)), [key("fourth")]);
+}
+
 /// The digests of a table depend on what is in it, not on how it came there; and as of a moment only on what stood then.
 #[test]
 fn digests_tell_of_a_moment_whatever_happened_since() {
