@@ -15,7 +15,8 @@ const PAGE: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShardNumber(u32);
 
-type Page = [Option<ShardName>; PAGE];
+/// Readers see the list of pages, and then a page; a name is another page in the same place.
+type Page = ArcSwap<[Option<ShardName>; PAGE]>;
 
 #[derive(Debug)]
 struct Known {
@@ -43,7 +44,7 @@ impl ShardNames {
     /// The name of a number, for who sees to it that a conference of the shard stays until then.
     pub(crate) fn name(&self, number: ShardNumber) -> Option<ShardName> {
         let index = number.0 as usize;
-        self.pages.load().get(index / PAGE)?[index % PAGE].clone()
+        self.pages.load().get(index / PAGE)?.load()[index % PAGE].clone()
     }
 
     pub(crate) fn conferences(&self, shard: &str) -> u64 {
@@ -88,7 +89,7 @@ impl ShardNames {
         }
         let mut pages = Vec::clone(&self.pages.load());
         let first = pages.len() * PAGE;
-        pages.push(Arc::new([const { None }; PAGE]));
+        pages.push(Arc::new(ArcSwap::from_pointee([const { None }; PAGE])));
         self.pages.store(Arc::new(pages));
         // A number for each entry of the largest table would fit.
         free.extend((first..first + PAGE).rev().map(|number| ShardNumber(number as u32)));
@@ -97,10 +98,10 @@ impl ShardNames {
 
     fn set(&self, number: ShardNumber, name: Option<ShardName>) {
         let index = number.0 as usize;
-        let mut pages = Vec::clone(&self.pages.load());
-        if let Some(page) = pages.get_mut(index / PAGE) {
-            Arc::make_mut(page)[index % PAGE] = name;
-            self.pages.store(Arc::new(pages));
+        if let Some(page) = self.pages.load().get(index / PAGE) {
+            let mut names = page.load().as_ref().clone();
+            names[index % PAGE] = name;
+            page.store(Arc::new(names));
         }
     }
 

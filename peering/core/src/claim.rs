@@ -101,11 +101,13 @@ impl Node {
             if pending.waiters.len() < self.config.waiters_max {
                 pending.waiters.push(token);
             } else {
+                self.stats.waiters_full += 1;
                 self.unstored(token, Unstored::Overload);
             }
             return;
         }
         if self.pending.len() >= self.config.claims_max {
+            self.stats.claims_full += 1;
             self.unstored(token, Unstored::Overload);
             return;
         }

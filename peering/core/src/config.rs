@@ -64,7 +64,7 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 /// Slower paths are as good as cut.
-const SLOW_PATH_MS: u64 = 1_500;
+pub(crate) const SLOW_PATH_MS: u64 = 1_500;
 
 impl Config {
     /// The defaults for a node called `me`.

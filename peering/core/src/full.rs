@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::config::Config;
+use crate::config::{Config, SLOW_PATH_MS};
 use crate::entry::Reason;
 use crate::id::StickKey;
 use crate::node::Node;
@@ -13,10 +13,10 @@ use crate::timers::Place;
 /// How many entries are looked at at a time to find some that may end early. When none of them may, a new key is refused, and the next one
 /// looks further.
 const LOOKED_AT_MAX: usize = 512;
+/// How many entries end early for a new one.
+const ENDED_FOR_ONE_MAX: usize = 8;
 /// How many entries a node ends in a heartbeat because there are too many.
 const SHRINK_MAX: usize = 4_096;
-/// How long it takes from a request to its tunnel, at most.
-const FRESH_MAX_MS: u64 = 2_000;
 
 /// Where to find entries that may end early. Begun anew with every heartbeat.
 #[derive(Debug)]
@@ -39,10 +39,11 @@ impl Config {
         self.entries_max
     }
 
-    /// For so long after a use an entry does not end early: whoever used it is about to open a tunnel, and nobody holds it yet.
+    /// For so long after a use an entry does not end early: whoever used it is about to open a tunnel, or has one open and learns of the
+    /// entry only now, and tells its home.
     const fn fresh_ms(&self) -> u64 {
-        let part_of_ttl_ms = self.ttl_ms / 8;
-        if part_of_ttl_ms < FRESH_MAX_MS { part_of_ttl_ms } else { FRESH_MAX_MS }
+        let (there_and_back_ms, part_of_ttl_ms) = (2 * SLOW_PATH_MS, self.ttl_ms / 4);
+        if part_of_ttl_ms < there_and_back_ms { part_of_ttl_ms } else { there_and_back_ms }
     }
 }
 
@@ -83,10 +84,19 @@ impl Node {
         self.decides && self.hears_holders(now) && self.table.tombstones() < self.config.tombstones_max()
     }
 
-    /// Whether a new entry has a place, if need be that of one that nobody holds: of those whose home this node is, the one nearest its
-    /// end. A table that holds more than the mesh takes does not grow by it.
+    /// Whether a new entry has a place, if need be at the cost of some that nobody holds: of those whose home this node is, the ones
+    /// nearest their ends. What is far beyond the bound takes heartbeats to shrink, and has no place until then.
     pub(crate) fn has_room(&mut self, now: Now) -> bool {
-        self.table.live() < self.capacity() || self.end_one_early(now)
+        let capacity = self.capacity();
+        for _ in 0..ENDED_FOR_ONE_MAX {
+            if self.table.live() < capacity {
+                return true;
+            }
+            if !self.end_one_early(now) {
+                return false;
+            }
+        }
+        self.table.live() < capacity
     }
 
     /// Two sides of a cut may hold more together than the mesh takes. Each home ends its share of what is too much, so that tables can
@@ -156,6 +166,8 @@ impl Node {
             }
         }
         found.sort_by(|(one, _), (other, _)| other.cmp(one));
+        let first_moved = early.iter().map(|(at, _)| Place::of(timers.step(*at))).min();
+        let next = first_moved.map_or(next, |moved| moved.min(next));
         self.early_ends = EarlyEnds { next, found };
         for (at, key) in early {
             self.table.set_timer(at, &key);

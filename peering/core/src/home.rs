@@ -167,7 +167,13 @@ impl Node {
             self.pass_on(now, from, &home, claim);
             return;
         }
-        let result = if self.may_answer() {
+        let no_room = accepted == Accepted::NoRoom
+            && claim.known.as_ref().is_some_and(|(entry, _)| !entry.is_tombstone())
+            && self.table.get(&claim.key).is_none();
+        let result = if self.may_answer() && no_room {
+            // The mesh has an entry that this table has no place for: another decision would stand against it.
+            ClaimResult::Refused(ClaimRefusal::TableFull)
+        } else if self.may_answer() {
             let asked = Asked::from_claim(&claim);
             if claim.held {
                 self.note_held(now, &claim.key);

@@ -495,7 +495,10 @@ impl Node {
                     self.end(now, &key, Reason::End);
                     self.table.set_timer(now.mono + ttl_ms / 2, &key);
                 }
-                EndRole::Minority => self.drop_for_all(now, &key),
+                EndRole::Minority => {
+                    self.stats.dropped_minority += 1;
+                    self.drop_for_all(now, &key);
+                }
                 EndRole::Bystander => {
                     let at = self.clock.stamp(now.wall);
                     self.forget(now, &key, at);
@@ -555,7 +558,6 @@ impl Node {
         let Some(slot) = self.table.get(key) else { return };
         let digest = entry_digest(key_hash(key), &slot.entry);
         let at = self.clock.stamp(now.wall);
-        self.stats.dropped_minority += 1;
         self.forget(now, key, at);
         self.announce(key, LogKind::Dropped { digest, at });
     }
@@ -567,6 +569,7 @@ impl Node {
             || self.table.tombstones() >= self.config.tombstones_max()
         {
             // No decision can stand above the highest generation, and no tombstone beyond the bound.
+            self.stats.tombstones_full += 1;
             self.drop_for_all(now, key);
             return;
         }

@@ -127,7 +127,7 @@ impl Message {
 pub enum Lane {
     /// In order.
     Control,
-    /// Small requests, in any order.
+    /// Small requests. The shell sends them in order with control; nothing may lean on that, and the simulation sends them in any order.
     Claims,
     /// In order.
     Bulk,
@@ -138,7 +138,7 @@ pub enum Lane {
 pub struct Hello {
     /// The newest numbered contract the sender speaks: rendezvous hash, range fold, key normalisation, join order, digest input.
     pub contract: u32,
-    /// The oldest one it speaks. The lowest that all connected peers speak is used.
+    /// The oldest one it speaks. Nodes whose ranges do not meet are no peers; there is one contract so far, so none is chosen yet.
     pub contract_oldest: u32,
     /// The sender's start.
     pub incarnation: u64,

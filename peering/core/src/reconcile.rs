@@ -288,6 +288,7 @@ impl Node {
         for (times, (ours, theirs)) in talk.unequal.iter_mut().zip(ours.iter().zip(&digest.ranges)) {
             *times = if ours == theirs { 0 } else { times.saturating_add(1) };
         }
+        self.stats.digests_unequal_once += u64::from(talk.unequal.contains(&1));
         let differ: Vec<RangeId> = RangeId::ROOT
             .children()
             .zip(talk.unequal)

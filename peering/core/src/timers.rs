@@ -15,7 +15,7 @@ impl Step {
 }
 
 /// Somewhere between two names of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     step: Step,
     index: usize,
@@ -23,7 +23,12 @@ pub(crate) struct Place {
 
 impl Place {
     /// Before everything.
-    pub(crate) const FIRST: Self = Self { step: Step(0), index: 0 };
+    pub(crate) const FIRST: Self = Self::of(Step(0));
+
+    /// Before everything of a step.
+    pub(crate) const fn of(step: Step) -> Self {
+        Self { step, index: 0 }
+    }
 }
 
 /// Names of things in coarse steps of time. A name may stand in several; its owner knows which one counts.

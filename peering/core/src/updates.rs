@@ -178,9 +178,13 @@ impl Node {
         } else {
             self.table.live() > most + most / 8 && self.table.shard(key).is_none()
         };
+        if full && entry.is_tombstone() {
+            self.stats.tombstones_full += 1;
+            return Accepted::NoRoom;
+        }
         if full {
             self.stats.dropped_full += 1;
-            self.turned_away |= !entry.is_tombstone();
+            self.turned_away = true;
             return Accepted::NoRoom;
         }
         #[cfg(feature = "test-hooks")]

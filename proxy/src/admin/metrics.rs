@@ -201,6 +201,11 @@ impl Reading {
             ),
             ("table_digests_unequal", "Digests of peers that disagreed", stats.digests_unequal),
             (
+                "table_digests_unequal_once",
+                "Digests of peers with a range that had been equal before",
+                stats.digests_unequal_once,
+            ),
+            (
                 "table_digests_clock_apart",
                 "Digests of peers with a clock far from ours",
                 stats.digests_clock_apart,
@@ -220,6 +225,9 @@ impl Reading {
             ),
             ("table_stamps_far_ahead", "Stamps beyond what the clock follows", stats.stamps_far_ahead),
             ("table_dropped_full", "Peers' entries dropped, table full", stats.dropped_full),
+            ("table_tombstones_full", "Ends without a tombstone, at the bound", stats.tombstones_full),
+            ("table_claims_full", "Claims not taken, too many under way", stats.claims_full),
+            ("table_waiters_full", "Requests that could not wait for a claim", stats.waiters_full),
             ("table_touches_dropped", "Uses dropped, driver busy", self.parts.table.touches_dropped()),
         ] {
             out.counter(name, help, value)?;

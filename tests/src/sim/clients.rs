@@ -223,7 +223,7 @@ impl Clients {
         }
     }
 
-    fn usable(&self, shard: Shard) -> bool {
+    pub(super) fn usable(&self, shard: Shard) -> bool {
         self.shard_up.get(usize::from(shard)).copied().unwrap_or(false)
     }
 

@@ -11,6 +11,8 @@ use super::fault::Kind;
 pub enum Sort {
     /// What went wrong.
     Fault,
+    /// What befell messages on their way.
+    Way,
     /// Why decisions were taken.
     Reason,
     /// Where.
@@ -28,7 +30,8 @@ impl Sort {
     #[must_use]
     pub const fn heading(self) -> &'static str {
         match self {
-            Self::Fault => "faults",
+            Self::Fault => "faults that had their effect",
+            Self::Way => "messages on their way",
             Self::Reason => "decisions, by reason",
             Self::Rank => "decisions, by rank",
             Self::Bound => "bounds and turns",
@@ -38,6 +41,7 @@ impl Sort {
     }
 }
 
+const WAYS: &[&str] = &["lost", "doubled", "overtaken"];
 const REASONS: &[&str] = &["Claim", "Down", "Operator", "End", "Full"];
 const RANKS: &[&str] = &["Home", "Alone"];
 const STEPS: &[&str] = &[
@@ -55,7 +59,10 @@ const STEPS: &[&str] = &[
 ];
 const BOUNDS: &[&str] = &[
     "table full",
-    "overload",
+    "claims full",
+    "waiters full",
+    "tombstones full",
+    "outbox full",
     "window full",
     "fell behind",
     "resumed from the log",
@@ -100,6 +107,7 @@ impl Coverage {
     pub fn wanted(&self) -> Vec<(Sort, &'static str, u64)> {
         let faults = Kind::ALL.iter().map(|kind| (Sort::Fault, kind.name()));
         let lists = [
+            (Sort::Way, WAYS),
             (Sort::Reason, REASONS),
             (Sort::Rank, RANKS),
             (Sort::Bound, BOUNDS),

@@ -18,6 +18,8 @@ use super::setup::Setup;
 use crate::world::{Delay, Noise, Random, Seat, Sleep, State, World};
 
 const HOUR_MS: u64 = 3_600_000;
+/// A path that is as good as cut.
+const SLOW: Delay = Delay::Range(500, 1_500);
 
 /// What is broken at the moment, counted where faults overlap.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct Mishaps {
     clogs: Vec<Vec<u32>>,
     slow: Vec<Vec<u32>>,
     noises: u32,
+    /// Entries with damaged lifetimes that nodes were given.
+    damaged: u32,
     /// Who was hit by a fault of processes: (the fault's number, the node).
     hit: BTreeSet<(usize, Seat)>,
     /// What discovery says.
@@ -53,6 +57,7 @@ impl Mishaps {
             clogs: zero(),
             slow: zero(),
             noises: 0,
+            damaged: 0,
             hit: BTreeSet::new(),
             truth: (0..nodes).collect(),
             random: Random::new(setup.seed).fork(3),
@@ -71,7 +76,7 @@ impl Mishaps {
         }
     }
 
-    /// A fault begins.
+    /// A fault begins. It counts as seen when it has had its effect.
     pub(super) fn begin(
         &mut self,
         number: usize,
@@ -80,9 +85,56 @@ impl Mishaps {
         observer: &mut Observer,
         clients: &mut Clients,
     ) -> Vec<Demand> {
-        observer.coverage.saw(Sort::Fault, fault.kind.name());
         let now = world.now_ms();
         observer.trace.note(now, || format!("*** {}: nodes {:?}", fault.kind.name(), fault.nodes));
+        let damaged = self.damaged;
+        let demands = self.carry_out(number, fault, world, observer, clients);
+        if self.damaged > damaged || self.is_in_effect(number, fault, world, clients) {
+            observer.coverage.saw(Sort::Fault, fault.kind.name());
+        }
+        demands
+    }
+
+    /// What the world is like now, not what was asked of it.
+    fn is_in_effect(&self, number: usize, fault: &Fault, world: &World, clients: &Clients) -> bool {
+        let paths = fault.paths(world.len());
+        let on_all = |meets: &dyn Fn(Seat, Seat) -> bool| {
+            !paths.is_empty() && paths.iter().all(|(from, to)| meets(*from, *to))
+        };
+        match fault.kind {
+            Kind::OneWayCut
+            | Kind::SilentCut
+            | Kind::Isolated
+            | Kind::Asymmetric
+            | Kind::TwoWayCut
+            | Kind::Halves => on_all(&|from, to| world.is_blocked(from, to)),
+            Kind::Clogging => on_all(&|from, to| world.is_clogged(from, to)),
+            Kind::SlowPath => on_all(&|from, to| world.delay(from, to) == SLOW),
+            Kind::ClaimNoise => on_all(&|from, to| world.noise(from, to) != Noise::default()),
+            Kind::Crash | Kind::CrashTwo | Kind::CrashHome => {
+                let hit = |seat: &Seat| self.hit.contains(&(number, *seat));
+                (0..world.len()).filter(hit).any(|seat| world.state(seat) == State::Crashed)
+            }
+            Kind::Pause | Kind::Sleep | Kind::Hang => {
+                self.hit.contains(&(number, fault.nodes[0]))
+                    && !matches!(world.state(fault.nodes[0]), State::Running | State::Crashed)
+            }
+            Kind::ClockSkew | Kind::ClockJump => world.wall_error_ms(fault.nodes[0]) != 0,
+            Kind::Unlisted | Kind::ListedLate => !self.truth.contains(&fault.nodes[0]),
+            Kind::ShardDeath | Kind::ShardFlap => !clients.usable(fault.shard),
+            Kind::DamagedLifetime => false,
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        number: usize,
+        fault: &Fault,
+        world: &mut World,
+        observer: &mut Observer,
+        clients: &mut Clients,
+    ) -> Vec<Demand> {
+        let now = world.now_ms();
         let paths = fault.paths(world.len());
         match fault.kind {
             Kind::OneWayCut | Kind::SilentCut | Kind::Isolated | Kind::Asymmetric => {
@@ -108,7 +160,7 @@ impl Mishaps {
             Kind::SlowPath => {
                 for (from, to) in paths {
                     self.slow[from][to] += 1;
-                    world.set_delay(from, to, Delay::Range(500, 1_500));
+                    world.set_delay(from, to, SLOW);
                 }
             }
             Kind::ClaimNoise => {
@@ -157,7 +209,7 @@ impl Mishaps {
                 clients.shard_is(fault.shard, false, now);
                 return vec![Demand::Flap(fault.shard, now + self.random.between(200, 3_000))];
             }
-            Kind::DamagedLifetime => damage(fault, world, observer, clients),
+            Kind::DamagedLifetime => self.damaged += damage(fault, world, observer, clients),
         }
         Vec::new()
     }
@@ -310,13 +362,14 @@ impl Mishaps {
     }
 }
 
-/// A peer sends entries whose lifetimes are the largest number there is.
-fn damage(fault: &Fault, world: &mut World, observer: &mut Observer, clients: &mut Clients) {
+/// A peer sends entries whose lifetimes are the largest number there is. Answers how many.
+fn damage(fault: &Fault, world: &mut World, observer: &mut Observer, clients: &mut Clients) -> u32 {
     let (at, from) = (fault.nodes[0], fault.nodes[1]);
+    let mut damaged = 0;
     for _ in 0..5 {
         let key = observer.names.key(clients.some_room());
         let open = world.state(at) == State::Running && world.is_connected(at, from);
-        let Some(node) = world.node(at).filter(|_| open) else { return };
+        let Some(node) = world.node(at).filter(|_| open) else { break };
         let peer = world.name(from).clone();
         let greeted = node.peers().any(|(id, view)| {
             use shardgate_peering_core::LinkState;
@@ -325,5 +378,7 @@ fn damage(fault: &Fault, world: &mut World, observer: &mut Observer, clients: &m
         let Some((entry, _)) = node.entry(&key).filter(|_| greeted) else { continue };
         let message = damaged_lifetime(key, entry.clone());
         world.inject(at, Input::Received { peer, message }, observer);
+        damaged += 1;
     }
+    damaged
 }

@@ -420,13 +420,16 @@ impl Watch for Observer {
             }
             Network::DialFailed(..) => self.coverage.saw(Sort::Bound, "dial in vain"),
             Network::OutboxFull(from, to) => {
+                self.coverage.saw(Sort::Bound, "outbox full");
                 self.trace.note(now_ms, || format!("n{from:02}'s outbox for n{to:02} is full"));
             }
             Network::Lost(from, to, message) => {
+                self.coverage.saw(Sort::Way, "lost");
                 let kind = message.kind();
                 self.trace.note(now_ms, || format!("lost: {kind} n{from:02} → n{to:02}"));
             }
-            Network::Doubled(..) | Network::Late(..) => {}
+            Network::Doubled(..) => self.coverage.saw(Sort::Way, "doubled"),
+            Network::Late(..) => self.coverage.saw(Sort::Way, "overtaken"),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::seat::{Feed, Seat, State};
 use super::watch::{Network, Scene, Watch};
 use super::world_state::World;
 
-/// What the shell keeps for a peer that takes too little (`peering/src/outbox.rs`), by lane: control, claims, bulk.
+/// What is kept for a peer that takes too little, by lane: control, claims, bulk. Less than the shell keeps, so that it is met.
 const OUTBOX_MAX: [usize; 3] = [8_192, 8_192, 64];
 const LATE_MAX_MS: u64 = 1_500;
 

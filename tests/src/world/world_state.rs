@@ -286,6 +286,36 @@ impl World {
         }
     }
 
+    /// By how many milliseconds its wall clock is wrong.
+    #[must_use]
+    pub fn wall_error_ms(&self, seat: Seat) -> i64 {
+        self.places[seat].wall_error_ms
+    }
+
+    /// How long packets of the first one travel to the second.
+    #[must_use]
+    pub fn delay(&self, from: Seat, to: Seat) -> Delay {
+        self.paths[from][to].delay
+    }
+
+    /// What befalls claims and answers on the way from the first one to the second.
+    #[must_use]
+    pub fn noise(&self, from: Seat, to: Seat) -> Noise {
+        self.paths[from][to].noise
+    }
+
+    /// Whether packets of the first one for the second are lost.
+    #[must_use]
+    pub fn is_blocked(&self, from: Seat, to: Seat) -> bool {
+        self.paths[from][to].blocked
+    }
+
+    /// Whether they wait.
+    #[must_use]
+    pub fn is_clogged(&self, from: Seat, to: Seat) -> bool {
+        self.paths[from][to].clogged
+    }
+
     /// Its wall clock is wrong by so many milliseconds from now on.
     pub fn set_wall_error_ms(&mut self, seat: Seat, error_ms: i64) {
         self.places[seat].wall_error_ms = error_ms;

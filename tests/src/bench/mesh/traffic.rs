@@ -153,8 +153,8 @@ fn known_rooms(
         reported.map_or(String::new(), |count| format!(", {} leases reported", grouped(count)))
     ));
     if let Some(reported) = reported {
-        // One per key for each half of its life that has begun.
-        let halves = (took_s / (seconds as f64 / 2.0)).ceil();
+        // One per key for each half of its life.
+        let halves = (took_s / (seconds as f64 / 2.0)).round().max(1.0);
         report.judge_at_most(TITLE, "lease reports", reported as f64, keys as f64 * halves);
     }
     report.add_section(json!({

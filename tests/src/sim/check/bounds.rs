@@ -73,7 +73,9 @@ impl Observer {
             ("claim passed on", stats.claims_passed_on),
             ("held end answered", stats.held_ends_answered),
             ("table full", stats.unstored_full),
-            ("overload", stats.unstored_overload),
+            ("claims full", stats.claims_full),
+            ("waiters full", stats.waiters_full),
+            ("tombstones full", stats.tombstones_full),
         ];
         for (name, count) in turns {
             if count > 0 {

@@ -18,6 +18,8 @@ const FADES_MS: u64 = 1_500;
 const CLEARED_MS: u64 = 4_000;
 /// How long a change may stay unseen that no output tells of: one round of the audits.
 const SEEN_LATE_MS: u64 = 4_500;
+/// How many entries may end early together, before it is looked at how many there are.
+const ENDED_TOGETHER_MAX: usize = 16;
 
 const fn reason_name(reason: Reason) -> &'static str {
     match reason {
@@ -137,6 +139,7 @@ impl Observer {
             (Reason::Operator, _) if !self.operator_at.contains_key(&room) => Some("no operator asked"),
             (Reason::Arbitration, _) => Some("nobody arbitrates yet"),
             (Reason::End | Reason::Full, None) => Some("there was nothing to end"),
+            (Reason::Full, Some(_)) if !self.is_nearly_full(scene) => Some("there was room"),
             (Reason::End | Reason::Full, Some(_)) if !decision.is_tombstone() => Some("an end that is none"),
             _ => None,
         };
@@ -144,6 +147,13 @@ impl Observer {
             let text = format!("{who} r{room}: {decision:?} ({reason:?}) after {knew:?}: {fault}");
             self.accuse("nothing moves without a reason", at, Some(room), text);
         }
+    }
+
+    /// Whether the node holds about as many as the mesh takes: the least capacity of all, and not below a sixteenth of its own.
+    fn is_nearly_full(&self, scene: &Scene<'_>) -> bool {
+        let own = self.capacities[scene.seat];
+        let least = self.capacities.iter().copied().min().unwrap_or(own).max(own / 16);
+        scene.node.len() + ENDED_TOGETHER_MAX >= least
     }
 
     /// A tombstone that has had its time goes without a word, and stands against nothing newer shortly before.
@@ -179,8 +189,9 @@ impl Observer {
         let who = name(scene.seat);
         if old.is_tombstone() {
             let made = self.ledger.get(room, old).map_or(0, |known| known.at);
-            // One that nobody was told of is seen late.
-            if at + SEEN_LATE_MS < made + 3 * self.ttl_ms {
+            // One that nobody was told of is seen late, and shortly before its end it gives way to what is newer.
+            let fades_ms = self.ttl_ms / 64 + FADES_MS;
+            if at + SEEN_LATE_MS + fades_ms < made + 3 * self.ttl_ms {
                 let text = format!("{who} r{room}: {old:?} was kept {} ms of {}", at - made, 3 * self.ttl_ms);
                 self.accuse("tombstones outlive what they ended", at, Some(room), text);
             }
