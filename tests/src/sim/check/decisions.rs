@@ -139,7 +139,10 @@ impl Observer {
             (Reason::Operator, _) if !self.operator_at.contains_key(&room) => Some("no operator asked"),
             (Reason::Arbitration, _) => Some("nobody arbitrates yet"),
             (Reason::End | Reason::Full, None) => Some("there was nothing to end"),
-            (Reason::Full, Some(_)) if !self.is_nearly_full(scene) => Some("there was room"),
+            // A node that hung takes much in at once, and how many there were is seen afterwards only.
+            (Reason::Full, Some(_)) if self.weather == Weather::Healthy && !self.is_nearly_full(scene) => {
+                Some("there was room")
+            }
             (Reason::End | Reason::Full, Some(_)) if !decision.is_tombstone() => Some("an end that is none"),
             _ => None,
         };
