@@ -36,6 +36,8 @@ pub struct Limits {
     pub window_items: u64,
     /// Unacknowledged bulk messages.
     pub bulk_window: u64,
+    /// Messages under way to one peer, on each of the ordered lanes but that of bulk.
+    pub outbox: usize,
 }
 
 /// Everything drawn from one seed.
@@ -90,7 +92,7 @@ impl Setup {
         let ttl_ms = random.between(8, 20) * 1_000;
         let small_table = weather == Weather::Faulty && random.chance(200);
         let capacities = draw_capacities(nodes, small_table, &mut random);
-        let limits = draw_limits(weather, &mut random);
+        let limits = draw_limits(weather, &mut random, Random::new(seed).fork(9));
         let phase_ms = if large { 25_000 } else { random.between(60, 130) * 1_000 };
         let mut core: Vec<Seat> = (0..nodes).collect();
         random.shuffle(&mut core);
@@ -205,7 +207,7 @@ fn draw_capacities(nodes: usize, small: bool, random: &mut Random) -> Vec<usize>
         .collect()
 }
 
-fn draw_limits(weather: Weather, random: &mut Random) -> Limits {
+fn draw_limits(weather: Weather, random: &mut Random, mut outbox: Random) -> Limits {
     let tight = weather == Weather::Faulty && random.chance(300);
     let mut limit = |usual: u64, least: u64, most: u64| {
         if tight && random.chance(500) { random.between(least, most) } else { usual }
@@ -217,5 +219,11 @@ fn draw_limits(weather: Weather, random: &mut Random) -> Limits {
         batch_items: limit(256, 1, 8) as usize,
         window_items: limit(8_192, 4, 16),
         bulk_window: limit(16, 1, 2),
+        // Drawn by itself: the other draws of a seed are as old as the seeds that were kept.
+        outbox: if weather == Weather::Faulty && outbox.chance(100) {
+            outbox.between(48, 96) as usize
+        } else {
+            8_192
+        },
     }
 }

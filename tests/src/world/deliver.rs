@@ -10,8 +10,6 @@ use super::seat::{Feed, Seat, State};
 use super::watch::{Network, Scene, Watch};
 use super::world_state::World;
 
-/// What is kept for a peer that takes too little, by lane: control, claims, bulk. Less than the shell keeps, so that it is met.
-const OUTBOX_MAX: [usize; 3] = [8_192, 8_192, 64];
 const LATE_MAX_MS: u64 = 1_500;
 
 impl World {
@@ -162,7 +160,7 @@ impl World {
             return;
         }
         let lane = lane_of(&message);
-        if path.under_way[lane as usize] >= OUTBOX_MAX[lane as usize] {
+        if path.under_way[lane as usize] >= self.outbox_max[lane as usize] {
             watch.network(self.now, &Network::OutboxFull(from, to));
             self.end_told(from, to, watch);
             return;

@@ -12,6 +12,8 @@ use super::watch::{Network, Scene, Watch};
 
 /// A connection on which a side hears nothing for so long has ended for it.
 pub const IDLE_MS: u64 = 3_000;
+/// What is kept for a peer that takes too little, by lane: control, claims, bulk. Less than the shell keeps.
+const OUTBOX_MAX: [usize; 3] = [8_192, 8_192, 64];
 /// A node whose timer asks to be woken at once, so often without time going on, spins.
 const SPINS_MAX: u32 = 10_000;
 
@@ -27,6 +29,7 @@ pub struct World {
     pub(super) connections: u64,
     pub(super) hash: u64,
     pub(super) lazy_permille: u64,
+    pub(super) outbox_max: [usize; 3],
     lives: u64,
     delay: Delay,
     spins: u32,
@@ -46,10 +49,16 @@ impl World {
             connections: 0,
             hash: 0,
             lazy_permille: 0,
+            outbox_max: OUTBOX_MAX,
             lives: 0,
             delay,
             spins: 0,
         }
+    }
+
+    /// So many messages of control, and as many claims, are under way to one peer at the most; then the connection ends.
+    pub const fn set_outbox(&mut self, most: usize) {
+        self.outbox_max = [most, most, OUTBOX_MAX[2]];
     }
 
     /// Of 1,000 inputs, so many wait up to a millisecond for others before the node's outputs are carried out, as in a busy shell.

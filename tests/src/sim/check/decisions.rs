@@ -163,7 +163,8 @@ impl Observer {
     fn may_have_lapsed(&self, scene: &Scene<'_>, room: Room, old: &Decision) -> bool {
         let made = self.ledger.get(room, old).map_or(0, |known| known.at);
         let fades_ms = self.ttl_ms / 64 + FADES_MS;
-        old.is_tombstone() && scene.now_ms + fades_ms + SLACK_MS >= made + 3 * self.ttl_ms
+        // One that nobody was told of when it was made is known since later.
+        old.is_tombstone() && scene.now_ms + fades_ms + SLACK_MS + SEEN_LATE_MS >= made + 3 * self.ttl_ms
     }
 
     /// While all is well nobody decides alone, and there is one decision of a generation.
