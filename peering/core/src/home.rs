@@ -167,9 +167,11 @@ impl Node {
             self.pass_on(now, from, &home, claim);
             return;
         }
+        let stands = self.table.get(&claim.key);
         let no_room = accepted == Accepted::NoRoom
-            && claim.known.as_ref().is_some_and(|(entry, _)| !entry.is_tombstone())
-            && self.table.get(&claim.key).is_none();
+            && claim.known.as_ref().is_some_and(|(entry, _)| {
+                !entry.is_tombstone() && stands.is_none_or(|slot| entry.precedence(&slot.entry).is_lt())
+            });
         let result = if self.may_answer() && no_room {
             // The mesh has an entry that this table has no place for: another decision would stand against it.
             ClaimResult::Refused(ClaimRefusal::TableFull)

@@ -2,8 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use shardgate_peering_core::{
-    ClaimReason, ClaimToken, Claimed, Config, Heartbeat, Hello, Input, Instant, Message, Node, Now, Output,
-    PeerId, Readiness, ShardName, StickKey, Update, Violation, Wall, Welcome,
+    AsOf, Change, Claim, ClaimAnswer, ClaimReason, ClaimRefusal, ClaimResult, ClaimToken, Claimed, Config,
+    Digest, Entry, Heartbeat, Hello, Input, Instant, Item, Message, Node, Now, Output, PeerId, Rank,
+    Readiness, Reason, ShardName, Stamp, StickKey, Update, Violation, Wall, Welcome, first_by_rendezvous,
 };
 
 const TTL_MS: u64 = 10_000;
@@ -101,6 +102,59 @@ fn a_full_table_looks_a_part_at_a_time_for_what_may_end() {
     for number in 1..=ROOMS - FREE {
         assert!(node.node.lookup(&key(&format!("room-{number}"))).is_some(), "{number} is held");
     }
+}
+
+/// The mesh has an entry that its home has no place for, and of which it holds an older end: another decision would stand against it.
+#[test]
+fn a_home_beyond_its_bound_decides_nothing_against_an_entry_it_is_told_of() {
+    let rooms: Vec<StickKey> =
+        (0..).map(|number| key(&format!("room-{number}"))).filter(of_a).take(11).collect();
+    let mut a = Alone::new(8);
+    a.meets_b();
+    a.causes(Input::ReadyOverride);
+    for _ in 0..2 * TTL_MS / 1_000 {
+        a.run_ms(1_000);
+        let digest = Digest { as_of: AsOf::NOW, ranges: [0; 16] };
+        a.hears("b", Message::Heartbeat(Heartbeat { ready: true, digest }));
+    }
+    let entry = |generation, shard| Entry {
+        shard,
+        generation,
+        rank: Rank::Home,
+        created: Stamp::at(now(15_000).wall),
+        origin: peer("b"),
+        reason: Reason::Claim,
+    };
+    let items = rooms.iter().enumerate().map(|(number, room)| Item {
+        key: room.clone(),
+        change: Change::Entry(if number == 0 { entry(2, None) } else { entry(1, Some(shard("s"))) }),
+        remaining_ms: 3 * TTL_MS,
+        held: false,
+    });
+    a.hears("b", Message::Update(Update { through: 11, items: items.collect() }));
+    assert_eq!(a.node.len(), 10);
+    // Nobody has reported that he holds them: they may end early from now on, and no heartbeat has come to do it.
+    a.now_ms += TTL_MS * 4 / 5;
+    let claim = Claim {
+        id: 1,
+        key: rooms[0].clone(),
+        known: Some((entry(3, Some(shard("s1"))), TTL_MS)),
+        proposal: Some(shard("s2")),
+        reason: Reason::Claim,
+        held: false,
+        failed: None,
+        tried: None,
+        hops: 0,
+    };
+    let outputs = a.hears("b", Message::Claim(claim));
+    let result = ClaimResult::Refused(ClaimRefusal::TableFull);
+    let answer = Message::ClaimAnswer(ClaimAnswer { id: 1, key: rooms[0].clone(), result });
+    assert!(outputs.contains(&Output::Send { peer: peer("b"), message: answer }), "{outputs:?}");
+}
+
+/// Whether a is the home of a key, of two.
+fn of_a(key: &StickKey) -> bool {
+    first_by_rendezvous(key, [peer("a"), peer("b")].iter()) == Some(&peer("a"))
 }
 
 /// A node and its clock.
