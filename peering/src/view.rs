@@ -59,7 +59,8 @@ impl View {
         Some((shard, Some(seen.key().clone())))
     }
 
-    /// Milliseconds since the view's start, around and around: no entry lives for 49 days without a use.
+    /// Milliseconds since the view's start, around after 49 days. An entry that was last used just then counts as used a moment ago, and the
+    /// driver hears of its next use one `touch_every_ms` late.
     fn now(&self) -> u32 {
         (self.start.elapsed().as_millis() as u32).max(NEVER + 1)
     }

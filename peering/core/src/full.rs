@@ -8,7 +8,7 @@ use crate::id::StickKey;
 use crate::node::Node;
 use crate::table::Slot;
 use crate::time::{Coarse, Instant, Now};
-use crate::timers::Place;
+use crate::timers::Mark;
 
 /// How many entries are looked at at a time to find some that may end early. When none of them may, a new key is refused, and the next one
 /// looks further.
@@ -19,18 +19,12 @@ const ENDED_FOR_ONE_MAX: usize = 8;
 const SHRINK_MAX: usize = 4_096;
 
 /// Where to find entries that may end early. Begun anew with every heartbeat.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct EarlyEnds {
     /// Up to there the timers were walked.
-    next: Place,
+    next: Mark,
     /// With their leases, the one nearest its end last.
     found: Vec<(Instant, StickKey)>,
-}
-
-impl Default for EarlyEnds {
-    fn default() -> Self {
-        Self { next: Place::FIRST, found: Vec::new() }
-    }
 }
 
 impl Config {
@@ -153,7 +147,7 @@ impl Node {
     fn look_for_early_ends(&mut self, now: Now) {
         let (grain_ms, grace_ms) = (self.config.timer_grain_ms(), self.config.end_grace_ms());
         let (mut found, mut early) = (Vec::new(), Vec::new());
-        let mut next = Place::FIRST;
+        let mut next = Mark::default();
         let timers = self.table.timers();
         for (step, id, after) in timers.walk(self.early_ends.next).take(LOOKED_AT_MAX) {
             next = after;
@@ -166,7 +160,7 @@ impl Node {
             }
         }
         found.sort_by(|(one, _), (other, _)| other.cmp(one));
-        let first_moved = early.iter().map(|(at, _)| Place::of(timers.step(*at))).min();
+        let first_moved = early.iter().map(|(at, _)| Mark::of(timers.step(*at))).min();
         let next = first_moved.map_or(next, |moved| moved.min(next));
         self.early_ends = EarlyEnds { next, found };
         for (at, key) in early {

@@ -102,7 +102,7 @@ impl Uses {
         self.sessions.keys()
     }
 
-    /// What was used is forgotten; sessions stay.
+    /// Reports that are due are forgotten, since what was used goes with the table; sessions stay.
     pub(crate) fn forget_reports(&mut self) {
         self.due.clear();
     }

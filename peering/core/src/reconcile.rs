@@ -532,16 +532,15 @@ impl Node {
             }
         }
         let tell = Tell { now, uses: &self.uses, ttl_ms: self.config.ttl_ms };
-        for turn in 0..=GIVES_AT_ONCE {
-            if turn == GIVES_AT_ONCE {
-                // The rest when others had their turn.
-                self.flush_at = Some(now.mono);
-                break;
-            }
-            let Some(give) = session.talk.giver.next(&self.table, &tell, window, batch) else { break };
-            self.stats.items_given += give.items.len() as u64;
-            messages.push(Message::Give(give));
+        let giver = &mut session.talk.giver;
+        let gives = core::iter::from_fn(|| giver.next(&self.table, &tell, window, batch));
+        let gives: Vec<Give> = gives.take(GIVES_AT_ONCE).collect();
+        if gives.len() == GIVES_AT_ONCE {
+            // The rest when others had their turn.
+            self.flush_at = Some(now.mono);
         }
+        self.stats.items_given += gives.iter().map(|give| give.items.len() as u64).sum::<u64>();
+        messages.extend(gives.into_iter().map(Message::Give));
         let idle = session.talk.giver.idle();
         let done = session.talk.asking.take_if(|asking| idle && asking.finished());
         if let Some(asking) = &done {

@@ -179,14 +179,14 @@ impl Table {
         lease: Instant,
         first_look: Instant,
     ) -> Merged {
-        let Some(known) = self.slots.find(key) else {
-            self.insert(now, key, entry, lease, first_look);
-            return Merged::Inserted;
-        };
         let entry = self.shared(entry);
         #[cfg(feature = "test-hooks")]
         let mutation = self.mutation;
-        let Some((place, slot)) = self.slots.at_mut(known) else { return Merged::Kept };
+        let known = self.slots.find(key);
+        let Some((place, slot)) = known.and_then(|known| self.slots.at_mut(known)) else {
+            self.insert(now, key, &entry, lease, first_look);
+            return Merged::Inserted;
+        };
         let hash = place.hash;
         let after = state(hash, &entry);
         let before = state(hash, &slot.entry);

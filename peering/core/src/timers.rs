@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::time::Instant;
 
 /// A step of some timers, counted from the node's start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Step(u32);
 
 impl Step {
@@ -14,17 +14,14 @@ impl Step {
     pub(crate) const NEVER: Self = Self(u32::MAX);
 }
 
-/// Somewhere between two names of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+/// Somewhere between two names of a step; at first before everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Mark {
     step: Step,
     index: usize,
 }
 
-impl Place {
-    /// Before everything.
-    pub(crate) const FIRST: Self = Self::of(Step(0));
-
+impl Mark {
     /// Before everything of a step.
     pub(crate) const fn of(step: Step) -> Self {
         Self { step, index: 0 }
@@ -77,12 +74,12 @@ impl<T> Timers<T> {
         due
     }
 
-    /// What stands at a place and behind it, in the order of time, each with the place that follows.
-    pub(crate) fn walk(&self, from: Place) -> impl Iterator<Item = (Step, &T, Place)> {
+    /// What stands at a mark and behind it, in the order of time, each with the mark behind it.
+    pub(crate) fn walk(&self, from: Mark) -> impl Iterator<Item = (Step, &T, Mark)> {
         self.steps.range(from.step..).flat_map(move |(step, names)| {
             let first = if *step == from.step { from.index } else { 0 };
             let names = names.iter().enumerate().skip(first);
-            names.map(move |(index, name)| (*step, name, Place { step: *step, index: index + 1 }))
+            names.map(move |(index, name)| (*step, name, Mark { step: *step, index: index + 1 }))
         })
     }
 
