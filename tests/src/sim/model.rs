@@ -96,6 +96,8 @@ pub struct Known {
     pub shard: Shard,
     /// When it was first seen.
     pub at: u64,
+    /// It was made no earlier: what no output tells of is seen when its room is looked at next.
+    pub earliest: u64,
     /// It was seen in a message of its origin, not yet in its origin's table.
     pub only_told: bool,
 }
@@ -120,20 +122,20 @@ impl Ledger {
         self.known.get(&Self::identity(room, decision)).copied()
     }
 
-    /// Enters one that stands in its origin's table.
-    pub fn enter(&mut self, room: Room, decision: &Decision, at: u64) {
-        let known = Known { shard: decision.shard, at, only_told: false };
+    /// Enters one that stands in its origin's table since `earliest` at the most.
+    pub fn enter(&mut self, room: Room, decision: &Decision, at: u64, earliest: u64) {
+        let known = Known { shard: decision.shard, at, earliest, only_told: false };
         self.known.insert(Self::identity(room, decision), known);
     }
 
     /// Its origin tells of it; it may be replaced there in the same moment and never be seen in its table. Answers whether it is new.
-    pub fn announce(&mut self, room: Room, decision: &Decision, at: u64) -> bool {
+    pub fn announce(&mut self, room: Room, decision: &Decision, at: u64, earliest: u64) -> bool {
         let identity = Self::identity(room, decision);
         if self.known.contains_key(&identity) {
             return false;
         }
         self.told.push(identity);
-        self.known.insert(identity, Known { shard: decision.shard, at, only_told: true });
+        self.known.insert(identity, Known { shard: decision.shard, at, earliest, only_told: true });
         true
     }
 

@@ -27,7 +27,10 @@ pub(super) struct Cell {
     pub(super) moved_at: Option<u64>,
     /// The round in which it was put down to be looked at.
     round: u64,
-    /// How often the outputs say that it ended since it was looked at.
+    /// When it was looked at last.
+    looked_at: Option<u64>,
+    /// Whether an output told of a change since then, and how many of them that it ended.
+    changed: bool,
     pub(super) ends_between: u32,
     /// The node keeps it but answers nobody with it: its lease is over.
     pub(super) lapsed: bool,
@@ -42,10 +45,17 @@ impl Cell {
         used_at: None,
         moved_at: None,
         round: 0,
+        looked_at: None,
+        changed: false,
         ends_between: 0,
         blurred: false,
         lapsed: false,
     };
+
+    /// Since when a change may stand here that is seen now: no output tells of the end of what had lapsed.
+    pub(super) fn earliest(&self, now: u64) -> u64 {
+        if self.changed { now } else { self.looked_at.unwrap_or(now) }
+    }
 }
 
 /// What the model knows of one node.
@@ -62,6 +72,8 @@ pub(super) struct Place {
     pub(super) outputs: usize,
     /// Inputs that share the next outputs.
     pub(super) inputs: u32,
+    /// Live entries when its outputs were seen last.
+    pub(super) live: usize,
 }
 
 impl Place {
@@ -235,6 +247,8 @@ impl Observer {
             }
         }
         let kept = self.places[scene.seat].cell(room);
+        kept.looked_at = Some(scene.now_ms);
+        kept.changed = false;
         kept.ends_between = 0;
         let lives = kept.entry.is_some_and(|entry| !entry.is_tombstone());
         kept.lapsed = lives && scene.node.lookup(&key).is_none();
@@ -349,8 +363,10 @@ impl Watch for Observer {
                         let decision = decision_of(entry);
                         if usize::from(decision.origin) == scene.seat {
                             // Perhaps replaced already by what came in the same moment.
-                            if ledger.announce(room_of(key), &decision, scene.now_ms) {
-                                place.touch(room_of(key));
+                            let room = room_of(key);
+                            let earliest = place.cell(room).earliest(scene.now_ms);
+                            if ledger.announce(room, &decision, scene.now_ms, earliest) {
+                                place.touch(room);
                             }
                         }
                     }
@@ -364,6 +380,7 @@ impl Watch for Observer {
                 place.touch(room);
                 let cell = place.cell(room);
                 cell.view = shard.as_ref().map_or(NOWHERE, shard_of);
+                cell.changed = true;
                 cell.ends_between += u32::from(shard.is_none());
             }
             Output::Moved { key, to } => {
@@ -395,6 +412,7 @@ impl Watch for Observer {
             self.check_view(scene, room);
         }
         self.check_bounds(scene);
+        self.places[scene.seat].live = scene.node.len();
     }
 
     fn network(&mut self, now_ms: u64, what: &Network<'_>) {

@@ -16,10 +16,6 @@ const SLACK_MS: u64 = 1_000;
 const FADES_MS: u64 = 1_500;
 /// How long a clear takes at the most: two budgets and its way to all.
 const CLEARED_MS: u64 = 4_000;
-/// How long a change may stay unseen that no output tells of: one round of the audits.
-const SEEN_LATE_MS: u64 = 4_500;
-/// How many entries may end early together, before it is looked at how many there are.
-const ENDED_TOGETHER_MAX: usize = 16;
 
 const fn reason_name(reason: Reason) -> &'static str {
     match reason {
@@ -80,7 +76,7 @@ impl Observer {
             return;
         }
         if usize::from(decision.origin) == scene.seat {
-            self.ledger.enter(room, &decision, scene.now_ms);
+            self.ledger.enter(room, &decision, scene.now_ms, before.earliest(scene.now_ms));
             self.check_made(scene, room, before, &decision, reason, incoming);
         } else if known.is_none() {
             let text = format!("{who} r{room}: {decision:?} was never made by its origin");
@@ -139,10 +135,7 @@ impl Observer {
             (Reason::Operator, _) if !self.operator_at.contains_key(&room) => Some("no operator asked"),
             (Reason::Arbitration, _) => Some("nobody arbitrates yet"),
             (Reason::End | Reason::Full, None) => Some("there was nothing to end"),
-            // A node that hung takes much in at once, and how many there were is seen afterwards only.
-            (Reason::Full, Some(_)) if self.weather == Weather::Healthy && !self.is_nearly_full(scene) => {
-                Some("there was room")
-            }
+            (Reason::Full, Some(_)) if !self.was_full(scene, incoming) => Some("there was room"),
             (Reason::End | Reason::Full, Some(_)) if !decision.is_tombstone() => Some("an end that is none"),
             _ => None,
         };
@@ -152,19 +145,24 @@ impl Observer {
         }
     }
 
-    /// Whether the node holds about as many as the mesh takes: the least capacity of all, and not below a sixteenth of its own.
-    fn is_nearly_full(&self, scene: &Scene<'_>) -> bool {
+    /// Whether the node may have held as many as the mesh takes since its outputs were seen last: the least capacity of all, and not below a
+    /// sixteenth of its own. Each input may have made one entry of its own besides those that came.
+    fn was_full(&self, scene: &Scene<'_>, incoming: &[(Room, Decision)]) -> bool {
         let own = self.capacities[scene.seat];
         let least = self.capacities.iter().copied().min().unwrap_or(own).max(own / 16);
-        scene.node.len() + ENDED_TOGETHER_MAX >= least
+        let place = &self.places[scene.seat];
+        place.live + incoming.len() + place.inputs as usize >= least
     }
 
     /// A tombstone that has had its time goes without a word, and stands against nothing newer shortly before.
     fn may_have_lapsed(&self, scene: &Scene<'_>, room: Room, old: &Decision) -> bool {
-        let made = self.ledger.get(room, old).map_or(0, |known| known.at);
-        let fades_ms = self.ttl_ms / 64 + FADES_MS;
-        // One that nobody was told of when it was made is known since later.
-        old.is_tombstone() && scene.now_ms + fades_ms + SLACK_MS + SEEN_LATE_MS >= made + 3 * self.ttl_ms
+        old.is_tombstone() && scene.now_ms + SLACK_MS >= self.fades_at(room, old)
+    }
+
+    /// When a tombstone begins to give way to anything newer.
+    fn fades_at(&self, room: Room, tombstone: &Decision) -> u64 {
+        let made = self.ledger.get(room, tombstone).map_or(0, |known| known.earliest);
+        (made + 3 * self.ttl_ms).saturating_sub(self.ttl_ms / 64 + FADES_MS)
     }
 
     /// While all is well nobody decides alone, and there is one decision of a generation.
@@ -192,11 +190,9 @@ impl Observer {
         let at = scene.now_ms;
         let who = name(scene.seat);
         if old.is_tombstone() {
-            let made = self.ledger.get(room, old).map_or(0, |known| known.at);
-            // One that nobody was told of is seen late, and shortly before its end it gives way to what is newer.
-            let fades_ms = self.ttl_ms / 64 + FADES_MS;
-            if at + SEEN_LATE_MS + fades_ms < made + 3 * self.ttl_ms {
-                let text = format!("{who} r{room}: {old:?} was kept {} ms of {}", at - made, 3 * self.ttl_ms);
+            let fades_at = self.fades_at(room, old);
+            if at < fades_at {
+                let text = format!("{who} r{room}: {old:?} is gone {} ms early", fades_at - at);
                 self.accuse("tombstones outlive what they ended", at, Some(room), text);
             }
             return;
