@@ -7,7 +7,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::counters::LinkEnd;
 
-/// Messages that may wait on the ordered lane: some seconds of a busy mesh. At the bound the connection ends and reconciliation follows.
+/// Messages that may wait on the ordered lane: some seconds of a busy mesh. At the bound the connection ends and reconciliation follows. It
+/// takes the core's whole window even of messages with one item each, or what is sent at once after a break would end the next connection too.
 const CONTROL_MAX: usize = 16_384;
 /// Questions, answers and gifts; the core's windows keep far below it.
 const BULK_MAX: usize = 1_024;
@@ -56,5 +57,19 @@ impl Outbox {
 
     pub(crate) fn close(&self, end: LinkEnd) {
         self.close.send_replace(Some(end));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shardgate_peering_core::{Config, PeerId};
+
+    #[test]
+    fn an_outbox_takes_what_the_core_sends_before_it_waits() {
+        let config = Config::new(PeerId::parse("a").unwrap(), 1);
+        assert!(CONTROL_MAX as u64 >= 2 * config.window_items);
+        // A question or an answer beside each gift.
+        assert!(BULK_MAX as u64 >= 2 * config.gives_window);
     }
 }

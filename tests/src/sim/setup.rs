@@ -212,18 +212,25 @@ fn draw_limits(weather: Weather, random: &mut Random, mut outbox: Random) -> Lim
     let mut limit = |usual: u64, least: u64, most: u64| {
         if tight && random.chance(500) { random.between(least, most) } else { usual }
     };
-    Limits {
+    let outbox_usual = 8_192;
+    // Drawn by itself: the other draws of a seed are as old as the seeds that were kept.
+    let outbox = if weather == Weather::Faulty && outbox.chance(100) {
+        outbox.between(48, 96) as usize
+    } else {
+        outbox_usual
+    };
+    let mut limits = Limits {
         claims_max: limit(4_096, 2, 6) as usize,
         waiters_max: limit(1_024, 1, 3) as usize,
         log_max: limit(262_144, 8, 64) as usize,
         batch_items: limit(256, 1, 8) as usize,
         window_items: limit(8_192, 4, 16),
         bulk_window: limit(16, 1, 2),
-        // Drawn by itself: the other draws of a seed are as old as the seeds that were kept.
-        outbox: if weather == Weather::Faulty && outbox.chance(100) {
-            outbox.between(48, 96) as usize
-        } else {
-            8_192
-        },
+        outbox,
+    };
+    if limits.outbox < outbox_usual {
+        // An outbox takes what a peer that comes back is sent at once; with batches of a few items a small one never would.
+        limits.batch_items = 256;
     }
+    limits
 }
