@@ -254,7 +254,7 @@ fn dialable(text: &str) -> Option<SocketAddr> {
     (address.port() != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()).then_some(address)
 }
 
-/// The value for a message: on one line, not longer than 80 characters.
+/// The value for a message: on one line, without control characters, not longer than 80 characters.
 fn shown(value: &Value) -> String {
     let text = match value {
         Value::String(text) => format!("{text:?}"),
@@ -263,7 +263,7 @@ fn shown(value: &Value) -> String {
         | Value::Boolean(_)
         | Value::Datetime(_)
         | Value::Array(_)
-        | Value::Table(_) => value.to_string().replace('\n', " "),
+        | Value::Table(_) => value.to_string().replace(char::is_control, " "),
     };
     match text.char_indices().nth(80) {
         Some((cut, _)) => format!("{}...", &text[..cut]),
