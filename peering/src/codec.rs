@@ -316,6 +316,7 @@ const fn refusal_to_wire(refusal: ClaimRefusal) -> wire::Refusal {
         ClaimRefusal::Overload => wire::Refusal::Overload,
         ClaimRefusal::Held => wire::Refusal::Held,
         ClaimRefusal::NoEntry => wire::Refusal::NoEntry,
+        ClaimRefusal::Outranked => wire::Refusal::Outranked,
     }
 }
 
@@ -326,6 +327,7 @@ fn refusal_from_wire(value: i32) -> Result<ClaimRefusal, FrameError> {
         Ok(wire::Refusal::Overload) => Ok(ClaimRefusal::Overload),
         Ok(wire::Refusal::Held) => Ok(ClaimRefusal::Held),
         Ok(wire::Refusal::NoEntry) => Ok(ClaimRefusal::NoEntry),
+        Ok(wire::Refusal::Outranked) => Ok(ClaimRefusal::Outranked),
         Ok(wire::Refusal::Unspecified) => Err(FrameError::Missing { field: "claim_answer.entry" }),
         Err(_) => Err(FrameError::Enum { field: "claim_answer.refusal", value }),
     }

@@ -225,6 +225,7 @@ impl Node {
             match refusal {
                 ClaimRefusal::TableFull => self.unstored(token, Unstored::TableFull),
                 ClaimRefusal::NotReady | ClaimRefusal::Overload => self.unstored(token, Unstored::Overload),
+                ClaimRefusal::Outranked => self.unstored(token, Unstored::Outranked),
                 ClaimRefusal::Held => self.answer(token, Claimed::Held),
                 ClaimRefusal::NoEntry => self.answer(token, Claimed::Cleared),
             }
@@ -274,7 +275,10 @@ impl Node {
                     ClaimRefusal::NotReady | ClaimRefusal::Overload => {
                         self.next_home(now, answer.key, pending);
                     }
-                    ClaimRefusal::TableFull | ClaimRefusal::Held | ClaimRefusal::NoEntry => {
+                    ClaimRefusal::TableFull
+                    | ClaimRefusal::Held
+                    | ClaimRefusal::NoEntry
+                    | ClaimRefusal::Outranked => {
                         self.refuse_all(pending.waiters, refusal);
                         self.reclaim_after_clear(now, &answer.key, &pending.asked);
                     }
@@ -451,7 +455,7 @@ impl Node {
 
     pub(crate) fn unstored(&mut self, token: ClaimToken, why: Unstored) {
         match why {
-            Unstored::TableFull | Unstored::NoHome | Unstored::Restarted => {}
+            Unstored::TableFull | Unstored::NoHome | Unstored::Restarted | Unstored::Outranked => {}
             Unstored::Overload => self.stats.unstored_overload += 1,
         }
         self.answer(token, Claimed::Unstored { why });

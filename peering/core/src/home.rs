@@ -71,6 +71,10 @@ impl Node {
             origin: self.config.me.clone(),
             reason: asked.reason(),
         };
+        // At the highest generation what stands there may win.
+        if let Some(stands) = current.as_ref().filter(|stands| entry.precedence(stands).is_ge()) {
+            return if stands.is_tombstone() { Err(ClaimRefusal::Outranked) } else { Ok(stands.clone()) };
+        }
         match rank {
             Rank::Home => self.stats.decided_home += 1,
             Rank::Alone => self.stats.decided_alone += 1,
@@ -80,8 +84,7 @@ impl Node {
             self.moved_at.insert(key.clone(), now.mono);
         }
         self.record(now, key, &entry);
-        // At the highest generation the old decision may have won.
-        Ok(self.table.get(key).map_or(entry, |slot| slot.entry.clone()))
+        Ok(entry)
     }
 
     /// An operator's clear: ends what nobody holds.

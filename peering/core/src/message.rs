@@ -282,6 +282,8 @@ pub enum ClaimRefusal {
     Held,
     /// It was to be cleared, and there is none.
     NoEntry,
+    /// It ended at the highest generation, and the end wins against whatever is decided until it has gone.
+    Outranked,
 }
 
 /// Keys that the sender used or holds.

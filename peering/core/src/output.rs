@@ -36,6 +36,8 @@ pub enum Unstored {
     NoHome,
     /// This node was paused for so long that its table was emptied; what it asked before is void.
     Restarted,
+    /// The key ended at the highest generation: only a hostile peer makes such an end, and until it has gone nothing wins against it.
+    Outranked,
 }
 
 /// Why a connection to a peer must end: mostly how the peer broke the protocol.

@@ -111,6 +111,7 @@ fn every_message() -> Vec<Message> {
         answer(ClaimResult::Entry(entry(Some("s1")), 300_000)),
         answer(ClaimResult::Refused(ClaimRefusal::NotReady)),
         answer(ClaimResult::Refused(ClaimRefusal::Held)),
+        answer(ClaimResult::Refused(ClaimRefusal::Outranked)),
         Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, false)] }),
         Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, false), lease("b", 500, true)] }),
         Message::LeaseReport(LeaseReport { leases: vec![lease("a", 500, true), lease("b", 600, true)] }),

@@ -412,6 +412,7 @@ pub enum Refusal {
     Overload = 3,
     Held = 4,
     NoEntry = 5,
+    Outranked = 6,
 }
 impl Refusal {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -426,6 +427,7 @@ impl Refusal {
             Self::Overload => "REFUSAL_OVERLOAD",
             Self::Held => "REFUSAL_HELD",
             Self::NoEntry => "REFUSAL_NO_ENTRY",
+            Self::Outranked => "REFUSAL_OUTRANKED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -437,6 +439,7 @@ impl Refusal {
             "REFUSAL_OVERLOAD" => Some(Self::Overload),
             "REFUSAL_HELD" => Some(Self::Held),
             "REFUSAL_NO_ENTRY" => Some(Self::NoEntry),
+            "REFUSAL_OUTRANKED" => Some(Self::Outranked),
             _ => None,
         }
     }

@@ -203,6 +203,7 @@ impl Speaker<'_> {
             ClaimRefusal::Overload,
             ClaimRefusal::Held,
             ClaimRefusal::NoEntry,
+            ClaimRefusal::Outranked,
         ];
         let result = match refusals.get(usize::from(bytes.below(12))) {
             Some(refusal) => ClaimResult::Refused(*refusal),

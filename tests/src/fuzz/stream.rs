@@ -38,7 +38,7 @@ fn assert_refused(error: &FrameError, whole: &[u8]) {
         // The first bits of it are enough to know.
         said.is_err() || said.is_ok_and(|len| len > FRAME_MAX)
     } else if matches!(error, FrameError::LongLength) {
-        whole.len() > 3 && whole[..3].iter().all(|byte| *byte >= 0x80)
+        whole.len() >= 3 && whole[..3].iter().all(|byte| *byte >= 0x80)
     } else {
         matches!(error, FrameError::Truncated) && (said.is_err() || said.is_ok_and(|len| len > from.len()))
     };

@@ -39,6 +39,7 @@ pub(super) struct World {
     /// How long the machine slept.
     asleep_ms: u64,
     delivery: Delivery,
+    delivering: bool,
     hostile: PeerId,
     hostile_listed: bool,
     linked: bool,
@@ -62,6 +63,7 @@ impl World {
             wall_ms: now.wall.0,
             asleep_ms: 0,
             delivery,
+            delivering: false,
             hostile: peer("h"),
             hostile_listed: false,
             linked: false,
@@ -122,8 +124,11 @@ impl World {
                 self.unlink();
             }
         }
-        if self.delivery == Delivery::AtOnce {
+        // What a delivery causes is delivered by whoever delivers: in a loop that counts, not one call inside the other.
+        if self.delivery == Delivery::AtOnce && !self.delivering {
+            self.delivering = true;
             self.deliver_all();
+            self.delivering = false;
         }
     }
 

@@ -62,6 +62,7 @@ const fn unstored(why: Unstored) -> &'static str {
         Unstored::Overload => "too many claims",
         Unstored::NoHome => "no home answers",
         Unstored::Restarted => "this node starts anew",
+        Unstored::Outranked => "its end stands against everything",
     }
 }
 
@@ -164,6 +165,7 @@ impl Render {
             ClaimResult::Refused(ClaimRefusal::Overload) => "refused, too many claims".to_owned(),
             ClaimResult::Refused(ClaimRefusal::Held) => "refused, it is held".to_owned(),
             ClaimResult::Refused(ClaimRefusal::NoEntry) => "refused, there is none".to_owned(),
+            ClaimResult::Refused(ClaimRefusal::Outranked) => "refused, its end stands".to_owned(),
         };
         format!("answer {id}: {} {what}", self.key(key))
     }
