@@ -36,7 +36,7 @@ impl Config {
     /// For so long after a use an entry does not end early: whoever used it is about to open a tunnel, or has one open and learns of the
     /// entry only now, and tells its home.
     const fn fresh_ms(&self) -> u64 {
-        let (there_and_back_ms, part_of_ttl_ms) = (2 * SLOW_PATH_MS, self.ttl_ms / 4);
+        let (there_and_back_ms, part_of_ttl_ms) = (2 * SLOW_PATH_MS, self.ttl_ms / 2);
         if part_of_ttl_ms < there_and_back_ms { part_of_ttl_ms } else { there_and_back_ms }
     }
 }

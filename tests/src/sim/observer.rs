@@ -72,8 +72,9 @@ pub(super) struct Place {
     pub(super) outputs: usize,
     /// Inputs that share the next outputs.
     pub(super) inputs: u32,
-    /// Live entries when its outputs were seen last.
+    /// Live entries when its outputs were seen last, and how many rooms got a place since, as the outputs tell it.
     pub(super) live: usize,
+    pub(super) placed: usize,
 }
 
 impl Place {
@@ -210,6 +211,7 @@ impl Observer {
         place.incoming = incoming;
         place.incoming.clear();
         place.inputs = 0;
+        place.placed = 0;
         self.applies = false;
     }
 
@@ -382,6 +384,7 @@ impl Watch for Observer {
                 cell.view = shard.as_ref().map_or(NOWHERE, shard_of);
                 cell.changed = true;
                 cell.ends_between += u32::from(shard.is_none());
+                place.placed += usize::from(shard.is_some());
             }
             Output::Moved { key, to } => {
                 self.coverage.saw(Sort::Step, "moved");

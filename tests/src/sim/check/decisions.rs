@@ -146,12 +146,12 @@ impl Observer {
     }
 
     /// Whether the node may have held as many as the mesh takes since its outputs were seen last: the least capacity of all, and not below a
-    /// sixteenth of its own. Each input may have made one entry of its own besides those that came.
+    /// sixteenth of its own.
     fn was_full(&self, scene: &Scene<'_>, incoming: &[(Room, Decision)]) -> bool {
         let own = self.capacities[scene.seat];
         let least = self.capacities.iter().copied().min().unwrap_or(own).max(own / 16);
         let place = &self.places[scene.seat];
-        place.live + incoming.len() + place.inputs as usize >= least
+        place.live + incoming.len() + place.placed >= least
     }
 
     /// A tombstone that has had its time goes without a word, and stands against nothing newer shortly before.
