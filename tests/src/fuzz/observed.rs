@@ -22,6 +22,9 @@ pub(super) struct Came {
     emptied: bool,
 }
 
+/// Live entries, without what is outside the merge order: shard, generation, rank, stamp, origin.
+pub(super) type Decisions<'o> = BTreeMap<&'o StickKey, (Option<&'o ShardName>, u32, Rank, Stamp, &'o PeerId)>;
+
 /// A node with what is known about it from outside.
 #[derive(Debug)]
 pub(super) struct Observed {
@@ -229,8 +232,8 @@ impl Observed {
         assert!(self.node.peers().count() <= known, "{} peers of {known}", self.node.peers().count());
     }
 
-    /// The live entries, without what is outside the merge order.
-    pub(super) fn decisions(&self) -> BTreeMap<&StickKey, (Option<&ShardName>, u32, Rank, Stamp, &PeerId)> {
+    /// What stands in its table.
+    pub(super) fn decisions(&self) -> Decisions<'_> {
         let live = self.entries.iter().filter(|(_, entry)| !entry.is_tombstone());
         live.map(|(key, Entry { shard, generation, rank, created, origin, .. })| {
             (key, (shard.as_ref(), *generation, *rank, *created, origin))

@@ -14,6 +14,9 @@ use super::observed::{Came, Observed};
 /// 2026-11-21, so that stamps look like real ones.
 pub(super) const WALL_START: Wall = Wall(1_795_219_200_000);
 
+/// How far a node's wall clock jumps away from the right time.
+pub(super) const CLOCK_JUMP_MS: u64 = 6 * 3_600_000;
+
 /// Who speaks to whom on which lane.
 type Queue = (PeerId, PeerId, Lane);
 
@@ -343,8 +346,8 @@ impl World {
             jump @ 250..=255 => {
                 let wall = WALL_START.0 + self.mono_ms;
                 match jump {
-                    250 => self.jump_wall(wall + 21_600_000),
-                    251 => self.jump_wall(wall - 21_600_000),
+                    250 => self.jump_wall(wall + CLOCK_JUMP_MS),
+                    251 => self.jump_wall(wall - CLOCK_JUMP_MS),
                     252 => self.asleep_ms += 40_000,
                     _ => self.jump_wall(wall),
                 }
