@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, watch};
 use crate::counters::LinkEnd;
 
 /// Messages that may wait on the ordered lane: some seconds of a busy mesh. At the bound the connection ends and reconciliation follows. It
-/// takes the core's whole window even of messages with one item each, or what is sent at once after a break would end the next connection too.
+/// takes what the core sends at once after a break, its window of updates even in messages of one item each, or the next connection would end as
+/// the one before.
 const CONTROL_MAX: usize = 16_384;
 /// Questions, answers and gifts; the core's windows keep far below it.
 const BULK_MAX: usize = 1_024;
@@ -68,7 +69,9 @@ mod tests {
     #[test]
     fn an_outbox_takes_what_the_core_sends_before_it_waits() {
         let config = Config::new(PeerId::parse("a").unwrap(), 1);
-        assert!(CONTROL_MAX as u64 >= 2 * config.window_items);
+        // Claims that were under way when the connection ended, and lone decisions that are claimed late.
+        let claims = 2 * config.claims_max as u64;
+        assert!(CONTROL_MAX as u64 >= config.window_items + claims);
         // A question or an answer beside each gift.
         assert!(BULK_MAX as u64 >= 2 * config.gives_window);
     }

@@ -229,8 +229,10 @@ fn draw_limits(weather: Weather, random: &mut Random, mut outbox: Random) -> Lim
         outbox,
     };
     if limits.outbox < outbox_usual {
-        // An outbox takes what a peer that comes back is sent at once; with batches of a few items a small one never would.
+        // An outbox takes what a peer that comes back is sent at once: log and reports in batches, claims that were under way, and as many of
+        // what this node decided alone. With batches of a few items, or with thousands of claims, a small one never would.
         limits.batch_items = 256;
+        limits.claims_max = limits.claims_max.min(limits.outbox / 4);
     }
     limits
 }
