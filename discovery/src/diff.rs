@@ -1,9 +1,10 @@
 //! What changed between two snapshots, for the log: one line per change.
 
+use crate::bans::BanList;
 use crate::name::{ReleaseName, TenantName};
 use crate::shard::{PeerNode, Shard};
 use crate::snapshot::Snapshot;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -48,6 +49,15 @@ pub enum Change {
         /// Now.
         new: Option<ReleaseName>,
     },
+    /// A ban list has other patterns, verdicts or another order.
+    Bans {
+        /// The list.
+        list: BanList,
+        /// How many patterns it did not have before, or with another verdict.
+        added: usize,
+        /// How many patterns it has no longer, or with another verdict.
+        removed: usize,
+    },
 }
 
 impl fmt::Display for Change {
@@ -81,6 +91,10 @@ impl fmt::Display for Change {
             Self::Pin { tenant, old, new } => {
                 write!(f, "~ pin {tenant}: {} -> {}", or_none(old), or_none(new))
             }
+            Self::Bans { list, added: 0, removed: 0 } => write!(f, "~ bans.{list}: another order"),
+            Self::Bans { list, added, removed } => {
+                write!(f, "~ bans.{list}: {added} added, {removed} removed")
+            }
         }
     }
 }
@@ -105,7 +119,7 @@ impl Fields<'_, '_> {
     }
 }
 
-/// All differences between two snapshots: shards, then peers, live release and pins, each sorted.
+/// All differences between two snapshots: shards, then peers, live release, pins and ban lists, each sorted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SnapshotDiff {
     /// The differences; empty when both say the same.
@@ -164,6 +178,14 @@ impl Snapshot {
                 changes.push(Change::Pin { tenant: tenant.clone(), old: old.cloned(), new: new.cloned() });
             }
         }
+        for list in BanList::ALL {
+            let (old, new) = (older.bans().list(list), self.bans().list(list));
+            if old != new {
+                let (old, new): (HashSet<_>, HashSet<_>) = (old.iter().collect(), new.iter().collect());
+                let (added, removed) = (new.difference(&old).count(), old.difference(&new).count());
+                changes.push(Change::Bans { list, added, removed });
+            }
+        }
         SnapshotDiff { changes }
     }
 }
@@ -197,6 +219,9 @@ peers = [
 acme = "release-1"
 beta = "release-1"
 zeta = "release-1"
+[bans]
+exact = ["a", "b"]
+substr = ["c", "d"]
 "#;
 
     const NEW: &str = r#"
@@ -213,6 +238,9 @@ peers = [
 beta = "release-1"
 new = "release-2"
 zeta = "release-2"
+[bans]
+exact = ["b", "e", { pattern = "a", verdict = "allow" }]
+substr = ["d", "c"]
 "#;
 
     #[test]
@@ -229,7 +257,9 @@ zeta = "release-2"
              ~ live_release: release-1 -> none\n\
              - pin acme\n\
              + pin new: release-2\n\
-             ~ pin zeta: release-1 -> release-2"
+             ~ pin zeta: release-1 -> release-2\n\
+             ~ bans.exact: 2 added, 1 removed\n\
+             ~ bans.substr: another order"
         );
         assert!(!new.content_equals(&old));
     }

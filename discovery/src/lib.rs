@@ -1,9 +1,10 @@
-//! Shards, peers, the live release and tenant pins as immutable, validated snapshots.
+//! Shards, peers, the live release, tenant pins and bans as immutable, validated snapshots.
 //!
 //! A source (today a watched TOML file) builds a whole [`Snapshot`], and [`Publisher`] hands it to everyone as an `Arc`. Consumers
 //! swap the snapshot, they never patch one; there are no callbacks. What a source cannot read or does not believe never
 //! reaches them: the last good snapshot stays, and [`DiscoveryHandle::status`] says since when and why.
 
+mod bans;
 mod diff;
 pub mod file;
 mod name;
@@ -12,9 +13,10 @@ mod shard;
 mod snapshot;
 mod warning;
 
+pub use bans::{BANS_MAX, BanList, Bans, Letters, Verdict};
 pub use diff::{Change, SnapshotDiff};
 pub use file::{FileError, FileWatch, FileWatchConfig, read_file, watch_file};
-pub use name::{NameError, RegionName, ReleaseName, TenantName};
+pub use name::{BanPattern, NameError, RegionName, ReleaseName, TenantName};
 pub use publish::{DiscoveryHandle, Published, Publisher, Refused, SourceStatus};
 pub use shard::{PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX};
 pub use shardgate_peering_core::{PeerId, ShardName};

@@ -88,6 +88,13 @@ name! {
     "1 to 256 visible ASCII characters in lower case without / ? # ,"
 }
 
+name! {
+    /// What a ban list names: a room, a group, a referer, or a part of one. Raw, as it stands in a request.
+    BanPattern, "ban pattern", 256,
+    |byte| byte.is_ascii_graphic(),
+    "1 to 256 visible ASCII characters"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! One consistent view of the world: built whole, validated, then never changed.
 
-use crate::name::{ReleaseName, TenantName};
+use crate::bans::{BANS_MAX, BanList, Bans, Verdict};
+use crate::name::{BanPattern, ReleaseName, TenantName};
 use crate::shard::{PeerNode, SHARD_ID_MAX, Shard, WEIGHT_MAX};
 use foldhash::fast::RandomState;
 use shardgate_peering_core::{PeerId, ShardName};
@@ -15,16 +16,18 @@ pub const PEERS_MAX: usize = 1_024;
 /// The most tenant pins.
 pub const PINS_MAX: usize = 100_000;
 
-/// Shards, peers, live release and pins at one moment. `Default` is the empty one, version 0.
+/// Shards, peers, live release, pins and bans at one moment. `Default` is the empty one, version 0.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     version: u64,
+    listed: Vec<Arc<Shard>>,
     shards: Vec<Arc<Shard>>,
     by_name: HashMap<ShardName, Arc<Shard>, RandomState>,
     by_release: BTreeMap<ReleaseName, Vec<Arc<Shard>>>,
     peers: Vec<PeerNode>,
     live_release: Option<ReleaseName>,
     pins: HashMap<TenantName, ReleaseName, RandomState>,
+    bans: Bans,
 }
 
 impl Snapshot {
@@ -38,6 +41,18 @@ impl Snapshot {
     #[must_use]
     pub fn shards(&self) -> &[Arc<Shard>] {
         &self.shards
+    }
+
+    /// All shards in the order in which the source lists them: in this order they stand in for each other.
+    #[must_use]
+    pub fn listed(&self) -> &[Arc<Shard>] {
+        &self.listed
+    }
+
+    /// What is banned.
+    #[must_use]
+    pub const fn bans(&self) -> &Bans {
+        &self.bans
     }
 
     /// The nodes of the mesh, sorted by id; the own one may be among them.
@@ -84,9 +99,10 @@ impl Snapshot {
     #[must_use]
     pub fn content_equals(&self, other: &Self) -> bool {
         self.live_release == other.live_release
-            && self.shards == other.shards
+            && self.listed == other.listed
             && self.peers == other.peers
             && self.pins == other.pins
+            && self.bans == other.bans
     }
 
     pub(crate) fn with_version(mut self, version: u64) -> Self {
@@ -102,6 +118,7 @@ pub struct SnapshotBuilder {
     peers: Vec<PeerNode>,
     live_release: Option<ReleaseName>,
     pins: Vec<(TenantName, ReleaseName)>,
+    bans: Vec<(BanList, BanPattern, Verdict)>,
 }
 
 impl SnapshotBuilder {
@@ -139,6 +156,13 @@ impl SnapshotBuilder {
         self
     }
 
+    /// Adds a pattern to a ban list, behind those that it has.
+    #[must_use]
+    pub fn ban(mut self, list: BanList, pattern: BanPattern, verdict: Verdict) -> Self {
+        self.bans.push((list, pattern, verdict));
+        self
+    }
+
     /// Checks everything and builds the snapshot (version 0 until it is published).
     ///
     /// # Errors
@@ -150,11 +174,13 @@ impl SnapshotBuilder {
             self.check_shards(&mut errors);
             self.check_peers(&mut errors);
             self.check_pins(&mut errors);
+            self.check_bans(&mut errors);
         }
         if !errors.is_empty() {
             return Err(BuildErrors(errors));
         }
-        let mut shards: Vec<Arc<Shard>> = self.shards.into_iter().map(Arc::new).collect();
+        let listed: Vec<Arc<Shard>> = self.shards.into_iter().map(Arc::new).collect();
+        let mut shards = listed.clone();
         shards.sort_by(|a, b| a.name.cmp(&b.name));
         let by_name = shards.iter().map(|shard| (shard.name.clone(), Arc::clone(shard))).collect();
         let mut by_release: BTreeMap<ReleaseName, Vec<Arc<Shard>>> = BTreeMap::new();
@@ -164,7 +190,8 @@ impl SnapshotBuilder {
         let mut peers = self.peers;
         peers.sort_by(|a, b| a.id.cmp(&b.id));
         let pins = self.pins.into_iter().collect();
-        Ok(Snapshot { version: 0, shards, by_name, by_release, peers, live_release: self.live_release, pins })
+        let (live_release, bans) = (self.live_release, Bans::new(self.bans));
+        Ok(Snapshot { version: 0, listed, shards, by_name, by_release, peers, live_release, pins, bans })
     }
 
     fn check_bounds(&self, errors: &mut Vec<BuildError>) {
@@ -172,6 +199,7 @@ impl SnapshotBuilder {
             ("shards", self.shards.len(), SHARDS_MAX),
             ("peers", self.peers.len(), PEERS_MAX),
             ("pins", self.pins.len(), PINS_MAX),
+            ("bans", self.bans.len(), BANS_MAX),
         ] {
             if count > max {
                 errors.push(BuildError::TooMany { list, count, max });
@@ -227,6 +255,18 @@ impl SnapshotBuilder {
             }
         }
     }
+
+    fn check_bans(&self, errors: &mut Vec<BuildError>) {
+        let mut patterns: HashMap<(BanList, &BanPattern), usize, RandomState> = HashMap::default();
+        for (index, (list, pattern, _)) in self.bans.iter().enumerate() {
+            if let Some(&first) = patterns.get(&(*list, pattern)) {
+                let (list, pattern) = (*list, pattern.clone());
+                errors.push(BuildError::DuplicateBan { list, pattern, first, second: index });
+            } else {
+                patterns.insert((*list, pattern), index);
+            }
+        }
+    }
 }
 
 /// One reason why the parts are no snapshot. Indices count in the order in which the parts were added.
@@ -235,7 +275,7 @@ pub enum BuildError {
     /// A list is longer than its bound.
     #[error("{list} has {count} entries, expected at most {max}")]
     TooMany {
-        /// `shards`, `peers` or `pins`.
+        /// `shards`, `peers`, `pins` or `bans`.
         list: &'static str,
         /// How many there are.
         count: usize,
@@ -296,6 +336,20 @@ pub enum BuildError {
         /// Index of the first pin.
         first: usize,
         /// Index of the second pin.
+        second: usize,
+    },
+    /// A ban list has a pattern twice.
+    #[error(
+        "pattern {pattern} stands twice in the ban list {list} (bans {first} and {second}), expected once"
+    )]
+    DuplicateBan {
+        /// The list.
+        list: BanList,
+        /// The pattern.
+        pattern: BanPattern,
+        /// Index of the first one, among the patterns of all lists.
+        first: usize,
+        /// Index of the second one.
         second: usize,
     },
 }

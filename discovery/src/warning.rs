@@ -42,12 +42,12 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoShards => f.write_str("no shards are listed: every request will be answered with 503"),
-            Self::NoLiveRelease => {
-                f.write_str("live_release is not set: new conferences go to the shards of any release")
-            }
+            Self::NoLiveRelease => f.write_str(
+                "live_release is not set: new conferences are answered with 503, but those of pinned tenants",
+            ),
             Self::LiveReleaseWithoutShards { release } => write!(
                 f,
-                "live_release is {release}, but no shard has that release: new conferences go to the shards of other releases"
+                "live_release is {release}, but no shard has that release: new conferences are answered with 503, but those of pinned tenants"
             ),
             Self::PinWithoutShards { tenant, release } => write!(
                 f,

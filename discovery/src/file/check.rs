@@ -2,7 +2,8 @@
 
 use super::fault::{Faults, Problem, position};
 use super::raw::{Leaf, RawFile, RawPeer, RawShard};
-use crate::name::{RegionName, ReleaseName, TenantName};
+use crate::bans::{BANS_MAX, BanList, Verdict};
+use crate::name::{BanPattern, RegionName, ReleaseName, TenantName};
 use crate::shard::{PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX};
 use crate::snapshot::{BuildError, BuildErrors, PEERS_MAX, PINS_MAX, SHARDS_MAX, Snapshot, SnapshotBuilder};
 use shardgate_peering_core::{PeerId, ShardName};
@@ -18,6 +19,8 @@ const PEER_ID: &str = "a text of 1 to 63 of a-z 0-9 -, not at its ends";
 const RELEASE: &str = "a text such as \"release-3630\", 1 to 128 of A-Z a-z 0-9 . _ -";
 const REGION: &str = "a text such as \"us-phoenix-1\", 1 to 64 of A-Z a-z 0-9 . _ -";
 const ADDRESS: &str = "an IP address and port to dial, such as \"10.0.0.1:5280\"";
+const BAN: &str =
+    "a pattern, 1 to 256 visible ASCII characters, or { pattern = \"...\", verdict = \"ban\" or \"allow\" }";
 const STATE: &str = "\"ready\", \"drain\" or \"maint\"";
 
 /// Where a field stands: `shards[3].address`.
@@ -51,6 +54,12 @@ pub(super) fn check(text: &str, raw: RawFile) -> Result<Snapshot, Faults> {
     checker.bound("shards", raw.shards.first().map(Spanned::span), raw.shards.len(), SHARDS_MAX);
     checker.bound("peers", raw.peers.first().map(Spanned::span), raw.peers.len(), PEERS_MAX);
     checker.bound("pins", raw.pins.keys().next().map(Spanned::span), raw.pins.len(), PINS_MAX);
+    let ban_lists = raw.bans.into_lists();
+    let (bans, first) = (
+        ban_lists.iter().map(|(_, list)| list.len()).sum(),
+        ban_lists.iter().find_map(|(_, list)| list.first()),
+    );
+    checker.bound("bans", first.map(Spanned::span), bans, BANS_MAX);
     if !checker.faults.is_empty() {
         return Err(checker.faults);
     }
@@ -78,12 +87,21 @@ pub(super) fn check(text: &str, raw: RawFile) -> Result<Snapshot, Faults> {
             builder = builder.pin(tenant, release);
         }
     }
+    let mut bans = Vec::new();
+    for (list, entries) in ban_lists {
+        for (index, entry) in entries.into_iter().enumerate() {
+            if let Some((pattern, verdict)) = checker.ban(list, index, &entry) {
+                builder = builder.ban(list, pattern, verdict);
+                bans.push((index, entry.span()));
+            }
+        }
+    }
     match builder.build() {
         Ok(snapshot) if checker.faults.is_empty() => Ok(snapshot),
         Ok(_) => Err(checker.faults),
         Err(BuildErrors(errors)) => {
             for error in errors {
-                checker.place(&error, &shards, &peers);
+                checker.place(&error, &shards, &peers, &bans);
             }
             Err(checker.faults)
         }
@@ -162,6 +180,22 @@ impl Checker<'_> {
         Some((name?, release?))
     }
 
+    fn ban(&mut self, list: BanList, index: usize, entry: &Spanned<Value>) -> Option<(BanPattern, Verdict)> {
+        let pattern = |value: &Value| BanPattern::parse(value.as_str()?).ok();
+        let ban = match entry.as_ref() {
+            Value::Table(table) if table.len() == 2 => {
+                let verdict = table.get("verdict").and_then(Value::as_str).and_then(Verdict::from_word);
+                table.get("pattern").and_then(pattern).zip(verdict)
+            }
+            value => pattern(value).map(|pattern| (pattern, Verdict::Ban)),
+        };
+        if ban.is_none() {
+            let problem = Problem::Value { value: shown(entry.as_ref()), expected: BAN.to_owned() };
+            self.faults.push(self.text, &entry.span(), format!("bans.{list}[{index}]"), problem);
+        }
+        ban
+    }
+
     fn text<T>(
         &mut self,
         field: Field,
@@ -208,19 +242,23 @@ impl Checker<'_> {
     }
 
     /// Translates a complaint of the builder into one about the file.
-    fn place(&mut self, error: &BuildError, shards: &[Origin], peers: &[Origin]) {
+    fn place(&mut self, error: &BuildError, shards: &[Origin], peers: &[Origin], bans: &[(usize, Span)]) {
         match error {
             BuildError::DuplicateShardName { name, first, second } => {
                 let field = Field { list: "shards", index: shards[*second].index, name: "name" };
-                self.duplicate(field, format!("\"{name}\""), &shards[*first].name, &shards[*second].name);
+                self.duplicate(&field, format!("\"{name}\""), &shards[*first].name, &shards[*second].name);
             }
             BuildError::DuplicateShardId { id, first, second } => {
                 let field = Field { list: "shards", index: shards[*second].index, name: "id" };
-                self.duplicate(field, id.to_string(), &shards[*first].id, &shards[*second].id);
+                self.duplicate(&field, id.to_string(), &shards[*first].id, &shards[*second].id);
             }
             BuildError::DuplicatePeer { id, first, second } => {
                 let field = Field { list: "peers", index: peers[*second].index, name: "id" };
-                self.duplicate(field, format!("\"{id}\""), &peers[*first].id, &peers[*second].id);
+                self.duplicate(&field, format!("\"{id}\""), &peers[*first].id, &peers[*second].id);
+            }
+            BuildError::DuplicateBan { list, pattern, first, second } => {
+                let field = format!("bans.{list}[{}]", bans[*second].0);
+                self.duplicate(&field, format!("\"{pattern}\""), &bans[*first].1, &bans[*second].1);
             }
             // Bounds and ranges were checked above with their places, and TOML knows no key twice; if these rules ever
             // part, the builder's own words are still the truth.
@@ -234,7 +272,7 @@ impl Checker<'_> {
         }
     }
 
-    fn duplicate(&mut self, field: Field, value: String, first: &Span, second: &Span) {
+    fn duplicate(&mut self, field: &dyn fmt::Display, value: String, first: &Span, second: &Span) {
         let (first_line, _) = position(self.text, first.start);
         self.faults.push(self.text, second, field.to_string(), Problem::Duplicate { value, first_line });
     }

@@ -2,6 +2,7 @@
 //! may be of any type, so that one pass in [`super::check`] words all complaints about values.
 
 use super::fault::{Faults, Problem};
+use crate::bans::BanList;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use toml::{Spanned, Value};
@@ -19,6 +20,36 @@ pub(super) struct RawFile {
     pub(super) peers: Vec<Spanned<RawPeer>>,
     #[serde(default)]
     pub(super) pins: BTreeMap<Spanned<String>, Spanned<Value>>,
+    #[serde(default)]
+    pub(super) bans: RawBans,
+}
+
+/// Each entry is a pattern that bans, or a table with a pattern and its verdict.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table of ban lists")]
+pub(super) struct RawBans {
+    pub(super) domain: Vec<Spanned<Value>>,
+    pub(super) exact: Vec<Spanned<Value>>,
+    pub(super) prefix: Vec<Spanned<Value>>,
+    pub(super) substr: Vec<Spanned<Value>>,
+    pub(super) unban_prefix: Vec<Spanned<Value>>,
+    pub(super) room: Vec<Spanned<Value>>,
+    pub(super) tenant: Vec<Spanned<Value>>,
+}
+
+impl RawBans {
+    pub(super) fn into_lists(self) -> [(BanList, Vec<Spanned<Value>>); 7] {
+        let Self { domain, exact, prefix, substr, unban_prefix, room, tenant } = self;
+        [
+            (BanList::Domain, domain),
+            (BanList::Exact, exact),
+            (BanList::Prefix, prefix),
+            (BanList::Substr, substr),
+            (BanList::UnbanPrefix, unban_prefix),
+            (BanList::Room, room),
+            (BanList::Tenant, tenant),
+        ]
+    }
 }
 
 #[derive(Debug, Deserialize)]

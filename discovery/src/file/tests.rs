@@ -1,5 +1,5 @@
 use super::*;
-use crate::{SHARDS_MAX, ShardState};
+use crate::{BanList, SHARDS_MAX, ShardState};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -24,7 +24,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "live_relase = \"release-1\"\n",
-        "d.toml:1:1: unknown field `live_relase`, expected one of `live_release`, `shards`, `peers`, `pins`",
+        "d.toml:1:1: unknown field `live_relase`, expected one of `live_release`, `shards`, `peers`, `pins`, `bans`",
     ),
     (
         "shards = 3\n",
@@ -49,6 +49,22 @@ const CASES: &[(&str, &str)] = &[
     (
         "[pins]\n\"a/b\" = \"release-1\"\n",
         "d.toml:2:1: a key of pins is \"a/b\", expected a tenant, 1 to 256 visible ASCII characters in lower case without / ? # ,",
+    ),
+    (
+        "[bans]\nexact = [\"a\", 3]\n",
+        "d.toml:2:15: bans.exact[1] is 3, expected a pattern, 1 to 256 visible ASCII characters, or { pattern = \"...\", verdict = \"ban\" or \"allow\" }",
+    ),
+    (
+        "[bans]\nsubstr = [{ pattern = \"a\", verdict = \"perhaps\" }]\n",
+        "d.toml:2:11: bans.substr[0] is { pattern = \"a\", verdict = \"perhaps\" }, expected a pattern, 1 to 256 visible ASCII characters, or { pattern = \"...\", verdict = \"ban\" or \"allow\" }",
+    ),
+    (
+        "[bans]\nroom = [\"a\", \"b\"]\nprefix = [\"b\",\n\"b\"]\n",
+        "d.toml:4:1: bans.prefix[1] is \"b\", which line 3 has already, expected it once",
+    ),
+    (
+        "[bans]\nexakt = []\n",
+        "d.toml:2:1: bans: unknown field `exakt`, expected one of `domain`, `exact`, `prefix`, `substr`, `unban_prefix`, `room`, `tenant`",
     ),
     ("pins = \"release-1\"\n", "d.toml:1:8: pins: invalid type: string \"release-1\", expected a table"),
     (
@@ -214,4 +230,7 @@ fn the_shipped_example_is_valid() {
         assert!(states.contains(&state), "the example does not show {state}");
     }
     assert!(snapshot.peers().len() >= 2 && snapshot.pins().count() >= 1);
+    for list in BanList::ALL {
+        assert!(!snapshot.bans().list(list).is_empty(), "the example does not show the ban list {list}");
+    }
 }

@@ -107,13 +107,13 @@ fn odd_but_valid_content_is_warned_about() {
     assert_eq!(
         warnings(built),
         [
-            "live_release is release-2, but no shard has that release: new conferences go to the shards of other releases",
+            "live_release is release-2, but no shard has that release: new conferences are answered with 503, but those of pinned tenants",
             "tenant acme is pinned to release-3, but no shard has that release: the pin has no effect",
             "shards s1 and s2 have one address 127.0.1.1:5280",
         ]
     );
     assert_eq!(
         warnings(SnapshotBuilder::new().shard(shard("s1", 1, "release-1")).build().unwrap()),
-        ["live_release is not set: new conferences go to the shards of any release"]
+        ["live_release is not set: new conferences are answered with 503, but those of pinned tenants"]
     );
 }

@@ -39,7 +39,7 @@ const ALLOWED: &[Allowed] = &[
     Allowed {
         name: "shardgate-discovery",
         storey: 3,
-        foreign: &["foldhash", "serde", "thiserror", "tokio", "toml", "tracing"],
+        foreign: &["aho-corasick", "foldhash", "serde", "thiserror", "tokio", "toml", "tracing"],
     },
     Allowed {
         name: "shardgate-proxy",
