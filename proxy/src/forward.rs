@@ -1,11 +1,12 @@
 //! One request on its way: decided, claimed, sent, and its answer brought back. Whatever fails ends as one [`Failure`] here.
 
+use crate::admission::{check_headers, check_hosts, check_key, check_size};
 use crate::backend::{ConnectError, ConnectLimits, PoolLimits, Upstream, connect};
 use crate::body::{AnswerBody, RequestBody, waiting};
 use crate::client::{BodyState, Client};
 use crate::config::Redispatch;
 use crate::counters::TimeoutKind;
-use crate::headers::{Upgrade, switches_to_websocket, upgrade_of};
+use crate::headers::{Sent, Upgrade, switches_to_websocket, tell_key, upgrade_of};
 use crate::record::Record;
 use crate::rescue::{self, Failure};
 use crate::route::Why;
@@ -14,9 +15,10 @@ use crate::sessions::Hold;
 use crate::tunnel::Opening;
 use crate::worker::Worker;
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::uri::Scheme;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use shardgate_discovery::Shard;
@@ -120,6 +122,16 @@ pub(crate) async fn answer(
     Ok(response)
 }
 
+/// An absolute target without the port that its scheme means anyway, if it names that: HAProxy drops it as well (R27).
+fn without_default_port(uri: &Uri) -> Option<Uri> {
+    let port = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    let authority = uri.authority().filter(|authority| authority.port_u16() == Some(port))?;
+    let (bare, _) = authority.as_str().rsplit_once(':')?;
+    let mut parts = uri.clone().into_parts();
+    parts.authority = bare.parse().ok();
+    Uri::from_parts(parts).ok()
+}
+
 /// What came back.
 enum Reached {
     /// A shard's answer, whose body is still to come over `upstream`.
@@ -143,11 +155,20 @@ async fn forward(
     if head.uri.scheme().is_none() && head.uri.authority().is_some() {
         return Err(Failure::Target(head.uri.to_string()));
     }
+    if head.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?')) {
+        return Err(Failure::Target(head.uri.to_string()));
+    }
+    check_hosts(&head.uri, &head.headers)?;
     let topology = worker.topology();
     let target = record.target.clone();
     let target = target.path_and_query().map_or("", |target| target.as_str());
-    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
-    let key = RoutingKey::parse(target, host, &worker.settings.routing)?;
+    let (bans, routing) = (topology.snapshot().bans(), &worker.settings.routing);
+    check_headers(&head.headers, bans, routing)?;
+    // What the headers say is copied only where it counts: they change before the key's last use.
+    let sent = Sent::of(&head.headers, routing.compat);
+    let key = RoutingKey::parse(target, &sent.said(), routing)?;
+    check_size(target, &head.headers, &key, routing.compat)?;
+    check_key(&key, bans, routing.compat)?;
     // An upgrade with a body is none: the tunnel could begin only after it.
     let upgrade = match body.is_end_stream() {
         true => upgrade_of(&head.method, head.version, &head.headers),
@@ -155,6 +176,10 @@ async fn forward(
     };
     let proto = &client.frontend.forwarded_proto;
     worker.settings.marks.to_shard(&mut head.headers, upgrade, &client.forwarded_for, proto);
+    tell_key(&mut head.headers, &key);
+    if let Some(uri) = without_default_port(&head.uri) {
+        head.uri = uri;
+    }
     head.version = Version::HTTP_11;
     // hyper's own upgrade is not used.
     head.extensions = http::Extensions::new();

@@ -1,8 +1,13 @@
 //! Headers on their way through: what belongs to one connection ends here, what tells of the proxy is added.
 
+use crate::routing_key::{Compat, Flag, RoutingKey, Said, Told};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
+const X_ROOM: HeaderName = HeaderName::from_static("x-room");
+const X_GROUP: HeaderName = HeaderName::from_static("x-group");
+const X_STICK_TOKEN: HeaderName = HeaderName::from_static("x-sticktoken");
+const X_STICK_TOKEN_FLAG: HeaderName = HeaderName::from_static("x-sticktokenflag");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_PROXY_REGION: HeaderName = HeaderName::from_static("x-proxy-region");
@@ -35,6 +40,70 @@ pub(crate) fn upgrade_of(method: &Method, version: Version, headers: &HeaderMap)
 /// Whether a 101 is the one that was asked for.
 pub(crate) fn switches_to_websocket(headers: &HeaderMap) -> bool {
     names_token(headers, &UPGRADE, "websocket")
+}
+
+/// The headers that routing looks at, as they came.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    host: Option<HeaderValue>,
+    room: Option<HeaderValue>,
+    group: Option<HeaderValue>,
+    flag: Option<HeaderValue>,
+}
+
+impl Sent {
+    /// Of several lines of one name the last one; the first Host, beside which no other one is let in.
+    pub(crate) fn of(headers: &HeaderMap, compat: Compat) -> Self {
+        let last = |name: HeaderName| headers.get_all(name).iter().next_back().cloned();
+        let host = headers.get(HOST).cloned();
+        match compat {
+            Compat::None => Self { host, ..Self::default() },
+            Compat::Haproxy => {
+                Self { host, room: last(X_ROOM), group: last(X_GROUP), flag: last(X_STICK_TOKEN_FLAG) }
+            }
+        }
+    }
+
+    pub(crate) fn said(&self) -> Said<'_> {
+        fn bytes(value: &Option<HeaderValue>) -> Option<&[u8]> {
+            value.as_ref().map(HeaderValue::as_bytes)
+        }
+        Said {
+            host: bytes(&self.host),
+            room: bytes(&self.room),
+            group: bytes(&self.group),
+            flag: bytes(&self.flag),
+        }
+    }
+}
+
+/// Tells the shard what was made of the request (R05 to R17, R26): whatever the client sent under these names is gone, but where the key
+/// says that it stays.
+pub(crate) fn tell_key(headers: &mut HeaderMap, key: &RoutingKey<'_>) {
+    for (name, told) in [(X_GROUP, key.group_told()), (X_ROOM, key.room_told())] {
+        match told {
+            Told::Nothing => drop(headers.remove(name)),
+            Told::AsSent => {}
+            Told::Text(text) => drop(headers.insert(name, value_of(text))),
+        }
+    }
+    headers.insert(X_STICK_TOKEN, value_of(key.token()));
+    match key.flag() {
+        Flag::Unset => drop(headers.remove(X_STICK_TOKEN_FLAG)),
+        Flag::AsSent => {}
+        Flag::True => drop(headers.insert(X_STICK_TOKEN_FLAG, HeaderValue::from_static("true"))),
+    }
+}
+
+/// A part of the request as a header's value: its characters are visible ASCII, or stand for the bytes of their numbers.
+fn value_of(text: &str) -> HeaderValue {
+    let value = if text.is_ascii() {
+        HeaderValue::from_str(text)
+    } else {
+        let bytes: Vec<u8> = text.chars().filter_map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
+        HeaderValue::from_bytes(&bytes)
+    };
+    value.unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// What this node writes into every request and answer, prepared once.

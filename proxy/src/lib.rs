@@ -7,6 +7,7 @@
 mod absent;
 pub mod access_log;
 pub mod admin;
+pub mod admission;
 mod backend;
 mod body;
 pub mod cli;

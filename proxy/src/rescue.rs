@@ -1,10 +1,11 @@
 //! The only place where an error becomes a response.
 
+use crate::admission::Refusal;
 use crate::backend::ConnectError;
 use crate::route::NoRoute;
 use crate::routing_key::KeyRefused;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 
 mod pages;
@@ -28,6 +29,9 @@ pub(crate) enum Failure {
     /// CONNECT asks for a tunnel to anywhere.
     #[error("method CONNECT is not served")]
     Connect,
+    /// It is not let in.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The body is not what its head announced.
     #[error("request body is not valid HTTP/1.1")]
     Body,
@@ -60,6 +64,11 @@ impl Failure {
         match self {
             Self::Head(status) => *status,
             Self::Key(_) | Self::Target(_) | Self::Connect | Self::Body => StatusCode::BAD_REQUEST,
+            Self::Refused(Refusal::Hosts | Refusal::HeadBeyondBuffer) => StatusCode::BAD_REQUEST,
+            Self::Refused(Refusal::RewrittenBeyondBuffer) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Refused(Refusal::UserAgent | Refusal::Banned) => StatusCode::FORBIDDEN,
+            Self::Refused(Refusal::Referer) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused(Refusal::BannedPage) => StatusCode::FOUND,
             Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NoRoute(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable(ConnectError::Timeout { .. }) | Self::ShardTimeout => {
@@ -75,7 +84,8 @@ impl Failure {
 
     pub(crate) fn termination(&self) -> Termination {
         *match self {
-            Self::Head(_) | Self::Key(_) | Self::Target(_) | Self::Connect => b"PR",
+            Self::Refused(Refusal::BannedPage) => b"LR",
+            Self::Head(_) | Self::Key(_) | Self::Target(_) | Self::Connect | Self::Refused(_) => b"PR",
             Self::HeadTimeout => b"cR",
             Self::Body => b"CD",
             Self::BodyTimeout => b"cD",
@@ -97,6 +107,13 @@ impl Failure {
 /// The answer to a failure.
 pub(crate) fn respond(failure: &Failure, pages: &Pages) -> Response<Bytes> {
     let status = failure.status();
+    if status == StatusCode::FOUND {
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status;
+        response.headers_mut().insert(LOCATION, HeaderValue::from_static("/"));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        return response;
+    }
     let mut response = Response::new(pages.body(status));
     *response.status_mut() = status;
     let headers = response.headers_mut();

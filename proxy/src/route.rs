@@ -1,7 +1,7 @@
 //! Where a request goes: [`decide`] looks at its key, the topology, its stick entry and what is excluded. Pure.
 
 use crate::placement::{Balance, Candidate, place, token_hash};
-use crate::routing_key::{RoutingKey, Store};
+use crate::routing_key::{Compat, Routing, RoutingKey, Store};
 use foldhash::fast::RandomState;
 use shardgate_discovery::{RegionName, ReleaseName, Shard, ShardState, Snapshot};
 use shardgate_peering_core::{ShardName, hash64};
@@ -12,36 +12,48 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Topology {
     snapshot: Arc<Snapshot>,
-    releases: HashMap<ReleaseName, Zone, RandomState>,
-    all: Zone,
+    pools: HashMap<ReleaseName, Pool, RandomState>,
+    all: Vec<Candidate>,
 }
 
-/// Shards by where they stand, as seen from here. Local ones are preferred.
-#[derive(Debug, Default)]
-struct Zone {
+/// The shards of a release as seen from here, and who stands in for them.
+#[derive(Debug)]
+struct Pool {
+    /// In this region: they share the conferences.
     local: Vec<Candidate>,
-    remote: Vec<Candidate>,
-    /// Both, as they are the same for every node.
+    /// When none of those is usable the first of these takes them all: the release's shards of other regions, those of the live release,
+    /// then any other (R38). In HAProxy's words, backup servers.
+    backups: Vec<Arc<Shard>>,
+    /// Those of the release, wherever they are: the same for every node.
     every: Vec<Candidate>,
 }
 
 impl Topology {
-    /// Arranges `snapshot` for a node in `region`.
+    /// Arranges `snapshot` for a node in `region`; `order` is that of the other regions' shards among the backups, and regions that it does not
+    /// name follow by name.
     #[must_use]
-    pub fn new(snapshot: Arc<Snapshot>, region: &RegionName) -> Self {
-        let zone = |shards: &[Arc<Shard>]| {
-            let mut zone = Zone::default();
-            for shard in shards {
-                zone.every.push(Candidate::new(Arc::clone(shard)));
-                let side = if shard.region == *region { &mut zone.local } else { &mut zone.remote };
-                side.push(Candidate::new(Arc::clone(shard)));
-            }
-            zone
+    pub fn new(snapshot: Arc<Snapshot>, region: &RegionName, order: &[RegionName]) -> Self {
+        let rank = |shard: &Arc<Shard>| {
+            let named = order.iter().position(|name| *name == shard.region).unwrap_or(order.len());
+            (shard.region != *region, named, shard.region.clone())
         };
-        let releases =
-            snapshot.releases().map(|name| (name.clone(), zone(snapshot.shards_of(name.as_str())))).collect();
-        let all = zone(snapshot.shards());
-        Self { snapshot, releases, all }
+        let mut near_to_far = snapshot.listed().to_vec();
+        near_to_far.sort_by_cached_key(rank);
+        let live = snapshot.live_release();
+        let pool = |release: &ReleaseName| {
+            let (own, others): (Vec<_>, Vec<_>) =
+                near_to_far.iter().cloned().partition(|shard| shard.release == *release);
+            let (of_live, others): (Vec<_>, Vec<_>) =
+                others.into_iter().partition(|shard| Some(&shard.release) == live);
+            let every = own.iter().cloned().map(Candidate::new).collect();
+            let (local, remote): (Vec<_>, Vec<_>) =
+                own.into_iter().partition(|shard| shard.region == *region);
+            let local = local.into_iter().map(Candidate::new).collect();
+            Pool { local, backups: [remote, of_live, others].concat(), every }
+        };
+        let pools = snapshot.releases().map(|name| (name.clone(), pool(name))).collect();
+        let all = snapshot.listed().iter().cloned().map(Candidate::new).collect();
+        Self { snapshot, pools, all }
     }
 
     /// The snapshot as discovery published it.
@@ -70,11 +82,13 @@ pub enum Why {
     Fallback,
     /// The shard that was chosen first did not take the connection.
     Redispatch,
+    /// Its path belongs to a pool without conferences.
+    Pool,
 }
 
 impl Why {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Named,
         Self::Entry,
         Self::Claimed,
@@ -83,6 +97,7 @@ impl Why {
         Self::Live,
         Self::Fallback,
         Self::Redispatch,
+        Self::Pool,
     ];
 
     /// The word for it.
@@ -97,6 +112,7 @@ impl Why {
             Self::Live => "live",
             Self::Fallback => "fallback",
             Self::Redispatch => "redispatch",
+            Self::Pool => "pool",
         }
     }
 }
@@ -129,12 +145,21 @@ pub struct Decision {
 /// Nothing usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoute {
-    /// The request names a shard, and that one only, but it takes no traffic.
-    #[error("shard {shard} is named by the request, but takes no traffic")]
+    /// The request names a shard, and that one only, but it was tried in vain.
+    #[error("shard {shard} is named by the request, but cannot be reached")]
     Named {
         /// The shard.
         shard: ShardName,
     },
+    /// A pool's only server was tried in vain.
+    #[error("no other server of pool {pool}")]
+    Pool {
+        /// The pool.
+        pool: ShardName,
+    },
+    /// There is no live release, or no shard that runs it, and the request asks for no other one (R25).
+    #[error("no live release that has shards")]
+    NoLiveRelease,
     /// The conference is on a shard that discovery has not told of here.
     #[error("the conference is on shard {shard}, which discovery does not list here yet")]
     Unlisted {
@@ -189,26 +214,41 @@ pub fn decide(
     key: &RoutingKey<'_>,
     topology: &Topology,
     entry: Option<&ShardName>,
+    routing: &Routing,
     outlook: &Outlook<'_>,
 ) -> Result<Decision, NoRoute> {
-    let snapshot = &*topology.snapshot;
-    let usable = |shard: &Shard| shard.state != ShardState::Maint && outlook.excluded != Some(&shard.name);
-    if let Some(shard) = named_shard(key, snapshot) {
-        return if usable(shard) {
-            Ok(Decision { shard: Arc::clone(shard), why: Why::Named, claim: NeedsClaim::No })
-        } else {
-            Err(NoRoute::Named { shard: shard.name.clone() })
-        };
+    if let Some(pool) = key.pool().and_then(|at| routing.pools.get(at)) {
+        let server =
+            pool.server(outlook.nonce, outlook.excluded).ok_or(NoRoute::Pool { pool: pool.name.clone() })?;
+        return Ok(Decision { shard: Arc::clone(server), why: Why::Pool, claim: NeedsClaim::No });
     }
-    let stores = key.store() == Store::MatchOrStore;
+    if let Some(shard) = named_shard(key, &topology.snapshot) {
+        return go_to_named(shard, outlook);
+    }
     let entry = entry.filter(|_| key.store() != Store::Nothing);
-    if let Some(shard) = entry.and_then(|name| snapshot.shard(name.as_str())).filter(|shard| usable(shard)) {
-        return Ok(Decision { shard: Arc::clone(shard), why: Why::Entry, claim: NeedsClaim::No });
-    }
+    let stuck = entry
+        .and_then(|name| topology.snapshot.shard(name.as_str()))
+        .filter(|shard| shard.state != ShardState::Maint && outlook.excluded != Some(&shard.name));
+    let stuck =
+        stuck.map(|shard| Decision { shard: Arc::clone(shard), why: Why::Entry, claim: NeedsClaim::No });
+    // R30: HAProxy chooses the backend first, and one that is a single shard, or none at all, looks at no table.
+    let (backend, why) = match (stuck, routing.compat) {
+        (Some(decision), Compat::None) => return Ok(decision),
+        (Some(decision), Compat::Haproxy) => match backend(key, topology, outlook)? {
+            (Backend::Shard(shard), _) => return go_to_named(shard, outlook),
+            (Backend::Pool(_), _) => return Ok(decision),
+        },
+        (None, _) => backend(key, topology, outlook)?,
+    };
+    let pool = match backend {
+        Backend::Shard(shard) => return go_to_named(shard, outlook),
+        Backend::Pool(pool) => pool,
+    };
+    let stores = key.store() == Store::MatchOrStore;
     let claim = match entry {
         _ if !stores => NeedsClaim::No,
         Some(shard)
-            if snapshot.shard(shard.as_str()).is_none()
+            if topology.snapshot.shard(shard.as_str()).is_none()
                 && (outlook.missing)(shard) == Missing::NotYetListed =>
         {
             return Err(NoRoute::Unlisted { shard: shard.clone() });
@@ -221,7 +261,7 @@ pub fn decide(
     } else {
         Balance::Hash
     };
-    let (shard, why) = choose(key, topology, outlook, balance)?;
+    let (shard, why) = choose(key, pool, why, outlook, balance)?;
     Ok(Decision { shard, why, claim })
 }
 
@@ -234,85 +274,103 @@ pub fn by_hash(
     topology: &Topology,
     outlook: &Outlook<'_>,
 ) -> Result<Decision, NoRoute> {
-    let takes_new = |shard: &Shard| shard.state == ShardState::Ready && outlook.excluded != Some(&shard.name);
-    let (release, why) = release(key, topology, &takes_new);
-    let live = topology.snapshot.live_release().and_then(|live| topology.releases.get(live));
+    let takes_new = |shard: &Shard| takes_new(shard, outlook);
+    let (pool, why) = match backend(key, topology, outlook)? {
+        (Backend::Shard(shard), _) => return go_to_named(shard, outlook),
+        (Backend::Pool(pool), why) => (pool, why),
+    };
+    let live = topology.snapshot.live_release().and_then(|live| topology.pools.get(live));
     let hash = token_hash(key.token());
     // Neither regions nor what this node has just seen of a shard: every node has to come to the same.
-    [(release, why), (live, Why::Fallback), (Some(&topology.all), Why::Fallback)]
-        .into_iter()
-        .find_map(|(zone, why)| Some((place(hash, &zone?.every, &takes_new, Balance::Hash)?, why)))
-        .map(|(candidate, why)| Decision { shard: Arc::clone(&candidate.shard), why, claim: NeedsClaim::No })
-        .ok_or(NoRoute::Nothing)
+    [
+        (Some(&pool.every), why),
+        (live.map(|live| &live.every), Why::Fallback),
+        (Some(&topology.all), Why::Fallback),
+    ]
+    .into_iter()
+    .find_map(|(shards, why)| Some((place(hash, shards?, &takes_new, Balance::Hash)?, why)))
+    .map(|(candidate, why)| Decision { shard: Arc::clone(&candidate.shard), why, claim: NeedsClaim::No })
+    .ok_or(NoRoute::Nothing)
 }
 
-/// The shard for what has none yet: the first usable level, and in it the hash.
+/// Where a request's conferences are placed.
+enum Backend<'a> {
+    /// On this shard, without the table.
+    Shard(&'a Arc<Shard>),
+    /// On the shards of a release.
+    Pool(&'a Pool),
+}
+
+/// Whether a shard takes new conferences.
+fn takes_new(shard: &Shard, outlook: &Outlook<'_>) -> bool {
+    shard.state == ShardState::Ready && shard.weight > 0 && outlook.excluded != Some(&shard.name)
+}
+
+fn go_to_named(shard: &Arc<Shard>, outlook: &Outlook<'_>) -> Result<Decision, NoRoute> {
+    if outlook.excluded == Some(&shard.name) {
+        return Err(NoRoute::Named { shard: shard.name.clone() });
+    }
+    Ok(Decision { shard: Arc::clone(shard), why: Why::Named, claim: NeedsClaim::No })
+}
+
+/// R17 to R19, R24, R25: what `release=` asks for, else the tenant's pin, if any shard can serve it; else the live release.
+fn backend<'a>(
+    key: &RoutingKey<'_>,
+    topology: &'a Topology,
+    outlook: &Outlook<'_>,
+) -> Result<(Backend<'a>, Why), NoRoute> {
+    let (asked, why) = match key.release_override() {
+        Some(name) => (Some(name), Why::Override),
+        None => {
+            let pin = key.tenant().and_then(|tenant| topology.snapshot.tenant_pin(tenant));
+            (pin.map(ReleaseName::as_str), Why::Pin)
+        }
+    };
+    if let Some(name) = asked {
+        let serves = |pool: &&Pool| {
+            let local = pool.local.iter().map(|candidate| &candidate.shard);
+            local.chain(&pool.backups).any(|shard| takes_new(shard, outlook))
+        };
+        if let Some(pool) = topology.pools.get(name).filter(serves) {
+            return Ok((Backend::Pool(pool), why));
+        }
+        if let Some(shard) = topology.snapshot.shard(name) {
+            return Ok((Backend::Shard(shard), why));
+        }
+    }
+    let live = topology.snapshot.live_release().and_then(|live| topology.pools.get(live));
+    live.map(|pool| (Backend::Pool(pool), Why::Live)).ok_or(NoRoute::NoLiveRelease)
+}
+
+/// The shard for what has none yet: by the hash among those of this region, else the first that stands in (R33, R34, R38).
 fn choose(
     key: &RoutingKey<'_>,
-    topology: &Topology,
+    pool: &Pool,
+    why: Why,
     outlook: &Outlook<'_>,
     balance: Balance<'_>,
 ) -> Result<(Arc<Shard>, Why), NoRoute> {
-    let takes_new = |shard: &Shard| shard.state == ShardState::Ready && outlook.excluded != Some(&shard.name);
     let hash = match key.token() {
         "" => hash64(&outlook.nonce.to_le_bytes(), 0),
         token => token_hash(token),
     };
-    let (release, why) = release(key, topology, &takes_new);
-    let live = topology.snapshot.live_release().and_then(|live| topology.releases.get(live));
-    let levels = [
-        (release.map(|zone| &zone.local), why),
-        (release.map(|zone| &zone.remote), why),
-        (live.map(|zone| &zone.local), Why::Fallback),
-        (live.map(|zone| &zone.remote), Why::Fallback),
-        (Some(&topology.all.local), Why::Fallback),
-        (Some(&topology.all.remote), Why::Fallback),
-    ];
     let first = |takes: &dyn Fn(&Shard) -> bool| {
-        levels.iter().find_map(|(level, why)| {
-            let candidate = place(hash, level.as_ref()?, takes, balance)?;
-            Some((Arc::clone(&candidate.shard), *why))
-        })
+        let local = place(hash, &pool.local, takes, balance).map(|candidate| (&candidate.shard, why));
+        let own = |shard: &Shard| pool.every.first().is_some_and(|own| own.shard.release == shard.release);
+        let backup = || pool.backups.iter().find(|shard| takes(shard));
+        local.or_else(|| backup().map(|shard| (shard, if own(shard) { why } else { Why::Fallback })))
     };
-    first(&|shard| takes_new(shard) && !(outlook.suspect)(&shard.name))
-        .or_else(|| first(&takes_new))
+    first(&|shard| takes_new(shard, outlook) && !(outlook.suspect)(&shard.name))
+        .or_else(|| first(&|shard| takes_new(shard, outlook)))
+        .map(|(shard, why)| (Arc::clone(shard), why))
         .ok_or(NoRoute::Nothing)
 }
 
-/// R23 and R18: the path, the end of the room or `release=` names a shard. Of several the first by name.
+/// R23: the path or the end of the room names a shard. Of several the first by name.
 fn named_shard<'a>(key: &RoutingKey<'_>, snapshot: &'a Snapshot) -> Option<&'a Arc<Shard>> {
     let by_path = key.first_segment().and_then(|name| snapshot.shard(name));
     let by_room = key.room_suffixes().filter_map(|name| snapshot.shard(&name));
-    by_path.into_iter().chain(by_room).min_by(|a, b| a.name.cmp(&b.name)).or_else(|| {
-        let name = key.release_override()?;
-        if snapshot.shards_of(name).is_empty() { snapshot.shard(name) } else { None }
-    })
-}
-
-/// The release whose shards come first: the override, else the tenant's pin, if one of its shards takes new conferences;
-/// else the live one.
-fn release<'a>(
-    key: &RoutingKey<'_>,
-    topology: &'a Topology,
-    takes_new: &dyn Fn(&Shard) -> bool,
-) -> (Option<&'a Zone>, Why) {
-    let (asked, why) = match key.release_override() {
-        Some(name) => (Some(name), Why::Override),
-        None => (
-            key.tenant().and_then(|tenant| topology.snapshot.tenant_pin(tenant)).map(ReleaseName::as_str),
-            Why::Pin,
-        ),
-    };
-    let asked = asked.and_then(|name| topology.releases.get(name)).filter(|zone| {
-        zone.local
-            .iter()
-            .chain(&zone.remote)
-            .any(|candidate| candidate.shard.weight > 0 && takes_new(&candidate.shard))
-    });
-    match asked {
-        Some(zone) => (Some(zone), why),
-        None => (topology.snapshot.live_release().and_then(|live| topology.releases.get(live)), Why::Live),
-    }
+    by_path.into_iter().chain(by_room).min_by(|a, b| a.name.cmp(&b.name))
 }
 
 #[cfg(test)]

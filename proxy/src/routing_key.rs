@@ -1,11 +1,18 @@
-//! What a request says about where it belongs: target and Host parsed into a [`RoutingKey`]. Pure, and never panics.
+//! What a request says about where it belongs: target and a few headers parsed into a [`RoutingKey`]. Pure, and never panics.
 //!
-//! The rules are HAProxy's as Jitsi renders it (R05 to R23 of the oracle); only the lists of names are data.
+//! The rules are HAProxy's as Jitsi renders it (R05 to R23 of the oracle, told in `ops/doc/differences-from-haproxy.md` where they
+//! differ); only the lists of names are data. [`Reading`] is what the two ways to read a request have in common.
 
 use std::borrow::Cow;
 
+mod haproxy;
 mod lists;
-pub use lists::Routing;
+mod ours;
+mod pools;
+mod query;
+pub use lists::{Compat, Routing};
+pub use pools::{Pool, PoolServer, SERVER};
+use query::has_parameter;
 
 /// The longest stick token in bytes. A longer one is refused (400), never truncated.
 pub const TOKEN_LEN_MAX: usize = shardgate_peering_core::KEY_LEN_MAX;
@@ -40,71 +47,150 @@ pub enum KeyRefused {
     },
 }
 
+/// What routing looks at beside the target: values of headers, of several lines the last one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Said<'a> {
+    /// `Host`.
+    pub host: Option<&'a [u8]>,
+    /// The client's own `X-Room`: counts with [`Compat::Haproxy`] alone, as the next two (R26).
+    pub room: Option<&'a [u8]>,
+    /// Its own `X-Group`.
+    pub group: Option<&'a [u8]>,
+    /// Its own `X-StickTokenFlag`.
+    pub flag: Option<&'a [u8]>,
+}
+
+/// What becomes of a header that tells the shard of a room or group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told<'a> {
+    /// It is taken away.
+    Nothing,
+    /// The client's own lines stay.
+    AsSent,
+    /// It is this one line.
+    Text(Cow<'a, str>),
+}
+
+/// How one of the two ways reads a request.
+#[derive(Debug)]
+struct Reading<'a> {
+    /// The group with its slash, as it counts for the token; in any case.
+    group: Cow<'a, str>,
+    /// The room as it counts for the token; in any case.
+    room: Cow<'a, str>,
+    group_told: Told<'a>,
+    room_told: Told<'a>,
+    /// Whether there is a room at all, be its part of the token empty.
+    has_room: bool,
+    /// The group, with its slash, by which a tenant is pinned or banned: not always a part of the token.
+    tenant_group: Cow<'a, str>,
+    /// A room that bans look at as well: the path's when the parameter hides it.
+    hidden_room: &'a str,
+    /// Whether the client says by itself that the entry is to be stored.
+    flag_sent: Option<&'a [u8]>,
+    /// Whether the path may be a room's page.
+    room_page: bool,
+}
+
 /// Where a request belongs, as far as the request itself says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoutingKey<'a> {
-    /// Group and room, each after its last comma, in lower case.
+    /// Group and room, as they count for the token.
     joined: String,
     /// How much of `joined` is the group, its slash included.
     group_len: usize,
     /// The token, where folding `%25` made it differ from `joined`.
     folded: Option<String>,
-    /// The room as it stands in the target, commas and all.
-    room: &'a str,
+    group_told: Told<'a>,
+    room_told: Told<'a>,
+    tenant_group: Cow<'a, str>,
+    hidden_room: Cow<'a, str>,
+    /// Whether the path has a group of its own, so that a pin may count.
+    pinned_by_path: bool,
+    compat: Compat,
+    /// Which of the pools takes the path, by its place among them.
+    pool: Option<usize>,
     /// What stands between the first two slashes of the path.
     first_segment: Option<&'a str>,
     /// The value of `release=`, in lower case; it may be empty, and even then it hides the tenant's pin (R17).
     release_override: Option<Cow<'a, str>>,
+    /// Whether `[?&]room=` stands anywhere in the target (R05, R21).
+    has_room_parameter: bool,
+    flag: Flag,
     store: Store,
 }
 
+/// `X-StickTokenFlag` as the shard hears it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// No entry is to be stored.
+    Unset,
+    /// As the client sent it.
+    AsSent,
+    /// `true`.
+    True,
+}
+
 impl<'a> RoutingKey<'a> {
-    /// Parses `target` (path and query as on the wire; `*` and an authority have neither) and the Host header.
+    /// Parses `target` (path and query as on the wire; `*` and an authority have neither) and what the headers say.
     ///
     /// # Errors
-    /// [`KeyRefused`] for a byte outside visible ASCII and for a token beyond its bound.
-    pub fn parse(target: &'a str, host: Option<&[u8]>, routing: &Routing) -> Result<Self, KeyRefused> {
+    /// [`KeyRefused`] for a byte outside visible ASCII and for a token beyond its bound; with [`Compat::Haproxy`] such a token is routed,
+    /// but never stored.
+    pub fn parse(target: &'a str, said: &Said<'a>, routing: &Routing) -> Result<Self, KeyRefused> {
         if let Some(at) = target.bytes().position(|byte| !byte.is_ascii_graphic()) {
             return Err(KeyRefused::Byte { byte: target.as_bytes()[at], at });
         }
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let health = routing.is_health(path);
-        let group = if health { "" } else { group(path, routing) };
-        let not_room = health || routing.is_not_room(path);
-        let room_page = !not_room && path.starts_with('/') && path.len() > 1;
-        let room = if has_parameter(target, "room=") {
-            parameter(query, "room=").unwrap_or("")
-        } else if room_page {
-            room_of_path(path)
-        } else {
-            ""
+        let reading = match routing.compat {
+            Compat::None => ours::read(path, query, routing),
+            Compat::Haproxy => haproxy::read(target, path, query, said, routing),
         };
-        let release_override = release_override(query);
-        let (group_part, room_part) = (after_last_comma(group), after_last_comma(room));
-        let mut joined = String::with_capacity(group_part.len() + room_part.len());
-        joined.push_str(group_part);
-        joined.push_str(room_part);
-        joined.make_ascii_lowercase();
+        let Reading { group, room, group_told, room_told, has_room, .. } = reading;
+        let mut joined = String::with_capacity(group.len() + room.len());
+        joined.push_str(&group);
+        joined.push_str(&room);
         let folded = joined.contains("%25").then(|| joined.replace("%25", "%"));
         let len = folded.as_ref().map_or(joined.len(), String::len);
-        if len > TOKEN_LEN_MAX {
-            return Err(KeyRefused::TokenTooLong { len });
-        }
-        let store = if room.is_empty() || len == 0 {
+        let release_override = query::release_override(query);
+        let is_marked = release_override.is_some()
+            || routing.is_health(path)
+            || routing.is_service(path, said.host)
+            || (reading.room_page && has_parameter(target, "stick=true"));
+        let flag = match reading.flag_sent {
+            _ if has_room && is_marked => Flag::True,
+            Some(_) => Flag::AsSent,
+            None => Flag::Unset,
+        };
+        let flagged = flag == Flag::True || reading.flag_sent.is_some_and(|sent| !sent.is_empty());
+        let store = match len {
             // HAProxy keeps one entry, under the empty key, for every room that ends in a comma (R14); a key is never empty here.
-            Store::Nothing
-        } else if release_override.is_some()
-            || health
-            || routing.is_service(path, host)
-            || (room_page && has_parameter(target, "stick=true"))
-        {
-            Store::MatchOrStore
-        } else {
-            Store::MatchOnly
+            0 => Store::Nothing,
+            _ if !has_room => Store::Nothing,
+            1..=TOKEN_LEN_MAX if flagged => Store::MatchOrStore,
+            1..=TOKEN_LEN_MAX => Store::MatchOnly,
+            _ if routing.compat == Compat::Haproxy => Store::Nothing,
+            len => return Err(KeyRefused::TokenTooLong { len }),
         };
         let first_segment =
             path.strip_prefix('/').and_then(|rest| rest.split_once('/')).map(|(first, _)| first);
-        Ok(Self { joined, group_len: group_part.len(), folded, room, first_segment, release_override, store })
+        Ok(Self {
+            group_len: group.len(),
+            joined,
+            folded,
+            group_told,
+            room_told,
+            tenant_group: reading.tenant_group,
+            hidden_room: query::lower(reading.hidden_room),
+            pinned_by_path: !group_of_path(path, routing).is_empty(),
+            compat: routing.compat,
+            pool: routing.pools.iter().position(|pool| pool.takes(path)),
+            first_segment,
+            release_override,
+            has_room_parameter: has_parameter(target, "room="),
+            flag,
+            store,
+        })
     }
 
     /// The stick token: group and room, `%25` folded. Empty when there is neither.
@@ -113,10 +199,29 @@ impl<'a> RoutingKey<'a> {
         self.folded.as_deref().unwrap_or(&self.joined)
     }
 
-    /// The tenant whose pin counts: the group without its slash, not folded (R19).
+    /// The room as bans look at it; empty when there is none.
+    #[must_use]
+    pub fn banned_room(&self) -> Cow<'_, str> {
+        query::lower(&self.joined[self.group_len..])
+    }
+
+    /// A room that an empty parameter hides, and bans look at as well; mostly empty.
+    #[must_use]
+    pub fn hidden_room(&self) -> &str {
+        &self.hidden_room
+    }
+
+    /// The group as bans look at it, with its slash; empty when there is none.
+    #[must_use]
+    pub fn banned_group(&self) -> &str {
+        &self.tenant_group
+    }
+
+    /// The tenant whose pin counts: the path's group without its slash, not folded (R19).
     #[must_use]
     pub fn tenant(&self) -> Option<&str> {
-        self.joined[..self.group_len].strip_suffix('/').filter(|tenant| !tenant.is_empty())
+        let tenant = self.tenant_group.strip_suffix('/').filter(|tenant| !tenant.is_empty());
+        tenant.filter(|_| self.pinned_by_path)
     }
 
     /// The release that the request asks for by name; `Some("")` asks for none and still hides the pin.
@@ -125,10 +230,40 @@ impl<'a> RoutingKey<'a> {
         self.release_override.as_deref()
     }
 
+    /// Whether `[?&]room=` stands in the target: a banned request of that kind is denied, every other one redirected (R21).
+    #[must_use]
+    pub const fn has_room_parameter(&self) -> bool {
+        self.has_room_parameter
+    }
+
     /// What the stick table has to do with this request.
     #[must_use]
     pub const fn store(&self) -> Store {
         self.store
+    }
+
+    /// The pool that takes the path, by its place in [`Routing::pools`] (R22).
+    #[must_use]
+    pub const fn pool(&self) -> Option<usize> {
+        self.pool
+    }
+
+    /// What the shard hears in `X-Group`.
+    #[must_use]
+    pub const fn group_told(&self) -> &Told<'a> {
+        &self.group_told
+    }
+
+    /// What the shard hears in `X-Room`.
+    #[must_use]
+    pub const fn room_told(&self) -> &Told<'a> {
+        &self.room_told
+    }
+
+    /// What the shard hears in `X-StickTokenFlag`.
+    #[must_use]
+    pub const fn flag(&self) -> Flag {
+        self.flag
     }
 
     /// The first path segment: the name of a shard if there is one of that name (R23).
@@ -137,13 +272,25 @@ impl<'a> RoutingKey<'a> {
         self.first_segment
     }
 
-    /// What stands after an underscore at the end of a comma part of the room, longest first: each may name a shard (R23).
-    /// In lower case, as the room is compared; no longer than a shard's name can be.
-    pub fn room_suffixes(&self) -> impl Iterator<Item = Cow<'a, str>> {
-        self.room.split(',').flat_map(|part| {
-            let start = part.len().saturating_sub(SHARD_NAME_LEN_MAX + 1);
-            // The target was checked to be ASCII, so every index is a boundary.
-            part[start..].match_indices('_').map(move |(at, _)| lower(&part[start + at + 1..]))
+    /// What stands after an underscore at the end of the room, longest first: each may name a shard (R23). In lower case, as the room is
+    /// compared; no longer than a shard's name can be. With [`Compat::Haproxy`] at the end of each comma part.
+    pub fn room_suffixes(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        let room = match &self.room_told {
+            Told::Nothing => "",
+            // What the client sent itself: its last part is all that counts here.
+            Told::AsSent => &self.joined[self.group_len..],
+            Told::Text(text) => text,
+        };
+        let separator = match self.compat {
+            Compat::None => '\0',
+            Compat::Haproxy => ',',
+        };
+        room.split(separator).flat_map(|part| {
+            let mut start = part.len().saturating_sub(SHARD_NAME_LEN_MAX + 1);
+            while !part.is_char_boundary(start) {
+                start += 1;
+            }
+            part[start..].match_indices('_').map(move |(at, _)| query::lower(&part[start + at + 1..]))
         })
     }
 }
@@ -152,56 +299,13 @@ impl<'a> RoutingKey<'a> {
 const SHARD_NAME_LEN_MAX: usize = 128;
 
 /// R08: `acme/` of `/acme/foo`.
-fn group<'a>(path: &'a str, routing: &Routing) -> &'a str {
+fn group_of_path<'a>(path: &'a str, routing: &Routing) -> &'a str {
     let Some(rest) = path.strip_prefix('/') else { return "" };
     match rest.find('/') {
         Some(0) | None => "",
+        Some(_) if routing.is_health(path) => "",
         Some(end) if routing.is_not_group(&rest[..end]) => "",
         Some(end) => &rest[..=end],
-    }
-}
-
-/// R09 and R10: the last segment, or the whole path when it ends with a slash.
-fn room_of_path(path: &str) -> &str {
-    match path.rsplit_once('/') {
-        Some((_, "")) | None => path,
-        Some((_, last)) => last,
-    }
-}
-
-/// R05: `[?&]name` anywhere in the target, its path included; `name` ends in what follows the parameter's name.
-fn has_parameter(target: &str, name: &str) -> bool {
-    let bytes = target.as_bytes();
-    target.match_indices(name).any(|(at, _)| at > 0 && matches!(bytes[at - 1], b'?' | b'&'))
-}
-
-/// R06: the value of the first parameter whose name is exactly `name` (its `=` included).
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    parameters(query, name).next()
-}
-
-fn parameters<'a>(query: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
-    query.split(['&', '?']).filter_map(move |part| {
-        part.strip_prefix(name).map(|value| value.split_once(';').map_or(value, |(value, _)| value))
-    })
-}
-
-/// R17: the first `release=`, provided that any of them is not empty.
-fn release_override(query: &str) -> Option<Cow<'_, str>> {
-    let first = parameter(query, "release=")?;
-    parameters(query, "release=").any(|value| !value.is_empty()).then(|| lower(first))
-}
-
-/// R13: headers are read back as lists, of which the last part counts.
-fn after_last_comma(text: &str) -> &str {
-    text.rsplit_once(',').map_or(text, |(_, last)| last)
-}
-
-fn lower(text: &str) -> Cow<'_, str> {
-    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(text.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(text)
     }
 }
 

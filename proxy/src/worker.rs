@@ -82,7 +82,8 @@ impl Worker {
 
     fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
         self.absent.borrow_mut().changed(self.topology.borrow().snapshot(), &snapshot);
-        let topology = Rc::new(Topology::new(snapshot, &self.settings.region));
+        let topology =
+            Rc::new(Topology::new(snapshot, &self.settings.region, &self.settings.routing.region_order));
         self.topology.replace(topology);
     }
 

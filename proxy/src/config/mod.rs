@@ -15,6 +15,7 @@ mod nearest;
 mod node;
 mod overrides;
 mod pages;
+mod pools;
 mod routing;
 mod section;
 mod shutdown;
@@ -120,7 +121,10 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let stick_table = StickTableConfig::read(root.section("stick_table"));
     let mesh = root.optional_section("mesh").map(MeshConfig::read);
     let discovery = DiscoveryConfig::read(root.section("discovery"));
-    let routing = routing::read(root.section("routing"));
+    let mut routing = routing::read(root.section("routing"));
+    let region = node.as_ref().map(|node| node.region.clone());
+    let pools = root.sections("pools").unwrap_or_default().into_iter();
+    routing.pools = pools.filter_map(|table| pools::read(root.entry(table), region.as_ref())).collect();
     let pages = PagesConfig::read(root.section("pages"));
     let log = LogConfig::read(root.section("log"));
     let admin = match root.sections("admin") {
@@ -169,6 +173,10 @@ impl fmt::Display for Config {
         }
         writeln!(f, "{}", self.discovery)?;
         routing::write(f, &self.routing)?;
+        for pool in &self.routing.pools {
+            writeln!(f)?;
+            pools::write(f, pool)?;
+        }
         write!(f, "\n{}\n{}\n", self.pages, self.log)?;
         for listener in &self.admin {
             writeln!(f, "{listener}")?;

@@ -40,11 +40,16 @@ pub(super) async fn resolve(
 ) -> Result<Resolved, Failure> {
     let mut entry = match key.store() {
         Store::Nothing => None,
-        Store::MatchOnly | Store::MatchOrStore => worker.table.lookup_for_use(key.token()),
+        Store::MatchOnly | Store::MatchOrStore if key.pool().is_none() => {
+            worker.table.lookup_for_use(key.token())
+        }
+        Store::MatchOnly | Store::MatchOrStore => None,
     };
+    let routing = &worker.settings.routing;
     for _ in 0..CLAIMS_MAX {
-        let decision =
-            with_outlook(worker, excluded, |outlook| decide(key, topology, entry.as_ref(), outlook))?;
+        let decision = with_outlook(worker, excluded, |outlook| {
+            decide(key, topology, entry.as_ref(), routing, outlook)
+        })?;
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
             NeedsClaim::No if why == Why::Entry => {

@@ -1,8 +1,46 @@
-//! The names that make a path no room, no group, or signaling: data, with Jitsi's lists as the default.
+//! What the rules are made of: the names that make a path no room, no group, or signaling: data, with Jitsi's lists as the default.
+
+use super::Pool;
+use shardgate_discovery::RegionName;
+
+/// Whose word counts where HAProxy has a bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compat {
+    /// Ours: what splits or merges rooms, or lets a client past a rule, is put right.
+    #[default]
+    None,
+    /// HAProxy's with Jitsi's configuration, rule by rule.
+    Haproxy,
+}
+
+impl Compat {
+    /// The word for it in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Haproxy => "haproxy",
+        }
+    }
+
+    /// The one that `word` stands for.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::None, Self::Haproxy].into_iter().find(|compat| compat.as_str() == word)
+    }
+}
 
 /// Which paths are rooms, tenants and services. Names are compared case-sensitively and raw, as HAProxy does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing {
+    /// Whether HAProxy's bugs are kept.
+    pub compat: Compat,
+    /// User agents that hold one of these, in any case, are denied (R03).
+    pub denied_user_agents: Vec<String>,
+    /// The other regions in the order in which their shards stand in; those that are not named follow by name (R38).
+    pub region_order: Vec<RegionName>,
+    /// Servers without conferences, by the paths that lead to them; the first that takes a path counts.
+    pub pools: Vec<Pool>,
     /// First path segments that are no tenant; a `.` stands for any character (R08).
     pub not_group: Vec<String>,
     /// Paths that begin so are health checks: neither tenant nor room, but signaling (R08, R11, R15).
@@ -22,6 +60,10 @@ pub struct Routing {
 impl Default for Routing {
     fn default() -> Self {
         Self {
+            compat: Compat::None,
+            denied_user_agents: strings(&["wordpress"]),
+            region_order: Vec::new(),
+            pools: Vec::new(),
             not_group: strings(&[
                 "libs",
                 "css",

@@ -255,7 +255,11 @@ impl Seed {
                 shard_http: shard_http(limits),
                 pool: Pool::new(limits.pool.clone()),
                 connected_max: limits.connections_max.div_ceil(workers).max(1),
-                topology: RefCell::new(Rc::new(Topology::new(snapshot, &settings.region))),
+                topology: RefCell::new(Rc::new(Topology::new(
+                    snapshot,
+                    &settings.region,
+                    &settings.routing.region_order,
+                ))),
                 table,
                 counters: counters.of_worker(index),
                 clock: Clock::new(),

@@ -25,7 +25,7 @@ const CASES: &[(&str, &str)] = &[
     ("[frontent]\nlisten = []\n", "c.toml:6:2: unknown field frontent, did you mean frontend?"),
     (
         "[consul]\naddress = \"127.0.0.1:8500\"\n",
-        "c.toml:6:2: unknown field consul, expected one of node, frontend, backend, stick_table, mesh, discovery, routing, pages, log, admin, shutdown",
+        "c.toml:6:2: unknown field consul, expected one of node, frontend, backend, stick_table, mesh, discovery, routing, pools, pages, log, admin, shutdown",
     ),
     (
         "[frontend]\nlistn = [\"0.0.0.0:80\"]\nthreads = 2\n",
@@ -111,7 +111,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "[routing]\nroom_suffixes = [\"x\"]\n",
-        "c.toml:7:1: unknown field routing.room_suffixes, expected one of not_group, health, not_room_ends, not_room_folders, not_room_tenant_folders, service_ends, service_hosts",
+        "c.toml:7:1: unknown field routing.room_suffixes, expected one of compat, denied_user_agents, region_order, not_group, health, not_room_ends, not_room_folders, not_room_tenant_folders, service_ends, service_hosts",
     ),
     (
         "[pages]\n404 = \"pages/404.html\"\n",
@@ -161,7 +161,7 @@ const OVERRIDES: &[(&str, &str, &str)] = &[
     (
         "SHARDGATE_CONFIG__FILE",
         "/etc/shardgate.toml",
-        "environment variable SHARDGATE_CONFIG__FILE: unknown field config, expected one of node, frontend, backend, stick_table, mesh, discovery, routing, pages, log, admin, shutdown",
+        "environment variable SHARDGATE_CONFIG__FILE: unknown field config, expected one of node, frontend, backend, stick_table, mesh, discovery, routing, pools, pages, log, admin, shutdown",
     ),
     (
         "SHARDGATE_NODE____ID",

@@ -1,0 +1,41 @@
+//! `[[pools]]`: servers without conferences, by the paths that lead to them. What they mean is [`Pool`]'s.
+
+use std::fmt;
+
+use shardgate_discovery::{RegionName, ShardName};
+
+use super::section::Section;
+use super::value;
+use super::write;
+use crate::routing_key::{Pool, PoolServer, SERVER};
+
+const NAME: &str = "a text such as \"jvb-colibri\", 1 to 100 of A-Z a-z 0-9 . _ -";
+const PATH: &str =
+    "the beginning of a path, such as \"/colibri-ws/\": / and up to 127 visible ASCII characters without ? #";
+
+pub(super) fn read(mut section: Section<'_>, region: Option<&RegionName>) -> Option<Pool> {
+    let name = |text: &str| ShardName::parse(text).ok().filter(|name| name.as_str().len() <= 100);
+    let name = section.require("name", NAME, value::text(NAME, name));
+    let paths = section.require_list("paths", "beginnings of paths", value::text(PATH, path));
+    let servers = section.require_list("servers", "servers", value::text(SERVER, PoolServer::parse));
+    if paths.as_ref().is_some_and(Vec::is_empty) {
+        section.refuse("paths", &"[]", "at least one beginning of a path".to_owned());
+    }
+    if servers.as_ref().is_some_and(|servers| servers.iter().all(|server| server.weight == 0)) {
+        section.refuse("servers", &"[]", "at least one server with a weight".to_owned());
+    }
+    section.finish();
+    Pool::new(name?, paths?, servers?, region?)
+}
+
+fn path(text: &str) -> Option<String> {
+    let valid = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+    (text.starts_with('/') && text.len() <= 128 && text.bytes().all(valid)).then(|| text.to_owned())
+}
+
+pub(super) fn write(f: &mut fmt::Formatter<'_>, pool: &Pool) -> fmt::Result {
+    writeln!(f, "[[pools]]")?;
+    writeln!(f, "name = {}", write::text(pool.name.as_str()))?;
+    writeln!(f, "paths = {}", write::list(&pool.paths))?;
+    writeln!(f, "servers = {}", write::list(&pool.servers))
+}

@@ -1,0 +1,147 @@
+//! Pools without conferences: their servers take requests by turns, whatever the table, a pin or the live release says (R22).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use shardgate_discovery::{RegionName, ReleaseName, Shard, ShardName, ShardState, WEIGHT_MAX};
+
+/// What [`PoolServer::parse`] takes.
+pub const SERVER: &str = "an IP address and port to dial, with a weight from 0 to 256 if it is not 256, such as \"10.0.0.1:9090 weight=128\"";
+
+/// A server of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolServer {
+    /// Where it answers HTTP.
+    pub address: SocketAddr,
+    /// Its share of the requests, 0 to [`WEIGHT_MAX`]; 0 gets none.
+    pub weight: u16,
+}
+
+impl PoolServer {
+    /// Reads `ADDRESS` or `ADDRESS weight=N`, in the words of nginx.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_ascii_whitespace();
+        let address: SocketAddr = words.next()?.parse().ok()?;
+        let weight = match words.next() {
+            None => WEIGHT_MAX,
+            Some(word) => word.strip_prefix("weight=")?.parse().ok()?,
+        };
+        let valid = words.next().is_none()
+            && weight <= WEIGHT_MAX
+            && address.port() != 0
+            && !address.ip().is_unspecified()
+            && !address.ip().is_multicast();
+        valid.then_some(Self { address, weight })
+    }
+}
+
+impl fmt::Display for PoolServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        if self.weight == WEIGHT_MAX { Ok(()) } else { write!(f, " weight={}", self.weight) }
+    }
+}
+
+/// A pool: paths that begin so go to one of these servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name, unique.
+    pub name: ShardName,
+    /// How the paths begin, raw and case-sensitively; at least one.
+    pub paths: Vec<String>,
+    /// Its servers, at least one.
+    pub servers: Vec<PoolServer>,
+    /// Them as shards that hold no conferences, for those who forward.
+    shards: Vec<Arc<Shard>>,
+    weights: u64,
+}
+
+impl Pool {
+    /// A pool of a node in `region`.
+    #[must_use]
+    pub fn new(
+        name: ShardName,
+        paths: Vec<String>,
+        servers: Vec<PoolServer>,
+        region: &RegionName,
+    ) -> Option<Self> {
+        let release = ReleaseName::parse(name.as_str()).ok()?;
+        let shard = |(id, server): (u32, &PoolServer)| {
+            Some(Arc::new(Shard {
+                name: ShardName::parse(&format!("{name}-{}", id + 1)).ok()?,
+                id,
+                region: region.clone(),
+                release: release.clone(),
+                address: server.address,
+                state: ShardState::Ready,
+                weight: server.weight,
+            }))
+        };
+        let shards = (0..).zip(&servers).map(shard).collect::<Option<Vec<_>>>()?;
+        let weights = servers.iter().map(|server| u64::from(server.weight)).sum();
+        Some(Self { name, paths, servers, shards, weights })
+    }
+
+    /// Whether it takes this path.
+    #[must_use]
+    pub fn takes(&self, path: &str) -> bool {
+        self.paths.iter().any(|prefix| path.starts_with(prefix.as_str()))
+    }
+
+    /// The server whose turn it is: of consecutive `turn`s each server gets its share, spread as evenly as a golden section spreads.
+    /// `excluded` is passed over.
+    #[must_use]
+    pub fn server(&self, turn: u64, excluded: Option<&ShardName>) -> Option<&Arc<Shard>> {
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        let spread = u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(self.weights);
+        let mut at = u64::try_from(spread >> 64).unwrap_or(0);
+        let of_turn = self.shards.iter().position(|shard| {
+            let within = at < u64::from(shard.weight);
+            at = at.saturating_sub(u64::from(shard.weight));
+            within
+        });
+        let (before, from) = self.shards.split_at(of_turn?);
+        from.iter().chain(before).find(|shard| shard.weight > 0 && Some(&shard.name) != excluded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(servers: &[&str]) -> Pool {
+        let servers = servers.iter().map(|text| PoolServer::parse(text).unwrap()).collect();
+        let (name, region) = (ShardName::parse("jigasi").unwrap(), RegionName::parse("r").unwrap());
+        Pool::new(name, vec!["/x/".to_owned()], servers, &region).unwrap()
+    }
+
+    #[test]
+    fn servers_take_turns_by_their_weights() {
+        let pool = pool(&["10.0.0.1:1", "10.0.0.2:1 weight=128", "10.0.0.3:1 weight=0"]);
+        let mut share = [0; 4];
+        for turn in 0..3_000 {
+            share[pool.server(turn, None).unwrap().id as usize] += 1;
+        }
+        assert!((1_990..=2_010).contains(&share[0]) && share[0] + share[1] == 3_000, "{share:?}");
+        let first = ShardName::parse("jigasi-1").unwrap();
+        assert!((0..100).all(|turn| pool.server(turn, Some(&first)).unwrap().id == 1));
+    }
+
+    #[test]
+    fn servers_as_text() {
+        assert_eq!(PoolServer::parse("10.0.0.1:80 weight=5").unwrap().to_string(), "10.0.0.1:80 weight=5");
+        assert_eq!(PoolServer::parse("10.0.0.1:80").unwrap().to_string(), "10.0.0.1:80");
+        for bad in [
+            "",
+            "10.0.0.1",
+            "10.0.0.1:0",
+            "10.0.0.1:80 weight=257",
+            "10.0.0.1:80 wait=1",
+            "10.0.0.1:80 weight=1 x",
+        ] {
+            assert_eq!(PoolServer::parse(bad), None, "{bad:?}");
+        }
+    }
+}
