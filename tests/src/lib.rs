@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod fuzz;
+pub mod oracle;
 pub mod scenario;
 pub mod sim;
 pub mod world;

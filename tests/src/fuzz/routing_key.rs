@@ -6,7 +6,7 @@ use shardgate_discovery::file::parse_text;
 use shardgate_discovery::{RegionName, ShardName, ShardState};
 use shardgate_peering::core::StickKey;
 use shardgate_proxy::route::{Missing, NeedsClaim, Outlook, Topology, Why, by_hash, decide};
-use shardgate_proxy::routing_key::{Routing, RoutingKey, Store, TOKEN_LEN_MAX};
+use shardgate_proxy::routing_key::{Compat, Routing, RoutingKey, Said, Store, TOKEN_LEN_MAX};
 
 const SHARDS: &str = r#"
 live_release = "release-2"
@@ -42,10 +42,11 @@ acme = "release-1"
 
 static TOPOLOGY: LazyLock<Topology> = LazyLock::new(|| {
     let snapshot = parse_text(SHARDS).expect("a discovery file");
-    Topology::new(Arc::new(snapshot), &RegionName::parse("r1").expect("a region"))
+    Topology::new(Arc::new(snapshot), &RegionName::parse("r1").expect("a region"), &[])
 });
 
-static ROUTING: LazyLock<Routing> = LazyLock::new(Routing::default);
+static ROUTINGS: LazyLock<[Routing; 2]> =
+    LazyLock::new(|| [Compat::None, Compat::Haproxy].map(|compat| Routing { compat, ..Routing::default() }));
 
 /// Which shard the table has, and which one failed: none, one of the snapshot's, one that is not there.
 fn shard(choice: u8) -> Option<ShardName> {
@@ -61,7 +62,16 @@ pub fn routing_key(data: &[u8]) {
         None => (rest, None),
     };
     let Ok(target) = std::str::from_utf8(target) else { return };
-    let key = match RoutingKey::parse(target, host, &ROUTING) {
+    // The lines behind the Host are what the client says in X-Room, X-Group and X-StickTokenFlag.
+    let mut lines = host.into_iter().flat_map(|host| host.split(|byte| *byte == b'\n'));
+    let said = Said { host: lines.next(), room: lines.next(), group: lines.next(), flag: lines.next() };
+    for routing in ROUTINGS.iter() {
+        read(target, &said, routing, circumstances);
+    }
+}
+
+fn read(target: &str, said: &Said<'_>, routing: &Routing, circumstances: u8) {
+    let key = match RoutingKey::parse(target, said, routing) {
         Ok(key) => key,
         Err(refused) => {
             assert!(!refused.to_string().is_empty());
@@ -70,22 +80,30 @@ pub fn routing_key(data: &[u8]) {
     };
     assert!(target.is_ascii(), "a target with other bytes was taken");
     let token = key.token();
-    assert!(token.len() <= TOKEN_LEN_MAX);
-    assert!(!token.bytes().any(|byte| byte.is_ascii_uppercase()), "tokens are in lower case: {token}");
-    assert_eq!(StickKey::parse(token).is_ok(), !token.is_empty(), "a token is a key or empty");
-    assert!(!token.is_empty() || key.store() == Store::Nothing, "nothing is stored under the empty key");
+    let ours = routing.compat == Compat::None;
+    assert!(token.len() <= TOKEN_LEN_MAX || !ours);
+    assert!(
+        !ours || !token.bytes().any(|byte| byte.is_ascii_uppercase()),
+        "tokens are in lower case: {token}"
+    );
+    assert!(key.store() == Store::Nothing || StickKey::parse(token).is_ok(), "what is stored has a key");
+    if ours {
+        assert_eq!(
+            RoutingKey::parse(target, &Said { host: said.host, ..Said::default() }, routing).as_ref(),
+            Ok(&key)
+        );
+    }
     if let Some(tenant) = key.tenant() {
         assert!(!tenant.is_empty() && !tenant.contains('/'), "tenant {tenant}");
-        assert!(token.len() > tenant.len().min(1), "the tenant is a part of the token");
     }
     for suffix in key.room_suffixes() {
         assert!(suffix.len() <= 128 && !suffix.bytes().any(|byte| byte.is_ascii_uppercase()));
     }
-    assert_eq!(RoutingKey::parse(target, host, &ROUTING).as_ref(), Ok(&key), "parsed twice, two keys");
-    go(&key, circumstances);
+    assert_eq!(RoutingKey::parse(target, said, routing).as_ref(), Ok(&key), "parsed twice, two keys");
+    go(&key, routing, circumstances);
 }
 
-fn go(key: &RoutingKey<'_>, circumstances: u8) {
+fn go(key: &RoutingKey<'_>, routing: &Routing, circumstances: u8) {
     let entry = shard(circumstances & 7);
     let excluded = shard(circumstances >> 3 & 7);
     let (suspected, listed_later) = (circumstances & 64 != 0, circumstances & 128 != 0);
@@ -101,8 +119,9 @@ fn go(key: &RoutingKey<'_>, circumstances: u8) {
         let state = TOPOLOGY.snapshot().shard(shard.as_str()).map(|shard| shard.state);
         state.is_some_and(|state| state != ShardState::Maint) && excluded.as_ref() != Some(shard)
     };
-    if let Ok(decision) = decide(key, &TOPOLOGY, entry.as_ref(), &outlook) {
-        assert!(usable(&decision.shard.name), "{} takes no traffic", decision.shard.name);
+    if let Ok(decision) = decide(key, &TOPOLOGY, entry.as_ref(), routing, &outlook) {
+        let named = decision.why == Why::Named && excluded.as_ref() != Some(&decision.shard.name);
+        assert!(named || usable(&decision.shard.name), "{} takes no traffic", decision.shard.name);
         match decision.claim {
             NeedsClaim::No => {}
             NeedsClaim::Join | NeedsClaim::Down { .. } => {
@@ -116,7 +135,8 @@ fn go(key: &RoutingKey<'_>, circumstances: u8) {
         }
     }
     if let Ok(decision) = by_hash(key, &TOPOLOGY, &outlook) {
-        assert!(usable(&decision.shard.name), "{} takes no traffic", decision.shard.name);
+        let named = decision.why == Why::Named && excluded.as_ref() != Some(&decision.shard.name);
+        assert!(named || usable(&decision.shard.name), "{} takes no traffic", decision.shard.name);
         assert_eq!(decision.claim, NeedsClaim::No, "the plain hash asks nobody");
     }
 }
