@@ -1,7 +1,7 @@
 //! What a request says about where it belongs: target and a few headers parsed into a [`RoutingKey`]. Pure, and never panics.
 //!
 //! The rules are HAProxy's as Jitsi renders it (R05 to R23 of the oracle, told in `ops/doc/differences-from-haproxy.md` where they
-//! differ); only the lists of names are data. [`Reading`] is what the two ways to read a request have in common.
+//! differ); only the lists of names are data. `Reading` is what the two ways to read a request have in common.
 
 use std::borrow::Cow;
 

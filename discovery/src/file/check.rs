@@ -182,12 +182,12 @@ impl Checker<'_> {
 
     fn ban(&mut self, list: BanList, index: usize, entry: &Spanned<Value>) -> Option<(BanPattern, Verdict)> {
         let pattern = |value: &Value| BanPattern::parse(value.as_str()?).ok();
-        let ban = match entry.as_ref() {
-            Value::Table(table) if table.len() == 2 => {
+        let ban = match entry.as_ref().as_table() {
+            Some(table) => {
                 let verdict = table.get("verdict").and_then(Value::as_str).and_then(Verdict::from_word);
-                table.get("pattern").and_then(pattern).zip(verdict)
+                table.get("pattern").and_then(pattern).zip(verdict).filter(|_| table.len() == 2)
             }
-            value => pattern(value).map(|pattern| (pattern, Verdict::Ban)),
+            None => pattern(entry.as_ref()).map(|pattern| (pattern, Verdict::Ban)),
         };
         if ban.is_none() {
             let problem = Problem::Value { value: shown(entry.as_ref()), expected: BAN.to_owned() };

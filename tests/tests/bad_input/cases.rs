@@ -16,6 +16,7 @@ pub(crate) const CONFIGURATIONS: &[&str] = &[
     "[backend]\nretries = 99\n",
     "[stick_table]\nsize = 0\n",
     "[mesh]\nca = \"ca.pem\"\ncert = \"a.pem\"\nkey = \"a.key\"\n",
+    "[routing]\ncompat = \"HAProxy\"\n",
     "[log]\nlevel = \"inof\"\n",
     "[[admin]]\nlisten = \"127.0.0.1:8405\"\nserve = [\"metric\"]\n",
     "[pages]\n503 = \"nowhere.html\"\n",
@@ -31,6 +32,7 @@ pub(crate) const DISCOVERY_FILES: &[&str] = &[
     "[[shards]]\nname = \"s1\"\nid = 1\nregion = \"r\"\nrelease = \"release-1\"\n",
     "[[peers]]\nid = \"a\"\nregion = \"r\"\naddress = \"127.0.0.1:1\"\n[[peers]]\nid = \"a\"\nregion = \"r\"\naddress = \"127.0.0.1:2\"\n",
     "[pins]\nAcme = \"release-1\"\n",
+    "[bans]\nexact = [{ pattern = \"a\" }]\n",
     "[[shards\n",
 ];
 
@@ -45,6 +47,7 @@ pub(crate) fn requests() -> Vec<(Vec<u8>, String)> {
         text("GET / HTTP/1.1\r\nHost: a\r\nbroken header\r\n\r\n"),
         text("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
         text("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        text("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
         text("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n"),
         text("GET / HTTP/1.1\r\nHost: a\r\n"),
         (

@@ -251,7 +251,8 @@ fn discovery_edits_apply_without_a_restart_and_broken_ones_are_told_and_ignored(
 
 #[test]
 fn the_admin_tells_health_and_metrics_and_its_switch_turns_the_balancer() {
-    let mut site = Site::new(&[("a", "here")], &entry("s1", 1, "here", "release-1", shard()));
+    let shards = format!("live_release = \"release-1\"\n{}", entry("s1", 1, "here", "release-1", shard()));
+    let mut site = Site::new(&[("a", "here")], &shards);
     site.start_all();
     let admin = site.nodes[0].admin;
     for path in ["/livez", "/readyz", "/haproxy_health", "/balancer"] {
@@ -284,6 +285,7 @@ fn the_admin_tells_health_and_metrics_and_its_switch_turns_the_balancer() {
 #[test]
 fn a_restarted_process_is_ready_only_with_the_table_and_sigterm_drains() {
     let shards = entry("s1", 1, "here", "release-1", shard()) + &entry("s2", 2, "here", "release-1", shard());
+    let shards = format!("live_release = \"release-1\"\n{shards}");
     let mut site = Site::new(&[("a", "here"), ("b", "here")], &shards);
     site.start_all();
     let there: Vec<String> = (0..50)
