@@ -57,11 +57,11 @@ pub(super) fn corrected(
         return if has_parameter { refused(expected, 403, None) } else { refused(expected, 302, Some("/")) };
     }
     // HAProxy was led elsewhere by a part between commas, or by what the client said of itself; or it refused.
-    let first_segment = path.split('/').nth(1).unwrap_or("");
+    let tenant_by_part = tenant_group.contains(',') && !query.contains("release=");
     let says = request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-room"));
     let by_suffix = vector.result.backend.as_ref().is_some_and(|backend| !backend.starts_with("release-"))
         && (says || request.target.contains(','));
-    if expected.servers.is_empty() || first_segment.contains(',') || by_suffix {
+    if expected.servers.is_empty() || tenant_by_part || by_suffix {
         let line = |text: &str| vec![text.to_owned()];
         (expected.status, expected.location) = (200, None);
         expected.servers = live_primaries.to_vec();
@@ -70,17 +70,23 @@ pub(super) fn corrected(
         set(&mut expected, "x-proxy-region", line(&plan.region));
         expected.to_client = vec![("x-proxy-region", line(&plan.region)), ("x-proxy-host", line(HOST_NAME))];
     }
-    let flagged = has_room && (told(&expected, "x-sticktokenflag") == ["true"] || stores_anyway(request));
+    let flagged = has_room
+        && (told(&expected, "x-sticktokenflag") == ["true"] || stores_anyway(request, is_page(path, all)));
     let line = |text: Option<&String>| text.cloned().into_iter().collect::<Vec<_>>();
     set(&mut expected, "x-room", line(room.as_ref()));
     set(&mut expected, "x-group", line(group.as_ref()));
     set(&mut expected, "x-sticktoken", vec![token.clone()]);
     set(&mut expected, "x-sticktokenflag", if flagged { vec!["true".to_owned()] } else { Vec::new() });
-    let named = plan.shards.iter().any(|shard| expected.servers == [shard.name.clone()])
-        && plan.shards.iter().any(|shard| {
-            path.starts_with(&format!("/{}/", shard.name))
-                || room.as_ref().is_some_and(|room| room.ends_with(&format!("_{}", shard.name)))
-        });
+    let is_shard = |name: &String| plan.shards.iter().any(|shard| shard.name == *name);
+    let by_release = vector.result.backend.as_ref().is_some_and(is_shard)
+        && request.target.contains("release=")
+        && !by_suffix;
+    let named = by_release
+        || plan.shards.iter().any(|shard| expected.servers == [shard.name.clone()])
+            && plan.shards.iter().any(|shard| {
+                path.starts_with(&format!("/{}/", shard.name))
+                    || room.as_ref().is_some_and(|room| room.ends_with(&format!("_{}", shard.name)))
+            });
     expected.stored =
         if flagged && !named && !expected.servers.is_empty() { Stored::Key(token) } else { Stored::Nothing };
     expected
@@ -92,15 +98,38 @@ fn split(target: &str) -> (&str, &str) {
     path.split_once('?').unwrap_or((path, ""))
 }
 
+/// R11's names, for paths that no recording is about.
+const NO_PAGES: [&str; 20] = [
+    "config.js",
+    "http-bind",
+    "http-pre-bind",
+    "xmpp-websocket",
+    "conference-request/v1",
+    "/room",
+    "/room-size",
+    "/room-password",
+    "/_unlock",
+    "/_health",
+    "external_api.min.js",
+    "external_api.js",
+    "apple-app-site-association",
+    "assetlinks.json",
+    "close.html",
+    "close.js",
+    "close2.html",
+    "pwa-worker.js",
+    "manifest.json",
+    "favicon.ico",
+];
+
 /// Whether a recording without any parameter says that this path is a room's page.
 fn is_page(path: &str, all: &[Vector]) -> bool {
-    let known = all.iter().find(|vector| vector.request.target == path && vector.request.headers.len() <= 1);
+    let known = all.iter().find(|vector| {
+        vector.request.target == path && vector.request.headers.len() <= 1 && vector.result.status == 200
+    });
     match known {
         Some(vector) => vector.result.x_room.is_some(),
-        None => {
-            let services = ["http-bind", "xmpp-websocket", "config.js", "/_unlock", "conference-request/v1"];
-            !services.iter().any(|end| path.ends_with(end)) && !path.starts_with("/static/")
-        }
+        None => !NO_PAGES.iter().any(|end| path.ends_with(end)) && !path.starts_with("/static/"),
     }
 }
 
@@ -125,11 +154,11 @@ fn group_of(path: &str, is_page: bool, all: &[Vector]) -> Option<String> {
 }
 
 /// What flags a request by itself where HAProxy saw no room: a service, `stick=true`, `release=`.
-fn stores_anyway(request: &Request) -> bool {
+fn stores_anyway(request: &Request, is_page: bool) -> bool {
     let (path, query) = split(&request.target);
     let services =
         ["http-bind", "http-pre-bind", "xmpp-websocket", "config.js", "conference-request/v1", "/_unlock"];
-    services.iter().any(|end| path.ends_with(end)) || query.contains("stick=true")
+    services.iter().any(|end| path.ends_with(end)) || is_page && query.contains("stick=true")
 }
 
 fn refused(recorded: Expected, status: u16, location: Option<&str>) -> Expected {
