@@ -102,10 +102,12 @@ pub fn check_headers(headers: &HeaderMap, bans: &Bans, routing: &Routing) -> Res
     if bans.list(BanList::Domain).is_empty() {
         return Ok(());
     }
-    let mut referers = headers.get_all(REFERER).iter().filter_map(|referer| referer.to_str().ok());
+    // A byte that is no text in the path is no way past a ban of its domain.
+    let mut referers =
+        headers.get_all(REFERER).iter().map(|referer| String::from_utf8_lossy(referer.as_bytes()));
     let said = match routing.compat {
-        Compat::Haproxy => referers.next_back().and_then(|last| referer_as_haproxy(last, bans)),
-        Compat::None => referers.find_map(|referer| referer_of_domain(referer, bans)),
+        Compat::Haproxy => referers.next_back().and_then(|last| referer_as_haproxy(&last, bans)),
+        Compat::None => referers.find_map(|referer| referer_of_domain(&referer, bans)),
     };
     if said == Some(Verdict::Ban) { Err(Refusal::Referer) } else { Ok(()) }
 }
@@ -155,11 +157,10 @@ pub fn check_key(key: &RoutingKey<'_>, bans: &Bans, compat: Compat) -> Result<()
 fn is_banned(key: &RoutingKey<'_>, bans: &Bans, compat: Compat) -> bool {
     let letters = letters(compat);
     let (group, room) = (key.banned_group(), key.banned_room());
-    let token = key.token().to_ascii_lowercase().replacen('/', "___", 1);
     let unbanned = bans.longest_prefix(BanList::UnbanPrefix, group, letters);
-    let listed = |room: &str| {
+    let listed = |room: &str, token: &str| {
         unbanned
-            .or_else(|| bans.first_substring(&token, letters))
+            .or_else(|| bans.first_substring(&token.to_ascii_lowercase().replacen('/', "___", 1), letters))
             .or_else(|| bans.longest_prefix(BanList::Prefix, group, letters))
             .or_else(|| bans.longest_prefix(BanList::Prefix, room, letters))
             .or_else(|| bans.exact(BanList::Exact, group, letters))
@@ -168,8 +169,11 @@ fn is_banned(key: &RoutingKey<'_>, bans: &Bans, compat: Compat) -> bool {
             .or_else(|| bans.exact(BanList::Tenant, group.strip_suffix('/')?, letters))
             .or_else(|| bans.exact(BanList::Room, room, letters))
     };
-    let hidden = || (!key.hidden_room().is_empty()).then(|| listed(key.hidden_room())).flatten();
-    listed(&room).or_else(hidden) == Some(Verdict::Ban)
+    // What an empty parameter hides is banned as it would be by itself, whatever is said of the tenant alone.
+    let hidden = key.hidden_room();
+    listed(&room, key.token()) == Some(Verdict::Ban)
+        || !hidden.is_empty()
+            && listed(hidden, &format!("{group}{hidden}").replace("%25", "%")) == Some(Verdict::Ban)
 }
 
 #[cfg(test)]
@@ -213,6 +217,7 @@ mod tests {
         for (target, refusal) in [
             ("/bannedroom/", Refusal::BannedPage),
             ("/bannedroom?room=", Refusal::Banned),
+            ("/evilt/evilr?room=", Refusal::Banned),
             ("/upper", Refusal::BannedPage),
             ("/jobroom", Refusal::BannedPage),
             ("/jobtenant/http-bind?room=x", Refusal::Banned),
@@ -269,7 +274,7 @@ mod tests {
         let snapshot = parse_text(BANS).unwrap();
         let check = |name, value: &str, compat| {
             let mut headers = HeaderMap::new();
-            headers.append(name, HeaderValue::from_str(value).unwrap());
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
             check_headers(&headers, snapshot.bans(), &routing(compat))
         };
         assert_eq!(check(USER_AGENT, "x WordPress/6", Compat::None), Err(Refusal::UserAgent));
@@ -283,6 +288,7 @@ mod tests {
             ("https://x.example.com/", Ok(()), Ok(())),
             ("x, banned.example.com", Ok(()), Err(Refusal::Referer)),
             ("https://meet.example.com/banned.example.com", Ok(()), Ok(())),
+            ("https://banned.example.com/caf\u{e9}", Err(Refusal::Referer), Ok(())),
         ] {
             assert_eq!(check(REFERER, referer, Compat::None), ours, "{referer}");
             assert_eq!(check(REFERER, referer, Compat::Haproxy), theirs, "{referer}");

@@ -152,10 +152,10 @@ async fn forward(
     if head.method == Method::CONNECT {
         return Err(Failure::Connect);
     }
-    if head.uri.scheme().is_none() && head.uri.authority().is_some() {
-        return Err(Failure::Target(head.uri.to_string()));
-    }
-    if head.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?')) {
+    let is_authority = head.uri.scheme().is_none() && head.uri.authority().is_some();
+    // `http://host?x`, which RFC 3986 allows and HAProxy refuses (R01).
+    let has_no_path = head.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?'));
+    if is_authority || has_no_path {
         return Err(Failure::Target(head.uri.to_string()));
     }
     check_hosts(&head.uri, &head.headers)?;

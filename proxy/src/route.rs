@@ -14,16 +14,17 @@ pub struct Topology {
     snapshot: Arc<Snapshot>,
     pools: HashMap<ReleaseName, Pool, RandomState>,
     all: Vec<Candidate>,
+    /// All shards, those of this region first: in this order they stand in for each other.
+    near_to_far: Vec<Arc<Shard>>,
+    region: RegionName,
 }
 
-/// The shards of a release as seen from here, and who stands in for them.
+/// The shards of a release as seen from here.
 #[derive(Debug)]
 struct Pool {
+    release: ReleaseName,
     /// In this region: they share the conferences.
     local: Vec<Candidate>,
-    /// When none of those is usable the first of these takes them all: the release's shards of other regions, those of the live release,
-    /// then any other (R38). In HAProxy's words, backup servers.
-    backups: Vec<Arc<Shard>>,
     /// Those of the release, wherever they are: the same for every node.
     every: Vec<Candidate>,
 }
@@ -39,21 +40,27 @@ impl Topology {
         };
         let mut near_to_far = snapshot.listed().to_vec();
         near_to_far.sort_by_cached_key(rank);
-        let live = snapshot.live_release();
         let pool = |release: &ReleaseName| {
-            let (own, others): (Vec<_>, Vec<_>) =
-                near_to_far.iter().cloned().partition(|shard| shard.release == *release);
-            let (of_live, others): (Vec<_>, Vec<_>) =
-                others.into_iter().partition(|shard| Some(&shard.release) == live);
-            let every = own.iter().cloned().map(Candidate::new).collect();
-            let (local, remote): (Vec<_>, Vec<_>) =
-                own.into_iter().partition(|shard| shard.region == *region);
-            let local = local.into_iter().map(Candidate::new).collect();
-            Pool { local, backups: [remote, of_live, others].concat(), every }
+            let own = near_to_far.iter().filter(|shard| shard.release == *release);
+            let every: Vec<Candidate> = own.cloned().map(Candidate::new).collect();
+            let local = every.iter().filter(|candidate| candidate.shard.region == *region).cloned().collect();
+            Pool { release: release.clone(), local, every }
         };
         let pools = snapshot.releases().map(|name| (name.clone(), pool(name))).collect();
         let all = snapshot.listed().iter().cloned().map(Candidate::new).collect();
-        Self { snapshot, pools, all }
+        Self { snapshot, pools, all, near_to_far, region: region.clone() }
+    }
+
+    /// When no local shard of a pool is usable the first of these takes all of its conferences: the release's shards of other regions, those
+    /// of the live release, then any other (R38). In HAProxy's words, backup servers.
+    fn backups<'a>(&'a self, pool: &'a Pool) -> impl Iterator<Item = &'a Arc<Shard>> {
+        let live = self.snapshot.live_release();
+        let of = |wanted: fn(bool, bool) -> bool| {
+            let shards = self.near_to_far.iter();
+            shards.filter(move |shard| wanted(shard.release == pool.release, Some(&shard.release) == live))
+        };
+        let remote = of(|own, _| own).filter(|shard| shard.region != self.region);
+        remote.chain(of(|own, live| live && !own)).chain(of(|own, live| !live && !own))
     }
 
     /// The snapshot as discovery published it.
@@ -218,8 +225,11 @@ pub fn decide(
     outlook: &Outlook<'_>,
 ) -> Result<Decision, NoRoute> {
     if let Some(pool) = key.pool().and_then(|at| routing.pools.get(at)) {
-        let server =
-            pool.server(outlook.nonce, outlook.excluded).ok_or(NoRoute::Pool { pool: pool.name.clone() })?;
+        let untried = |server: &Shard| outlook.excluded != Some(&server.name);
+        let server = pool
+            .server(outlook.nonce, &|server| untried(server) && !(outlook.suspect)(&server.name))
+            .or_else(|| pool.server(outlook.nonce, &untried))
+            .ok_or(NoRoute::Pool { pool: pool.name.clone() })?;
         return Ok(Decision { shard: Arc::clone(server), why: Why::Pool, claim: NeedsClaim::No });
     }
     if let Some(shard) = named_shard(key, &topology.snapshot) {
@@ -261,7 +271,7 @@ pub fn decide(
     } else {
         Balance::Hash
     };
-    let (shard, why) = choose(key, pool, why, outlook, balance)?;
+    let (shard, why) = choose(key, topology, pool, why, outlook, balance)?;
     Ok(Decision { shard, why, claim })
 }
 
@@ -329,7 +339,7 @@ fn backend<'a>(
     if let Some(name) = asked {
         let serves = |pool: &&Pool| {
             let local = pool.local.iter().map(|candidate| &candidate.shard);
-            local.chain(&pool.backups).any(|shard| takes_new(shard, outlook))
+            local.chain(topology.backups(pool)).any(|shard| takes_new(shard, outlook))
         };
         if let Some(pool) = topology.pools.get(name).filter(serves) {
             return Ok((Backend::Pool(pool), why));
@@ -345,6 +355,7 @@ fn backend<'a>(
 /// The shard for what has none yet: by the hash among those of this region, else the first that stands in (R33, R34, R38).
 fn choose(
     key: &RoutingKey<'_>,
+    topology: &Topology,
     pool: &Pool,
     why: Why,
     outlook: &Outlook<'_>,
@@ -356,9 +367,10 @@ fn choose(
     };
     let first = |takes: &dyn Fn(&Shard) -> bool| {
         let local = place(hash, &pool.local, takes, balance).map(|candidate| (&candidate.shard, why));
-        let own = |shard: &Shard| pool.every.first().is_some_and(|own| own.shard.release == shard.release);
-        let backup = || pool.backups.iter().find(|shard| takes(shard));
-        local.or_else(|| backup().map(|shard| (shard, if own(shard) { why } else { Why::Fallback })))
+        let backup = || topology.backups(pool).find(|shard| takes(shard));
+        local.or_else(|| {
+            backup().map(|shard| (shard, if shard.release == pool.release { why } else { Why::Fallback }))
+        })
     };
     first(&|shard| takes_new(shard, outlook) && !(outlook.suspect)(&shard.name))
         .or_else(|| first(&|shard| takes_new(shard, outlook)))

@@ -123,8 +123,9 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let discovery = DiscoveryConfig::read(root.section("discovery"));
     let mut routing = routing::read(root.section("routing"));
     let region = node.as_ref().map(|node| node.region.clone());
-    let pools = root.sections("pools").unwrap_or_default().into_iter();
-    routing.pools = pools.filter_map(|table| pools::read(root.entry(table), region.as_ref())).collect();
+    for table in root.sections("pools").unwrap_or_default() {
+        routing.pools.extend(pools::read(root.entry(table), region.as_ref(), &routing.pools));
+    }
     let pages = PagesConfig::read(root.section("pages"));
     let log = LogConfig::read(root.section("log"));
     let admin = match root.sections("admin") {

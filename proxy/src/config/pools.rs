@@ -13,11 +13,14 @@ const NAME: &str = "a text such as \"jvb-colibri\", 1 to 100 of A-Z a-z 0-9 . _ 
 const PATH: &str =
     "the beginning of a path, such as \"/colibri-ws/\": / and up to 127 visible ASCII characters without ? #";
 
-pub(super) fn read(mut section: Section<'_>, region: Option<&RegionName>) -> Option<Pool> {
+pub(super) fn read(mut section: Section<'_>, region: Option<&RegionName>, others: &[Pool]) -> Option<Pool> {
     let name = |text: &str| ShardName::parse(text).ok().filter(|name| name.as_str().len() <= 100);
     let name = section.require("name", NAME, value::text(NAME, name));
     let paths = section.require_list("paths", "beginnings of paths", value::text(PATH, path));
     let servers = section.require_list("servers", "servers", value::text(SERVER, PoolServer::parse));
+    if let Some(name) = name.as_ref().filter(|name| others.iter().any(|pool| pool.name == **name)) {
+        section.refuse("name", name, "a name that no other pool has".to_owned());
+    }
     if paths.as_ref().is_some_and(Vec::is_empty) {
         section.refuse("paths", &"[]", "at least one beginning of a path".to_owned());
     }

@@ -1,5 +1,5 @@
-//! `[routing]`: whose word counts, who is denied, and which paths are rooms, tenants and signaling. The lists, their defaults and what they mean are
-//! [`Routing`]'s; here they are read and written.
+//! `[routing]`: whose word counts, who is denied, and which paths are rooms, tenants and signaling. The lists, their defaults and
+//! what they mean are [`Routing`]'s; here they are read and written.
 
 use super::section::Section;
 use super::value;

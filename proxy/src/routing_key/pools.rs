@@ -91,9 +91,9 @@ impl Pool {
     }
 
     /// The server whose turn it is: of consecutive `turn`s each server gets its share, spread as evenly as a golden section spreads.
-    /// `excluded` is passed over.
+    /// The ones that are not `usable` are passed over.
     #[must_use]
-    pub fn server(&self, turn: u64, excluded: Option<&ShardName>) -> Option<&Arc<Shard>> {
+    pub fn server(&self, turn: u64, usable: &dyn Fn(&Shard) -> bool) -> Option<&Arc<Shard>> {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
         let spread = u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(self.weights);
         let mut at = u64::try_from(spread >> 64).unwrap_or(0);
@@ -103,7 +103,7 @@ impl Pool {
             within
         });
         let (before, from) = self.shards.split_at(of_turn?);
-        from.iter().chain(before).find(|shard| shard.weight > 0 && Some(&shard.name) != excluded)
+        from.iter().chain(before).find(|shard| shard.weight > 0 && usable(shard))
     }
 }
 
@@ -122,11 +122,11 @@ mod tests {
         let pool = pool(&["10.0.0.1:1", "10.0.0.2:1 weight=128", "10.0.0.3:1 weight=0"]);
         let mut share = [0; 4];
         for turn in 0..3_000 {
-            share[pool.server(turn, None).unwrap().id as usize] += 1;
+            share[pool.server(turn, &|_| true).unwrap().id as usize] += 1;
         }
         assert!((1_990..=2_010).contains(&share[0]) && share[0] + share[1] == 3_000, "{share:?}");
-        let first = ShardName::parse("jigasi-1").unwrap();
-        assert!((0..100).all(|turn| pool.server(turn, Some(&first)).unwrap().id == 1));
+        assert!((0..100).all(|turn| pool.server(turn, &|server| server.id != 0).unwrap().id == 1));
+        assert_eq!(pool.server(0, &|_| false), None);
     }
 
     #[test]

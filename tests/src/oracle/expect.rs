@@ -10,9 +10,9 @@ pub(super) struct Expected {
     pub(super) location: Option<String>,
     /// Who may have answered; empty when the node answers itself.
     pub(super) servers: Vec<String>,
-    /// What a shard hears, by header; absent ones are expected to be absent.
     /// The target that a shard sees; `None` for whatever was asked.
     pub(super) target: Option<String>,
+    /// What a shard hears, by header; no lines for one that must be absent.
     pub(super) told: Vec<(&'static str, Vec<String>)>,
     pub(super) to_client: Vec<(&'static str, Vec<String>)>,
     pub(super) stored: Stored,

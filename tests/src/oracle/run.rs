@@ -1,6 +1,7 @@
 //! Plays a folder's vectors and judges what came of each.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
@@ -96,6 +97,11 @@ pub fn run(options: &Options, out: &mut impl Write) -> io::Result<Report> {
     let others = vectors.iter().filter(|vector| !VARIANTS.contains(&vector.variant.as_str()));
     for vector in others {
         *report.skipped.entry(format!("variant {}: not built yet", vector.variant)).or_default() += 1;
+    }
+    let sequences = options.folder.join("sequences.jsonl");
+    if options.only.is_none() && sequences.exists() {
+        let count = fs::read_to_string(&sequences)?.lines().count();
+        report.skipped.insert("sequences.jsonl: sequences are not played yet".to_owned(), count);
     }
     Ok(report)
 }
