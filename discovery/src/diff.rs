@@ -73,7 +73,8 @@ impl fmt::Display for Change {
                 fields.compare("release", &old.release, &new.release)?;
                 fields.compare("address", &old.address, &new.address)?;
                 fields.compare("state", &old.state, &new.state)?;
-                fields.compare("weight", &old.weight, &new.weight)
+                fields.compare("weight", &old.weight, &new.weight)?;
+                fields.compare("state_in", &states_in(old), &states_in(new))
             }
             Self::PeerAdded(peer) => write!(f, "+ peer {peer}"),
             Self::PeerRemoved(peer) => write!(f, "- peer {}", peer.id),
@@ -96,6 +97,14 @@ impl fmt::Display for Change {
                 write!(f, "~ bans.{list}: {added} added, {removed} removed")
             }
         }
+    }
+}
+
+fn states_in(shard: &Shard) -> String {
+    let states = shard.states_in.iter().map(|(release, state)| format!("{release} {state}"));
+    match states.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "none".to_owned(),
+        states => states,
     }
 }
 

@@ -5,6 +5,7 @@
 //! reaches them: the last good snapshot stays, and [`DiscoveryHandle::status`] says since when and why.
 
 mod bans;
+mod command;
 mod diff;
 pub mod file;
 mod name;
@@ -14,6 +15,7 @@ mod snapshot;
 mod warning;
 
 pub use bans::{BANS_MAX, BanList, Bans, Letters, Verdict};
+pub use command::{Order, OrderError, ShardCommand};
 pub use diff::{Change, SnapshotDiff};
 pub use file::{FileError, FileWatch, FileWatchConfig, read_file, watch_file};
 pub use name::{BanPattern, NameError, RegionName, ReleaseName, TenantName};

@@ -1,9 +1,11 @@
 //! The one way from a source to its consumers: whole snapshots, in order, and the state of the source beside them.
 
+use crate::command::{Commands, Order, OrderError, ShardCommand};
 use crate::diff::SnapshotDiff;
 use crate::snapshot::Snapshot;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use shardgate_peering_core::ShardName;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 use tokio::sync::watch;
 
 /// How the source is doing. Taken by value: a picture of one moment.
@@ -23,15 +25,15 @@ pub struct SourceStatus {
     pub refused: u64,
 }
 
-/// The consumers' end: the current snapshot, and a way to wait for the next.
+/// The consumers' end: the current snapshot, a way to wait for the next, and to command shards on this node.
 #[derive(Debug, Clone)]
 pub struct DiscoveryHandle {
     current: watch::Receiver<Arc<Snapshot>>,
-    status: Arc<Mutex<SourceStatus>>,
+    state: Arc<Mutex<State>>,
 }
 
 impl DiscoveryHandle {
-    /// A handle whose snapshot never changes, for a fixed topology.
+    /// A handle whose source never changes, for a fixed topology.
     #[must_use]
     pub fn fixed(snapshot: Snapshot) -> Self {
         Publisher::new("fixed", snapshot).1
@@ -52,87 +54,127 @@ impl DiscoveryHandle {
     /// How the source is doing.
     #[must_use]
     pub fn status(&self) -> SourceStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.state).status.clone()
+    }
+
+    /// An operator commands a shard on this node. In the current snapshot when it returns; the source's next word does not undo it.
+    ///
+    /// # Errors
+    /// [`OrderError`] when the shard is not listed, or the weight is none.
+    pub fn order(&self, shard: &ShardName, order: Order) -> Result<Published, OrderError> {
+        let state = &mut *lock(&self.state);
+        if state.current.is_none() {
+            return Err(OrderError::Stopped);
+        }
+        state.commands.order(&state.source, shard, order, SystemTime::now())?;
+        Ok(state.publish())
+    }
+
+    /// What operators command of a shard here.
+    #[must_use]
+    pub fn command(&self, shard: &ShardName) -> Option<ShardCommand> {
+        lock(&self.state).commands.of(shard)
     }
 }
 
-/// What became of a snapshot given to [`Publisher::publish`].
+/// What became of a snapshot given to [`Publisher::publish`], or of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
-    /// It says what the last one said; nobody was woken.
+    /// All is as it was; nobody was woken.
     Unchanged,
-    /// It is the current one now.
+    /// There is another current snapshot now.
     Changed(SnapshotDiff),
 }
 
-/// The source's end. One owner, so versions grow one by one.
+/// What the source says, what operators command, and what comes of both.
+#[derive(Debug)]
+struct State {
+    source: Arc<Snapshot>,
+    commands: Commands,
+    /// `None` when the publisher has gone: receivers are told that nothing comes any more.
+    current: Option<watch::Sender<Arc<Snapshot>>>,
+    status: SourceStatus,
+}
+
+impl State {
+    fn publish(&mut self) -> Published {
+        let Some(current) = &self.current else { return Published::Unchanged };
+        let older = Arc::clone(&current.borrow());
+        let next = self.commands.over(&self.source);
+        if next.content_equals(&older) {
+            return Published::Unchanged;
+        }
+        let diff = next.diff(&older);
+        let version = older.version() + 1;
+        // The status first: whoever is woken by the snapshot finds it counted.
+        self.status.version = version;
+        self.status.changes += 1;
+        current.send_replace(Arc::new(next.with_version(version)));
+        Published::Changed(diff)
+    }
+}
+
+/// The lock is held for moments and never across an await; a panic within leaves whole values.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The source's end. Versions grow one by one, whether the source or an operator changes something.
 #[derive(Debug)]
 pub struct Publisher {
-    current: watch::Sender<Arc<Snapshot>>,
-    status: Arc<Mutex<SourceStatus>>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Publisher {
     /// Publishes `first` as version 1; `source` is what the status calls the source.
     #[must_use]
     pub fn new(source: impl Into<String>, first: Snapshot) -> (Self, DiscoveryHandle) {
-        let first = first.with_version(1);
-        let status = Arc::new(Mutex::new(SourceStatus {
+        let first = Arc::new(first.with_version(1));
+        let status = SourceStatus {
             source: source.into(),
             version: first.version(),
             last_good: Instant::now(),
             last_error: None,
             changes: 0,
             refused: 0,
-        }));
-        let (sender, receiver) = watch::channel(Arc::new(first));
-        let handle = DiscoveryHandle { current: receiver, status: Arc::clone(&status) };
-        (Self { current: sender, status }, handle)
+        };
+        let (sender, receiver) = watch::channel(Arc::clone(&first));
+        let state = State { source: first, commands: Commands::default(), current: Some(sender), status };
+        let state = Arc::new(Mutex::new(state));
+        (Self { state: Arc::clone(&state) }, DiscoveryHandle { current: receiver, state })
     }
 
-    /// Takes a valid answer of the source; publishes it when it differs from the current one.
+    /// Takes a valid answer of the source; publishes it, under what operators command, when it differs from the current one.
     pub fn publish(&mut self, next: Snapshot) -> Published {
-        let older = Arc::clone(&self.current.borrow());
-        if next.content_equals(&older) {
-            self.confirm();
-            return Published::Unchanged;
-        }
-        let diff = next.diff(&older);
-        let version = older.version() + 1;
-        // The status first: whoever is woken by the snapshot finds it counted.
-        self.change(|status| {
-            status.version = version;
-            status.last_good = Instant::now();
-            status.last_error = None;
-            status.changes += 1;
-        });
-        self.current.send_replace(Arc::new(next.with_version(version)));
-        Published::Changed(diff)
+        let state = &mut *lock(&self.state);
+        state.status.last_good = Instant::now();
+        state.status.last_error = None;
+        state.source = Arc::new(next);
+        state.publish()
     }
 
     /// Notes that the source is well and still says what it said.
     pub fn confirm(&mut self) {
-        self.change(|status| {
-            status.last_good = Instant::now();
-            status.last_error = None;
-        });
+        let status = &mut lock(&self.state).status;
+        status.last_good = Instant::now();
+        status.last_error = None;
     }
 
     /// Notes that the source could not be read or was not believed, and says whether this error is news.
     pub fn refuse(&mut self, error: &str) -> Refused {
-        let mut news = Refused::AsBefore;
-        self.change(|status| {
-            if status.last_error.as_deref() != Some(error) {
-                status.last_error = Some(error.to_owned());
-                status.refused += 1;
-                news = Refused::New;
-            }
-        });
-        news
+        let status = &mut lock(&self.state).status;
+        if status.last_error.as_deref() == Some(error) {
+            return Refused::AsBefore;
+        }
+        status.last_error = Some(error.to_owned());
+        status.refused += 1;
+        Refused::New
     }
+}
 
-    fn change(&mut self, change: impl FnOnce(&mut SourceStatus)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        lock(&self.state).current = None;
     }
 }
 
@@ -149,6 +191,7 @@ pub enum Refused {
 mod tests {
     use super::*;
     use crate::file::parse_text;
+    use crate::shard::ShardState;
 
     #[test]
     fn versions_grow_with_changes_only() {
@@ -162,6 +205,41 @@ mod tests {
         assert!(changes.has_changed().unwrap());
         assert_eq!(changes.borrow_and_update().version(), 2);
         assert_eq!(handle.status().changes, 1);
+    }
+
+    #[test]
+    fn commands_stand_over_the_source() {
+        let shards = |state: &str| {
+            parse_text(&format!(
+                "[[shards]]\nname = \"s1\"\nid = 1\nregion = \"r\"\nrelease = \"release-1\"\naddress = \"10.0.0.1:80\"\nstate = \"{state}\"\nweight = 10\n"
+            ))
+            .unwrap()
+        };
+        let (mut publisher, handle) = Publisher::new("test", shards("ready"));
+        let name = ShardName::parse("s1").unwrap();
+        let now = |handle: &DiscoveryHandle| {
+            let shard = Arc::clone(handle.current().shard("s1").unwrap());
+            (shard.state, shard.weight)
+        };
+        assert!(matches!(handle.order(&name, Order::State(ShardState::Drain)), Ok(Published::Changed(_))));
+        assert_eq!(handle.order(&name, Order::State(ShardState::Drain)), Ok(Published::Unchanged));
+        handle.order(&name, Order::Weight(3)).unwrap();
+        assert_eq!((now(&handle), handle.current().version()), ((ShardState::Drain, 3), 3));
+        // The strictest wins, and the source does not undo what was commanded.
+        publisher.publish(shards("maint"));
+        assert_eq!(now(&handle), (ShardState::Maint, 3));
+        publisher.publish(shards("drain"));
+        assert_eq!(publisher.publish(shards("ready")), Published::Unchanged, "drain is commanded");
+        handle.order(&name, Order::State(ShardState::Ready)).unwrap();
+        assert_eq!(now(&handle), (ShardState::Ready, 3));
+        handle.order(&name, Order::SourceWeight).unwrap();
+        assert_eq!((now(&handle), handle.command(&name)), ((ShardState::Ready, 10), None));
+        let other = ShardName::parse("s2").unwrap();
+        assert_eq!(
+            handle.order(&other, Order::State(ShardState::Maint)),
+            Err(OrderError::Unknown { shard: other })
+        );
+        assert_eq!(handle.order(&name, Order::Weight(257)), Err(OrderError::Weight { weight: 257 }));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub const WEIGHT_MAX: u16 = 256;
 /// The greatest shard id: the server id that operators' scripts read is `id + 10`, and has to be a `u32` as well.
 pub const SHARD_ID_MAX: u32 = u32::MAX - 10;
 
-/// What operators want of a shard. Whether it is healthy is another matter and not known here.
+/// What operators want of a shard, from the least strict to the strictest. Whether it is healthy is another matter and not known here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ShardState {
     /// Takes new conferences.
@@ -63,12 +63,28 @@ pub struct Shard {
     pub state: ShardState,
     /// Its share of new conferences, 0 to [`WEIGHT_MAX`]; 0 gets none.
     pub weight: u16,
+    /// What operators want of it where single releases are served, its own or one that it stands in for: HAProxy's state of a server in a
+    /// backend. The strictest holds.
+    pub states_in: Vec<(ReleaseName, ShardState)>,
+}
+
+impl Shard {
+    /// What operators want of it for requests that the release `pool` serves.
+    #[must_use]
+    pub fn state_in(&self, pool: &ReleaseName) -> ShardState {
+        let there = self.states_in.iter().filter(|(release, _)| release == pool).map(|(_, state)| *state);
+        there.fold(self.state, ShardState::max)
+    }
 }
 
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, id, region, release, address, state, weight } = self;
-        write!(f, "{name}: id {id}, region {region}, release {release}, {address}, {state}, weight {weight}")
+        let Self { name, id, region, release, address, state, weight, states_in } = self;
+        write!(
+            f,
+            "{name}: id {id}, region {region}, release {release}, {address}, {state}, weight {weight}"
+        )?;
+        states_in.iter().try_for_each(|(release, state)| write!(f, ", {state} in {release}"))
     }
 }
 

@@ -20,33 +20,52 @@ pub const PINS_MAX: usize = 100_000;
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     version: u64,
-    listed: Vec<Arc<Shard>>,
-    shards: Vec<Arc<Shard>>,
-    by_name: HashMap<ShardName, Arc<Shard>, RandomState>,
-    by_release: BTreeMap<ReleaseName, Vec<Arc<Shard>>>,
+    shards: Shards,
     peers: Vec<PeerNode>,
     live_release: Option<ReleaseName>,
     pins: HashMap<TenantName, ReleaseName, RandomState>,
     bans: Bans,
 }
 
+/// The same shards in the orders in which they are asked for.
+#[derive(Debug, Clone, Default)]
+struct Shards {
+    listed: Vec<Arc<Shard>>,
+    sorted: Vec<Arc<Shard>>,
+    by_name: HashMap<ShardName, Arc<Shard>, RandomState>,
+    by_release: BTreeMap<ReleaseName, Vec<Arc<Shard>>>,
+}
+
+impl Shards {
+    fn new(listed: Vec<Arc<Shard>>) -> Self {
+        let mut sorted = listed.clone();
+        sorted.sort_by(|a, b| a.name.cmp(&b.name));
+        let by_name = sorted.iter().map(|shard| (shard.name.clone(), Arc::clone(shard))).collect();
+        let mut by_release: BTreeMap<ReleaseName, Vec<Arc<Shard>>> = BTreeMap::new();
+        for shard in &sorted {
+            by_release.entry(shard.release.clone()).or_default().push(Arc::clone(shard));
+        }
+        Self { listed, sorted, by_name, by_release }
+    }
+}
+
 impl Snapshot {
     /// The shard called `name`.
     #[must_use]
     pub fn shard(&self, name: &str) -> Option<&Arc<Shard>> {
-        self.by_name.get(name)
+        self.shards.by_name.get(name)
     }
 
     /// All shards, sorted by name.
     #[must_use]
     pub fn shards(&self) -> &[Arc<Shard>] {
-        &self.shards
+        &self.shards.sorted
     }
 
     /// All shards in the order in which the source lists them: in this order they stand in for each other.
     #[must_use]
     pub fn listed(&self) -> &[Arc<Shard>] {
-        &self.listed
+        &self.shards.listed
     }
 
     /// What is banned.
@@ -80,13 +99,13 @@ impl Snapshot {
 
     /// The releases that have shards, sorted.
     pub fn releases(&self) -> impl Iterator<Item = &ReleaseName> {
-        self.by_release.keys()
+        self.shards.by_release.keys()
     }
 
     /// The shards of `release`, sorted by name; empty when there is no such release.
     #[must_use]
     pub fn shards_of(&self, release: &str) -> &[Arc<Shard>] {
-        self.by_release.get(release).map_or(&[], Vec::as_slice)
+        self.shards.by_release.get(release).map_or(&[], Vec::as_slice)
     }
 
     /// 0 for a snapshot nobody published, then one more with every published change.
@@ -99,10 +118,17 @@ impl Snapshot {
     #[must_use]
     pub fn content_equals(&self, other: &Self) -> bool {
         self.live_release == other.live_release
-            && self.listed == other.listed
+            && self.shards.listed == other.shards.listed
             && self.peers == other.peers
             && self.pins == other.pins
             && self.bans == other.bans
+    }
+
+    /// The same with other shards where `change` has one in the place of one.
+    pub(crate) fn with_shards(&self, change: impl Fn(&Shard) -> Option<Shard>) -> Self {
+        let listed = self.shards.listed.iter();
+        let listed = listed.map(|shard| change(shard).map_or_else(|| Arc::clone(shard), Arc::new));
+        Self { shards: Shards::new(listed.collect()), ..self.clone() }
     }
 
     pub(crate) fn with_version(mut self, version: u64) -> Self {
@@ -179,19 +205,12 @@ impl SnapshotBuilder {
         if !errors.is_empty() {
             return Err(BuildErrors(errors));
         }
-        let listed: Vec<Arc<Shard>> = self.shards.into_iter().map(Arc::new).collect();
-        let mut shards = listed.clone();
-        shards.sort_by(|a, b| a.name.cmp(&b.name));
-        let by_name = shards.iter().map(|shard| (shard.name.clone(), Arc::clone(shard))).collect();
-        let mut by_release: BTreeMap<ReleaseName, Vec<Arc<Shard>>> = BTreeMap::new();
-        for shard in &shards {
-            by_release.entry(shard.release.clone()).or_default().push(Arc::clone(shard));
-        }
+        let shards = Shards::new(self.shards.into_iter().map(Arc::new).collect());
         let mut peers = self.peers;
         peers.sort_by(|a, b| a.id.cmp(&b.id));
         let pins = self.pins.into_iter().collect();
         let (live_release, bans) = (self.live_release, Bans::new(self.bans));
-        Ok(Snapshot { version: 0, listed, shards, by_name, by_release, peers, live_release, pins, bans })
+        Ok(Snapshot { version: 0, shards, peers, live_release, pins, bans })
     }
 
     fn check_bounds(&self, errors: &mut Vec<BuildError>) {

@@ -238,7 +238,7 @@ pub fn decide(
     let entry = entry.filter(|_| key.store() != Store::Nothing);
     let stuck = entry
         .and_then(|name| topology.snapshot.shard(name.as_str()))
-        .filter(|shard| shard.state != ShardState::Maint && outlook.excluded != Some(&shard.name));
+        .filter(|shard| keeps(shard, key, topology, outlook));
     let stuck =
         stuck.map(|shard| Decision { shard: Arc::clone(shard), why: Why::Entry, claim: NeedsClaim::No });
     // R30: HAProxy chooses the backend first, and one that is a single shard, or none at all, looks at no table.
@@ -284,11 +284,11 @@ pub fn by_hash(
     topology: &Topology,
     outlook: &Outlook<'_>,
 ) -> Result<Decision, NoRoute> {
-    let takes_new = |shard: &Shard| takes_new(shard, outlook);
     let (pool, why) = match backend(key, topology, outlook)? {
         (Backend::Shard(shard), _) => return go_to_named(shard, outlook),
         (Backend::Pool(pool), why) => (pool, why),
     };
+    let takes_new = |shard: &Shard| takes_new(shard, &pool.release, outlook);
     let live = topology.snapshot.live_release().and_then(|live| topology.pools.get(live));
     let hash = token_hash(key.token());
     // Neither regions nor what this node has just seen of a shard: every node has to come to the same.
@@ -311,9 +311,23 @@ enum Backend<'a> {
     Pool(&'a Pool),
 }
 
-/// Whether a shard takes new conferences.
-fn takes_new(shard: &Shard, outlook: &Outlook<'_>) -> bool {
-    shard.state == ShardState::Ready && shard.weight > 0 && outlook.excluded != Some(&shard.name)
+/// Whether a shard takes new conferences of a release.
+fn takes_new(shard: &Shard, pool: &ReleaseName, outlook: &Outlook<'_>) -> bool {
+    let ready = shard.state_in(pool) == ShardState::Ready;
+    ready && shard.weight > 0 && outlook.excluded != Some(&shard.name)
+}
+
+/// Whether a shard keeps the conferences that it has.
+fn keeps(shard: &Shard, key: &RoutingKey<'_>, topology: &Topology, outlook: &Outlook<'_>) -> bool {
+    let state = match shard.states_in.is_empty() {
+        true => shard.state,
+        // R36: HAProxy's states are a backend's.
+        false => match backend(key, topology, outlook) {
+            Ok((Backend::Pool(pool), _)) => shard.state_in(&pool.release),
+            Ok((Backend::Shard(_), _)) | Err(_) => shard.state,
+        },
+    };
+    state != ShardState::Maint && outlook.excluded != Some(&shard.name)
 }
 
 fn go_to_named(shard: &Arc<Shard>, outlook: &Outlook<'_>) -> Result<Decision, NoRoute> {
@@ -339,7 +353,7 @@ fn backend<'a>(
     if let Some(name) = asked {
         let serves = |pool: &&Pool| {
             let local = pool.local.iter().map(|candidate| &candidate.shard);
-            local.chain(topology.backups(pool)).any(|shard| takes_new(shard, outlook))
+            local.chain(topology.backups(pool)).any(|shard| takes_new(shard, &pool.release, outlook))
         };
         if let Some(pool) = topology.pools.get(name).filter(serves) {
             return Ok((Backend::Pool(pool), why));
@@ -348,8 +362,11 @@ fn backend<'a>(
             return Ok((Backend::Shard(shard), why));
         }
     }
-    let live = topology.snapshot.live_release().and_then(|live| topology.pools.get(live));
-    live.map(|pool| (Backend::Pool(pool), Why::Live)).ok_or(NoRoute::NoLiveRelease)
+    let live = topology.snapshot.live_release().ok_or(NoRoute::NoLiveRelease)?;
+    // R25: a shard's name stands for the shard, as in `release=`.
+    let shard = || topology.snapshot.shard(live.as_str()).map(Backend::Shard);
+    let backend = topology.pools.get(live).map(Backend::Pool).or_else(shard);
+    backend.map(|backend| (backend, Why::Live)).ok_or(NoRoute::NoLiveRelease)
 }
 
 /// The shard for what has none yet: by the hash among those of this region, else the first that stands in (R33, R34, R38).
@@ -372,8 +389,9 @@ fn choose(
             backup().map(|shard| (shard, if shard.release == pool.release { why } else { Why::Fallback }))
         })
     };
-    first(&|shard| takes_new(shard, outlook) && !(outlook.suspect)(&shard.name))
-        .or_else(|| first(&|shard| takes_new(shard, outlook)))
+    let takes_new = |shard: &Shard| takes_new(shard, &pool.release, outlook);
+    first(&|shard| takes_new(shard) && !(outlook.suspect)(&shard.name))
+        .or_else(|| first(&takes_new))
         .map(|(shard, why)| (Arc::clone(shard), why))
         .ok_or(NoRoute::Nothing)
 }

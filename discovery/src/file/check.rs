@@ -138,6 +138,9 @@ impl Checker<'_> {
             Some(value) => self.number(at("weight"), value, u32::from(WEIGHT_MAX)),
             None => Some(u32::from(WEIGHT_MAX)),
         };
+        let states_in = raw.state_in.iter().map(|(release, state)| self.state_in(index, release, state));
+        // All of them, so that all faults are told.
+        let states_in: Vec<_> = states_in.collect();
         let origin = Origin { index, name: place(&raw.name, &whole), id: place(&raw.id, &whole) };
         let shard = Shard {
             name: name?,
@@ -147,8 +150,27 @@ impl Checker<'_> {
             address: address?,
             state: state?,
             weight: u16::try_from(weight?).ok()?,
+            states_in: states_in.into_iter().collect::<Option<_>>()?,
         };
         Some((shard, origin))
+    }
+
+    fn state_in(
+        &mut self,
+        index: usize,
+        release: &Spanned<String>,
+        state: &Spanned<Value>,
+    ) -> Option<(ReleaseName, ShardState)> {
+        let name = ReleaseName::parse(release.as_ref()).ok();
+        if name.is_none() {
+            let value = shown(&Value::String(release.as_ref().clone()));
+            let field = format!("a key of shards[{index}].state_in");
+            let problem = Problem::Value { value, expected: RELEASE.to_owned() };
+            self.faults.push(self.text, &release.span(), field, problem);
+        }
+        let field = format_args!("shards[{index}].state_in.{}", release.as_ref());
+        let state = self.parse(&field, state, STATE, ShardState::from_word);
+        Some((name?, state?))
     }
 
     fn peer(&mut self, index: usize, raw: Spanned<RawPeer>) -> Option<(PeerNode, Origin)> {

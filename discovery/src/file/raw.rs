@@ -62,6 +62,8 @@ pub(super) struct RawShard {
     pub(super) address: Leaf,
     pub(super) state: Leaf,
     pub(super) weight: Leaf,
+    #[serde(default)]
+    pub(super) state_in: BTreeMap<Spanned<String>, Spanned<Value>>,
 }
 
 #[derive(Debug, Deserialize)]

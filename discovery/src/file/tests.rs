@@ -73,7 +73,11 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "+adress = \"10.0.0.1:80\"\n",
-        "d.toml:7:1: shards: unknown field `adress`, expected one of `name`, `id`, `region`, `release`, `address`, `state`, `weight`",
+        "d.toml:7:1: shards: unknown field `adress`, expected one of `name`, `id`, `region`, `release`, `address`, `state`, `weight`, `state_in`",
+    ),
+    (
+        "+state_in = { \"release-1\" = \"up\", \"no release\" = \"drain\" }\n",
+        "d.toml:7:34: a key of shards[0].state_in is \"no release\", expected a text such as \"release-3630\", 1 to 128 of A-Z a-z 0-9 . _ -\nd.toml:7:28: shards[0].state_in.release-1 is \"up\", expected \"ready\", \"drain\" or \"maint\"",
     ),
     (
         "+state = \"up\"\n",

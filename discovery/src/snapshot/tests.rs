@@ -10,6 +10,7 @@ pub(crate) fn shard(name: &str, id: u32, release: &str) -> Shard {
         address: format!("127.0.1.{id}:5280").parse().unwrap(),
         state: ShardState::Ready,
         weight: WEIGHT_MAX,
+        states_in: Vec::new(),
     }
 }
 

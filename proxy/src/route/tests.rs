@@ -14,6 +14,7 @@ pub(crate) fn shard(name: &str, region: &str, release: &str) -> Shard {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)),
         state: ShardState::Ready,
         weight: 256,
+        states_in: Vec::new(),
     }
 }
 
@@ -133,6 +134,51 @@ fn entries_win_while_their_shard_can_be_used() {
     }
     // No room: whatever the table says, it does not count.
     assert!(said(ask(&topology(&[]), "/http-bind?room=", Some("n1"), None)).starts_with('l'));
+}
+
+#[test]
+fn states_count_where_they_are_set() {
+    let release = |name: &str| ReleaseName::parse(name).unwrap();
+    let with = |states: &[(&str, &str, ShardState)]| {
+        let all = topology(&[]);
+        let snapshot = all.snapshot().listed().iter().fold(
+            SnapshotBuilder::new()
+                .live_release(release("live"))
+                .pin(TenantName::parse("acme").unwrap(), release("old")),
+            |builder, shard| {
+                let of = states.iter().filter(|(name, _, _)| *name == shard.name.as_str());
+                let states_in = of.map(|(_, pool, state)| (release(pool), *state)).collect();
+                builder.shard(Shard { states_in, ..Shard::clone(shard) })
+            },
+        );
+        Topology::new(Arc::new(snapshot.build().unwrap()), &RegionName::parse("here").unwrap(), &[])
+    };
+    use ShardState::{Drain, Maint};
+    let service = "/acme/http-bind?room=foo";
+    // For its own release only; elsewhere it stands in as before.
+    let own = with(&[("o1", "old", Maint), ("l1", "live", Drain), ("l2", "live", Drain)]);
+    assert_eq!(said(ask(&own, service, None, None)), "o2 pin join");
+    assert_eq!(said(ask(&own, service, Some("o1"), None)), "o2 pin down o1");
+    assert_eq!(said(ask(&own, "/foo", Some("o1"), None)), "o1 entry");
+    assert_eq!(said(ask(&own, "/foo", None, None)), "l3 live");
+    assert_eq!(said(ask(&own, "/o1/foo", None, None)), "o1 named");
+    // A pin's release that no shard serves any more, though they serve others.
+    let all: Vec<_> = ["l1", "l2", "l3", "o1", "o2", "n1"].map(|name| (name, "old", Maint)).to_vec();
+    assert!(said(ask(&with(&all), service, None, None)).ends_with(" live join"));
+    assert_eq!(said(ask(&with(&all), service, Some("o1"), None)), "o1 entry");
+}
+
+#[test]
+fn the_live_release_may_be_a_shard() {
+    let all = topology(&[]);
+    let of = |live: &str| {
+        let builder = SnapshotBuilder::new().live_release(ReleaseName::parse(live).unwrap());
+        let shards = all.snapshot().listed().iter().map(|shard| Shard::clone(shard));
+        let snapshot = shards.fold(builder, SnapshotBuilder::shard).build().unwrap();
+        Topology::new(Arc::new(snapshot), &RegionName::parse("here").unwrap(), &[])
+    };
+    assert_eq!(said(ask(&of("n1"), "/http-bind?room=foo", None, None)), "n1 named");
+    assert_eq!(said(ask(&of("n2"), "/foo", None, None)), "no live release that has shards");
 }
 
 #[test]

@@ -77,6 +77,7 @@ impl Pool {
                 address: server.address,
                 state: ShardState::Ready,
                 weight: server.weight,
+                states_in: Vec::new(),
             }))
         };
         let shards = (0..).zip(&servers).map(shard).collect::<Option<Vec<_>>>()?;

@@ -57,6 +57,7 @@ pub(crate) fn shard(text: &str, address: SocketAddr) -> Shard {
         address,
         state: ShardState::Ready,
         weight: 256,
+        states_in: Vec::new(),
     }
 }
 
