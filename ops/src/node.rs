@@ -1,21 +1,60 @@
 //! The connection to one node's admin API.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use shardgate_proto::admin::admin_client::AdminClient;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// How long a node may take to accept, and to answer what is not streamed.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whom to ask, and how.
+#[derive(Debug, Args)]
+pub(crate) struct Nodes {
+    /// A node's admin listener, HOST:PORT or unix:PATH; repeat it to ask several. One that serves "status" answers questions, one that
+    /// serves "admin" takes orders as well.
+    #[arg(long = "node", value_name = "ADDRESS", default_value = "127.0.0.1:8405", global = true)]
+    nodes: Vec<String>,
+    /// Speak TLS with nodes whose certificates this CA has signed (PEM).
+    #[arg(long, value_name = "FILE", global = true, requires_all = ["tls_cert", "tls_key"])]
+    tls_ca: Option<PathBuf>,
+    /// Your certificate, by which the nodes know you.
+    #[arg(long, value_name = "FILE", global = true, requires = "tls_ca")]
+    tls_cert: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE", global = true, requires = "tls_ca")]
+    tls_key: Option<PathBuf>,
+    /// The name in the nodes' certificates, when it is not HOST.
+    #[arg(long, value_name = "NAME", global = true, requires = "tls_ca")]
+    tls_name: Option<String>,
+}
 
 /// Why a node could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
     /// The address is none.
-    #[error("--node {address:?} is not valid, expected HOST:PORT of a node's admin listener")]
+    #[error("--node {address:?} is not valid, expected HOST:PORT or unix:PATH of a node's admin listener")]
     Address {
         /// What was given.
         address: String,
+    },
+    /// A file cannot be read.
+    #[error("--{option} {}: {source}", path.display())]
+    File {
+        /// `tls-ca`, `tls-cert` or `tls-key`.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Certificate and key are none, or do not fit.
+    #[error("--tls-ca, --tls-cert and --tls-key are not usable: {}", root(source))]
+    Tls {
+        /// Why.
+        source: tonic::transport::Error,
     },
     /// It cannot be reached.
     #[error("node {address}: {}", root(source))]
@@ -36,13 +75,16 @@ pub(crate) enum AskError {
 }
 
 impl AskError {
-    pub(crate) const fn hint(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Address { .. } => Some("--node 127.0.0.1:8405 is where a node listens by default"),
-            Self::Unreachable { .. } => {
-                Some("is it running, and does one of its [[admin]] listeners serve \"status\"?")
-            }
-            Self::Refused { .. } => None,
+            Self::Unreachable { .. } => Some(
+                "is it running, and does one of its [[admin]] listeners serve \"status\" or \"admin\"? One with TLS wants --tls-ca, --tls-cert and --tls-key",
+            ),
+            Self::Refused { status, .. } if status.code() == tonic::Code::PermissionDenied => Some(
+                "such as --node unix:/run/shardgate/admin.sock; ops/config/shardgate.example.toml shows how to set one up",
+            ),
+            Self::File { .. } | Self::Tls { .. } | Self::Refused { .. } => None,
         }
     }
 }
@@ -62,18 +104,46 @@ pub(crate) struct Node {
     pub(crate) client: AdminClient<Channel>,
 }
 
-impl Node {
-    pub(crate) async fn connect(address: &str) -> Result<Self, AskError> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|_| AskError::Address { address: address.to_owned() })?
-            .connect_timeout(PATIENCE);
+impl Nodes {
+    /// Where they are, in the order in which they were named; at least one.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.nodes
+    }
+
+    /// Connects to one of them.
+    pub(crate) async fn connect(&self, address: &str) -> Result<Node, AskError> {
+        let not_valid = |_| AskError::Address { address: address.to_owned() };
+        let endpoint = match (address.strip_prefix("unix:"), self.tls()?) {
+            (Some(_), _) => Endpoint::from_shared(address.to_owned()).map_err(not_valid)?,
+            (None, None) => Endpoint::from_shared(format!("http://{address}")).map_err(not_valid)?,
+            (None, Some(tls)) => {
+                let endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(not_valid)?;
+                endpoint.tls_config(tls).map_err(|source| AskError::Tls { source })?
+            }
+        };
         let channel = endpoint
+            .connect_timeout(PATIENCE)
             .connect()
             .await
             .map_err(|source| AskError::Unreachable { address: address.to_owned(), source })?;
-        Ok(Self { address: address.to_owned(), client: AdminClient::new(channel) })
+        Ok(Node { address: address.to_owned(), client: AdminClient::new(channel) })
     }
 
+    fn tls(&self) -> Result<Option<ClientTlsConfig>, AskError> {
+        let (Some(ca), Some(cert), Some(key)) = (&self.tls_ca, &self.tls_cert, &self.tls_key) else {
+            return Ok(None);
+        };
+        let read = |option, path: &PathBuf| {
+            std::fs::read(path).map_err(|source| AskError::File { option, path: path.clone(), source })
+        };
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read("tls-ca", ca)?))
+            .identity(Identity::from_pem(read("tls-cert", cert)?, read("tls-key", key)?));
+        Ok(Some(self.tls_name.iter().fold(tls, |tls, name| tls.domain_name(name))))
+    }
+}
+
+impl Node {
     pub(crate) fn refused(&self) -> impl Fn(tonic::Status) -> AskError {
         let address = self.address.clone();
         move |status| AskError::Refused { address: address.clone(), status: Box::new(status) }

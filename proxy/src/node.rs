@@ -107,12 +107,6 @@ impl RunningNode {
         self.workers.addresses()
     }
 
-    /// The admin's listeners, in the order of the configuration.
-    #[must_use]
-    pub fn admin_addresses(&self) -> &[SocketAddr] {
-        self.admin.addresses()
-    }
-
     /// The peers' address (UDP), `None` without a mesh.
     #[must_use]
     pub const fn mesh_address(&self) -> Option<SocketAddr> {

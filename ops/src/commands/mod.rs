@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::node::AskError;
+use crate::node::{AskError, Nodes};
 use crate::render::Output;
 
-mod clear;
 mod ready;
+mod shard;
 mod status;
 mod table;
 mod tunnels;
@@ -19,9 +19,8 @@ mod tunnels;
 #[derive(Debug, Parser)]
 #[command(name = "shardgatectl", version, max_term_width = 110)]
 pub(crate) struct Cli {
-    /// A node's admin listener that serves "status"; repeat it to ask several.
-    #[arg(long = "node", value_name = "HOST:PORT", default_value = "127.0.0.1:8405", global = true)]
-    nodes: Vec<String>,
+    #[command(flatten)]
+    nodes: Nodes,
     /// A table to look at, or JSON for scripts.
     #[arg(long, value_enum, default_value = "table", global = true)]
     output: Output,
@@ -34,15 +33,11 @@ enum Command {
     /// Is each node ready, does it talk to its peers, what is on its shards.
     Status,
     /// The stick table: conference to shard.
-    Table {
-        /// Only this conference (`tenant/room` or `room`).
-        key: Option<String>,
-    },
-    /// End a conference for the whole mesh, unless somebody holds it (exit code 1 when it is held or no home answers).
-    Clear {
-        /// The conference (`tenant/room` or `room`).
-        key: String,
-    },
+    #[command(subcommand)]
+    Table(table::Verb),
+    /// Shards as these nodes see them, and what is commanded of them there: state and weight.
+    #[command(subcommand)]
+    Shard(shard::Verb),
     /// Declare these nodes ready, whatever peers they wait for.
     #[command(name = "override-readiness")]
     OverrideReadiness,
@@ -55,8 +50,8 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, AskError> {
     let Cli { nodes, output, command } = cli;
     match command {
         Command::Status => status::run(&nodes, output).await,
-        Command::Table { key } => table::run(&nodes, key.as_deref(), output).await,
-        Command::Clear { key } => clear::run(&nodes, &key, output).await,
+        Command::Table(verb) => table::run(&nodes, verb, output).await,
+        Command::Shard(verb) => shard::run(&nodes, verb, output).await,
         Command::OverrideReadiness => ready::run(&nodes, output).await,
         Command::CloseTunnels(which) => tunnels::run(&nodes, &which, output).await,
     }

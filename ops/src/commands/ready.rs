@@ -6,7 +6,7 @@ use serde::Serialize;
 use shardgate_proto::admin::OverrideReadinessRequest;
 
 use super::show;
-use crate::node::{AskError, Node};
+use crate::node::{AskError, Nodes};
 use crate::render::{Output, json};
 
 #[derive(Debug, Serialize)]
@@ -15,9 +15,9 @@ struct Overridden<'a> {
     ready: bool,
 }
 
-pub(super) async fn run(nodes: &[String], output: Output) -> Result<ExitCode, AskError> {
-    for address in nodes {
-        let mut node = Node::connect(address).await?;
+pub(super) async fn run(nodes: &Nodes, output: Output) -> Result<ExitCode, AskError> {
+    for address in nodes.addresses() {
+        let mut node = nodes.connect(address).await?;
         node.client.override_readiness(OverrideReadinessRequest {}).await.map_err(node.refused())?;
         match output {
             Output::Json => show(&json(&Overridden { node: address, ready: true })),

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
+use clap::Subcommand;
 use serde::Serialize;
-use shardgate_proto::admin::{TableEntry, TableRequest};
+use shardgate_proto::admin::{ClearRequest, SetEntryRequest, SetEntryResponse, TableEntry, TableRequest};
 
 use super::show;
-use crate::node::{AskError, Node};
+use crate::node::{AskError, Nodes};
 use crate::render::{Output, duration, json, table};
 
 /// Rows that are shown together; a table of a million entries is never held as a whole.
@@ -43,10 +44,98 @@ impl Row<'_> {
     }
 }
 
-pub(super) async fn run(nodes: &[String], key: Option<&str>, output: Output) -> Result<ExitCode, AskError> {
+/// What to do with the table.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// All entries of these nodes, streamed.
+    Show,
+    /// One conference's entry on these nodes (exit code 1 when one has none).
+    Get {
+        /// The conference (`tenant/room` or `room`).
+        key: String,
+    },
+    /// Put a conference on a shard, for the whole mesh: its home decides, tunnels elsewhere are closed (exit code 1 when no home answers).
+    Set {
+        /// The conference (`tenant/room` or `room`).
+        key: String,
+        /// The shard's name.
+        shard: String,
+    },
+    /// End a conference for the whole mesh, unless somebody holds it (exit code 1 when it is held or no home answers).
+    Clear {
+        /// The conference (`tenant/room` or `room`).
+        key: String,
+    },
+}
+
+pub(super) async fn run(nodes: &Nodes, verb: Verb, output: Output) -> Result<ExitCode, AskError> {
+    // One answer of the conference's home holds for the whole mesh, so orders go to the first node alone.
+    match (verb, nodes.addresses().first()) {
+        (Verb::Show, _) => entries(nodes, None, output).await,
+        (Verb::Get { key }, _) => entries(nodes, Some(&key), output).await,
+        (Verb::Set { key, shard }, Some(first)) => set(nodes, first, key, shard, output).await,
+        (Verb::Clear { key }, Some(first)) => clear(nodes, first, key, output).await,
+        (Verb::Set { .. } | Verb::Clear { .. }, None) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Ordered<'a> {
+    node: &'a str,
+    key: &'a str,
+    outcome: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    shard: String,
+}
+
+async fn set(
+    nodes: &Nodes,
+    address: &str,
+    key: String,
+    shard: String,
+    output: Output,
+) -> Result<ExitCode, AskError> {
+    let mut node = nodes.connect(address).await?;
+    let request = SetEntryRequest { key: key.clone(), shard };
+    let answer = node.client.set_entry(request).await.map_err(node.refused())?.into_inner();
+    let SetEntryResponse { outcome, shard } = answer;
+    let code = if outcome == "set" { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    match output {
+        Output::Json => show(&json(&Ordered { node: address, key: &key, outcome, shard })),
+        Output::Table => show(&match outcome.as_str() {
+            "set" => format!("{key}: on {shard} now\n"),
+            "full" => format!("{key}: not set: the table is full\n"),
+            _ => format!(
+                "{key}: unanswered: its home did not answer, or another claim for it is under way; try again\n"
+            ),
+        }),
+    }
+    Ok(code)
+}
+
+async fn clear(nodes: &Nodes, address: &str, key: String, output: Output) -> Result<ExitCode, AskError> {
+    let mut node = nodes.connect(address).await?;
+    let request = ClearRequest { key: key.clone() };
+    let outcome = node.client.clear(request).await.map_err(node.refused())?.into_inner().outcome;
+    let code = if outcome == "cleared" { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    match output {
+        Output::Json => show(&json(&Ordered { node: address, key: &key, outcome, shard: String::new() })),
+        Output::Table => {
+            let said = match outcome.as_str() {
+                "cleared" => "cleared: it has no entry any more",
+                "held" => "held: sessions of it are open somewhere, so it stays (close-tunnels ends them)",
+                _ => "unanswered: its home did not answer, or another claim for it is under way; try again",
+            };
+            show(&format!("{key}: {said}\n"));
+        }
+    }
+    Ok(code)
+}
+
+async fn entries(nodes: &Nodes, key: Option<&str>, output: Output) -> Result<ExitCode, AskError> {
     let mut code = ExitCode::SUCCESS;
-    for address in nodes {
-        let mut node = Node::connect(address).await?;
+    for address in nodes.addresses() {
+        let mut node = nodes.connect(address).await?;
         let request = TableRequest { key: key.unwrap_or_default().to_owned() };
         let mut entries = node.client.table(request).await.map_err(node.refused())?.into_inner();
         let mut rows = Vec::new();

@@ -8,7 +8,7 @@ use shardgate_proto::admin::CloseTunnelsRequest;
 use shardgate_proto::admin::close_tunnels_request::Which as Wanted;
 
 use super::show;
-use crate::node::{AskError, Node};
+use crate::node::{AskError, Nodes};
 use crate::render::{Output, json};
 
 #[derive(Debug, Args)]
@@ -28,11 +28,11 @@ struct Closed<'n> {
     closed: u64,
 }
 
-pub(super) async fn run(nodes: &[String], which: &Which, output: Output) -> Result<ExitCode, AskError> {
+pub(super) async fn run(nodes: &Nodes, which: &Which, output: Output) -> Result<ExitCode, AskError> {
     let key = which.key.clone().map(Wanted::Key);
     let wanted = key.or_else(|| which.shard.clone().map(Wanted::Shard));
-    for address in nodes {
-        let mut node = Node::connect(address).await?;
+    for address in nodes.addresses() {
+        let mut node = nodes.connect(address).await?;
         let request = CloseTunnelsRequest { which: wanted.clone() };
         let closed = node.client.close_tunnels(request).await.map_err(node.refused())?.into_inner().closed;
         match output {

@@ -53,6 +53,7 @@ pub struct Shard {
     pub region: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub address: ::prost::alloc::string::String,
+    /// The strictest of what discovery says and what is commanded here.
     #[prost(string, tag = "5")]
     pub state: ::prost::alloc::string::String,
     /// Conferences on it, over the whole mesh.
@@ -61,6 +62,23 @@ pub struct Shard {
     /// Tunnels to it through this node.
     #[prost(uint64, tag = "7")]
     pub tunnels: u64,
+    /// Its share of new conferences, 0 to 256: what is commanded here, else what discovery says.
+    #[prost(uint32, tag = "8")]
+    pub weight: u32,
+    /// What operators command on this node, when they do.
+    #[prost(message, optional, tag = "9")]
+    pub command: ::core::option::Option<Command>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Command {
+    /// ready: nothing.
+    #[prost(string, tag = "1")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(uint32, optional, tag = "2")]
+    pub weight: ::core::option::Option<u32>,
+    /// Milliseconds since 1970.
+    #[prost(uint64, tag = "3")]
+    pub at_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TableRequest {
@@ -118,6 +136,53 @@ pub struct ClearResponse {
     /// cleared, held, unanswered
     #[prost(string, tag = "1")]
     pub outcome: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetEntryRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// One that discovery lists.
+    #[prost(string, tag = "2")]
+    pub shard: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetEntryResponse {
+    /// set, unanswered, full
+    #[prost(string, tag = "1")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Where the conference is, when it was set.
+    #[prost(string, tag = "2")]
+    pub shard: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderShardRequest {
+    #[prost(string, tag = "1")]
+    pub shard: ::prost::alloc::string::String,
+    #[prost(oneof = "order_shard_request::Order", tags = "2, 3, 4")]
+    pub order: ::core::option::Option<order_shard_request::Order>,
+}
+/// Nested message and enum types in `OrderShardRequest`.
+pub mod order_shard_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Order {
+        /// ready, drain, maint
+        #[prost(string, tag = "2")]
+        State(::prost::alloc::string::String),
+        /// 0 to 256
+        #[prost(uint32, tag = "3")]
+        Weight(u32),
+        /// The weight that discovery says.
+        #[prost(bool, tag = "4")]
+        SourceWeight(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderShardResponse {
+    /// What holds now.
+    #[prost(string, tag = "1")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub weight: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OverrideReadinessRequest {}
@@ -295,6 +360,56 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("mesh.admin.v1.Admin", "Clear"));
             self.inner.unary(req, path, codec).await
         }
+        /// Puts a conference on a shard, for the whole mesh.
+        pub async fn set_entry(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetEntryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetEntryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/SetEntry",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "SetEntry"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Commands a shard on this node alone, over what discovery says. It lasts as long as the process.
+        pub async fn order_shard(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OrderShardRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderShardResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/OrderShard",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "OrderShard"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Declares this node ready, whatever it waits for.
         pub async fn override_readiness(
             &mut self,
@@ -364,6 +479,22 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::ClearRequest>,
         ) -> std::result::Result<tonic::Response<super::ClearResponse>, tonic::Status>;
+        /// Puts a conference on a shard, for the whole mesh.
+        async fn set_entry(
+            &self,
+            request: tonic::Request<super::SetEntryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetEntryResponse>,
+            tonic::Status,
+        >;
+        /// Commands a shard on this node alone, over what discovery says. It lasts as long as the process.
+        async fn order_shard(
+            &self,
+            request: tonic::Request<super::OrderShardRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderShardResponse>,
+            tonic::Status,
+        >;
         /// Declares this node ready, whatever it waits for.
         async fn override_readiness(
             &self,
@@ -611,6 +742,92 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ClearSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/SetEntry" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetEntrySvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::SetEntryRequest>
+                    for SetEntrySvc<T> {
+                        type Response = super::SetEntryResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetEntryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::set_entry(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetEntrySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/OrderShard" => {
+                    #[allow(non_camel_case_types)]
+                    struct OrderShardSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::OrderShardRequest>
+                    for OrderShardSvc<T> {
+                        type Response = super::OrderShardResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OrderShardRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::order_shard(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OrderShardSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -1,29 +1,57 @@
-//! The admin API for `shardgatectl`, on the listeners that serve `status`.
+//! The admin API for `shardgatectl`: questions on the listeners that serve `status`, orders too on those that serve `admin`.
 
 use std::pin::Pin;
+use std::time::UNIX_EPOCH;
 
-use axum::Router;
-use shardgate_discovery::ShardState;
-use shardgate_peering::core::{Agreement, LinkState, Rank, Reason, ShardName, StickKey};
+use shardgate_discovery::{Order, OrderError, ShardState};
+use shardgate_peering::core::{
+    Agreement, ClaimReason, LinkState, Rank, Reason, ShardName, StickKey, Unstored,
+};
 use shardgate_peering::{Claimed, TableRow};
 use shardgate_proto::admin as wire;
 use shardgate_proto::admin::admin_server::{Admin, AdminServer};
 use tokio::sync::mpsc;
 use tonic::codegen::tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::AdminParts;
+use super::{Access, AdminParts};
 use crate::sessions::Which;
 
 /// Rows asked of the driver at once: it answers other questions in between.
 const PAGE: usize = 512;
 
-pub(super) fn router(parts: AdminParts) -> Router {
-    tonic::service::Routes::new(AdminServer::new(Service { parts })).into_axum_router()
+/// The API as far as `access` goes.
+pub(super) fn service(parts: AdminParts, access: Access) -> Option<Routes> {
+    (access != Access::None).then(|| Routes::new(AdminServer::new(Service { parts, access })))
 }
 
 struct Service {
     parts: AdminParts,
+    access: Access,
+}
+
+impl Service {
+    /// Orders are logged with what was asked, and taken where they may be given.
+    fn order(&self, order: &dyn std::fmt::Debug) -> Result<(), Status> {
+        match self.access {
+            Access::Orders => {
+                tracing::info!(?order, "an operator orders");
+                Ok(())
+            }
+            Access::Questions | Access::None => Err(Status::permission_denied(
+                "this listener answers questions only, expected one that serves \"admin\" for an order",
+            )),
+        }
+    }
+}
+
+fn key(text: &str) -> Result<StickKey, Status> {
+    StickKey::parse(text).map_err(|error| Status::invalid_argument(format!("key: {error}")))
+}
+
+fn shard(text: &str) -> Result<ShardName, Status> {
+    ShardName::parse(text).map_err(|error| Status::invalid_argument(format!("shard: {error}")))
 }
 
 #[tonic::async_trait]
@@ -44,12 +72,13 @@ impl Admin for Service {
                 release: shard.release.to_string(),
                 region: shard.region.to_string(),
                 address: shard.address.to_string(),
-                state: match shard.state {
-                    ShardState::Ready => "ready",
-                    ShardState::Drain => "drain",
-                    ShardState::Maint => "maint",
-                }
-                .to_owned(),
+                state: shard.state.to_string(),
+                weight: u32::from(shard.weight),
+                command: parts.discovery.command(&shard.name).map(|command| wire::Command {
+                    state: command.state.to_string(),
+                    weight: command.weight.map(u32::from),
+                    at_ms: command.at.duration_since(UNIX_EPOCH).map_or(0, |at| at.as_millis() as u64),
+                }),
                 conferences: parts.table.conferences(&shard.name),
                 tunnels: parts.sessions.count(Which::Shard(shard.name.clone())).await as u64,
             });
@@ -91,9 +120,7 @@ impl Admin for Service {
         let wanted = request.into_inner().key;
         let wanted = match wanted.as_str() {
             "" => None,
-            text => Some(
-                StickKey::parse(text).map_err(|error| Status::invalid_argument(format!("key: {error}")))?,
-            ),
+            text => Some(key(text)?),
         };
         let table = self.parts.table.clone();
         let (rows, stream) = mpsc::channel(PAGE);
@@ -126,14 +153,11 @@ impl Admin for Service {
         request: Request<wire::CloseTunnelsRequest>,
     ) -> Result<Response<wire::CloseTunnelsResponse>, Status> {
         use wire::close_tunnels_request::Which as Wanted;
-        let which = match request.into_inner().which {
-            Some(Wanted::Key(key)) => Which::Key(
-                StickKey::parse(&key).map_err(|error| Status::invalid_argument(format!("key: {error}")))?,
-            ),
-            Some(Wanted::Shard(shard)) => Which::Shard(
-                ShardName::parse(&shard)
-                    .map_err(|error| Status::invalid_argument(format!("shard: {error}")))?,
-            ),
+        let request = request.into_inner();
+        self.order(&request)?;
+        let which = match request.which {
+            Some(Wanted::Key(text)) => Which::Key(key(&text)?),
+            Some(Wanted::Shard(text)) => Which::Shard(shard(&text)?),
             None => return Err(Status::invalid_argument("which: missing, expected key or shard")),
         };
         let closed = self.parts.sessions.close(which).await as u64;
@@ -144,9 +168,9 @@ impl Admin for Service {
         &self,
         request: Request<wire::ClearRequest>,
     ) -> Result<Response<wire::ClearResponse>, Status> {
-        let key = StickKey::parse(&request.into_inner().key)
-            .map_err(|error| Status::invalid_argument(format!("key: {error}")))?;
-        let outcome = match self.parts.table.clear(key).await {
+        let request = request.into_inner();
+        self.order(&request)?;
+        let outcome = match self.parts.table.clear(key(&request.key)?).await {
             Claimed::Cleared => "cleared",
             Claimed::Held => "held",
             Claimed::Stick { .. } | Claimed::Unstored { .. } => "unanswered",
@@ -154,10 +178,60 @@ impl Admin for Service {
         Ok(Response::new(wire::ClearResponse { outcome: outcome.to_owned() }))
     }
 
+    async fn set_entry(
+        &self,
+        request: Request<wire::SetEntryRequest>,
+    ) -> Result<Response<wire::SetEntryResponse>, Status> {
+        let request = request.into_inner();
+        self.order(&request)?;
+        let (key, shard) = (key(&request.key)?, shard(&request.shard)?);
+        if self.parts.discovery.current().shard(shard.as_str()).is_none() {
+            return Err(Status::not_found(OrderError::Unknown { shard }.to_string()));
+        }
+        let claimed = self.parts.table.claim(key, shard, ClaimReason::Operator).await;
+        let (outcome, shard) = match claimed {
+            Claimed::Stick { shard } => ("set", shard.to_string()),
+            Claimed::Unstored { why: Unstored::TableFull } => ("full", String::new()),
+            Claimed::Unstored { .. } | Claimed::Held | Claimed::Cleared => ("unanswered", String::new()),
+        };
+        Ok(Response::new(wire::SetEntryResponse { outcome: outcome.to_owned(), shard }))
+    }
+
+    async fn order_shard(
+        &self,
+        request: Request<wire::OrderShardRequest>,
+    ) -> Result<Response<wire::OrderShardResponse>, Status> {
+        use wire::order_shard_request::Order as Wanted;
+        let request = request.into_inner();
+        self.order(&request)?;
+        let name = shard(&request.shard)?;
+        let order = match request.order {
+            Some(Wanted::State(word)) => Order::State(ShardState::from_word(&word).ok_or_else(|| {
+                let problem =
+                    format!("state: {word:?} is not valid, expected \"ready\", \"drain\" or \"maint\"");
+                Status::invalid_argument(problem)
+            })?),
+            Some(Wanted::Weight(weight)) => Order::Weight(u16::try_from(weight).unwrap_or(u16::MAX)),
+            Some(Wanted::SourceWeight(_)) => Order::SourceWeight,
+            None => return Err(Status::invalid_argument("order: missing, expected a state or a weight")),
+        };
+        self.parts.discovery.order(&name, order).map_err(|error| match error {
+            OrderError::Unknown { .. } => Status::not_found(error.to_string()),
+            OrderError::Weight { .. } => Status::invalid_argument(error.to_string()),
+            OrderError::Stopped => Status::unavailable(error.to_string()),
+        })?;
+        let snapshot = self.parts.discovery.current();
+        let now = snapshot.shard(name.as_str());
+        let now = now.ok_or_else(|| Status::aborted(format!("shard {name} has just been taken away")))?;
+        let (state, weight) = (now.state.to_string(), u32::from(now.weight));
+        Ok(Response::new(wire::OrderShardResponse { state, weight }))
+    }
+
     async fn override_readiness(
         &self,
-        _request: Request<wire::OverrideReadinessRequest>,
+        request: Request<wire::OverrideReadinessRequest>,
     ) -> Result<Response<wire::OverrideReadinessResponse>, Status> {
+        self.order(request.get_ref())?;
         self.parts.table.override_readiness().await;
         Ok(Response::new(wire::OverrideReadinessResponse {}))
     }

@@ -1,15 +1,12 @@
 //! The side of those who run the node: health for balancers, metrics, status. One router, any number of listeners.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use shardgate_discovery::DiscoveryHandle;
 use shardgate_peering::{Counters as LinkCounters, Readiness, TableHandle};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::info;
 
 use crate::config::{AdminListener, AdminRole, NodeConfig};
 use crate::counters::Counters;
@@ -17,7 +14,10 @@ use crate::sessions::Sessions;
 
 mod grpc;
 mod health;
+mod listen;
 mod metrics;
+
+pub use listen::AdminError;
 
 /// Where the node stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,19 +35,6 @@ pub enum Switch {
     Up,
     /// Send none.
     Down,
-}
-
-/// Why the admin does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// An address cannot be listened on.
-    #[error("admin.listen {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        source: std::io::Error,
-    },
 }
 
 /// What the admin looks at.
@@ -91,10 +78,30 @@ impl AdminParts {
     }
 }
 
+/// What a listener lets its clients ask by gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Nothing.
+    None,
+    /// Questions.
+    Questions,
+    /// Orders, too.
+    Orders,
+}
+
+impl Access {
+    fn of(listener: &AdminListener) -> Self {
+        match (listener.serve.contains(&AdminRole::Admin), listener.serve.contains(&AdminRole::Status)) {
+            (true, _) => Self::Orders,
+            (false, true) => Self::Questions,
+            (false, false) => Self::None,
+        }
+    }
+}
+
 /// The running admin.
 #[derive(Debug)]
 pub struct Admin {
-    addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
     servers: JoinSet<()>,
 }
@@ -103,42 +110,24 @@ impl Admin {
     /// Binds every listener and serves.
     ///
     /// # Errors
-    /// [`AdminError`] naming the address.
+    /// [`AdminError`] naming the address or the file.
     pub async fn start(listeners: &[AdminListener], parts: AdminParts) -> Result<Self, AdminError> {
         let (stop, stopped) = watch::channel(false);
         let (switch, _) = watch::channel(Switch::Up);
         let switch = Arc::new(switch);
-        let mut addresses = Vec::new();
         let mut servers = JoinSet::new();
-        for AdminListener { listen, serve } in listeners {
-            let failed = |source| AdminError::Listen { address: *listen, source };
-            let listener = TcpListener::bind(listen).await.map_err(failed)?;
-            let address = listener.local_addr().map_err(failed)?;
-            info!(%address, serve = ?serve, "admin listens");
-            addresses.push(address);
-            let router = serve.iter().fold(Router::new(), |router, role| {
-                router.merge(match role {
-                    AdminRole::Health => health::haproxy_health(parts.clone()),
-                    AdminRole::Balancer => health::balancer(parts.clone(), Arc::clone(&switch)),
-                    AdminRole::Metrics => metrics::router(parts.clone()),
-                    AdminRole::Status => health::status(parts.clone()).merge(grpc::router(parts.clone())),
-                })
+        for listener in listeners {
+            let grpc = grpc::service(parts.clone(), Access::of(listener));
+            let router = listener.serve.iter().fold(Router::new(), |router, role| match role {
+                AdminRole::Health => router.merge(health::haproxy_health(parts.clone())),
+                AdminRole::Balancer => router.merge(health::balancer(parts.clone(), Arc::clone(&switch))),
+                AdminRole::Metrics => router.merge(metrics::router(parts.clone())),
+                AdminRole::Status => router.merge(health::status(parts.clone())),
+                AdminRole::Admin => router,
             });
-            let mut stopped = stopped.clone();
-            servers.spawn(async move {
-                let ended = async move { drop(stopped.wait_for(|stop| *stop).await) };
-                if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(ended).await {
-                    tracing::error!(%address, %error, "admin listener failed");
-                }
-            });
+            listen::serve(listener, router, grpc, stopped.clone(), &mut servers).await?;
         }
-        Ok(Self { addresses, stop, servers })
-    }
-
-    /// Where it listens, in the order of the configuration.
-    #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        Ok(Self { stop, servers })
     }
 
     /// Stops; who is being answered gets half a second.

@@ -83,7 +83,7 @@ impl MeshConfig {
 }
 
 /// A PEM file has to be readable now: `check` is to say what `serve` would trip over.
-fn pem(section: &mut Section<'_>, name: &'static str) -> Option<PathBuf> {
+pub(super) fn pem(section: &mut Section<'_>, name: &'static str) -> Option<PathBuf> {
     let given =
         section.require(name, PEM, value::text(PEM, |text| (!text.is_empty()).then(|| text.to_owned())))?;
     let path = section.resolve(name, &given);

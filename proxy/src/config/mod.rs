@@ -25,7 +25,7 @@ mod units;
 mod value;
 mod write;
 
-pub use admin::{AdminListener, AdminRole};
+pub use admin::{AdminAddress, AdminListener, AdminRole, AdminTls};
 pub use backend::{BackendConfig, Redispatch};
 pub use discovery::DiscoveryConfig;
 pub use error::{ConfigError, ConfigErrors, Place};
@@ -135,7 +135,9 @@ fn read(mut root: Section<'_>) -> Option<Config> {
         None => {
             let defaults = AdminListener::defaults();
             for (index, listener) in defaults.iter().enumerate() {
-                root.bind("admin", Some(index), listener.listen);
+                if let AdminAddress::Tcp(address) = listener.listen {
+                    root.bind("admin", Some(index), address);
+                }
             }
             defaults
         }

@@ -113,6 +113,11 @@ impl<'a> Section<'a> {
         Some(item)
     }
 
+    /// Whether the field `name` is given and was not taken yet.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.table.contains_key(name)
+    }
+
     /// The field `name`, if it is there and `parse` takes it; `parse` fails with what it expected.
     pub(super) fn get<T>(
         &mut self,

@@ -16,7 +16,9 @@ use tokio::sync::broadcast;
 use super::DevError;
 use super::shard::ShardSpec;
 use super::status::NodeView;
-use crate::config::{AdminListener, AdminRole, Config, DiscoveryConfig, MeshConfig, NodeConfig, Workers};
+use crate::config::{
+    AdminAddress, AdminListener, AdminRole, Config, DiscoveryConfig, MeshConfig, NodeConfig, Workers,
+};
 use crate::node::RunningNode;
 
 /// Environment of the mesh, in its certificates.
@@ -154,8 +156,9 @@ fn config(
         idle_timeout: IDLE_TIMEOUT,
         ..MeshConfig::new(ca.clone(), node.cert.clone(), node.key.clone())
     });
-    let every_part: BTreeSet<AdminRole> = AdminRole::ALL.into_iter().collect();
-    config.admin = vec![AdminListener { listen: (Ipv4Addr::LOCALHOST, 0).into(), serve: every_part }];
+    let listen = AdminAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into());
+    let serve: BTreeSet<AdminRole> = AdminRole::OPEN.into_iter().collect();
+    config.admin = vec![AdminListener { listen, serve, tls: None }];
     config.shutdown.drain = DRAIN;
     Ok(config)
 }

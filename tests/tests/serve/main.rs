@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+mod orders;
+
 /// A built binary of the same profile as this test.
 fn binary(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a test has a path");
@@ -32,6 +34,8 @@ struct Node {
     region: &'static str,
     http: SocketAddr,
     admin: SocketAddr,
+    /// Takes orders with TLS.
+    orders: SocketAddr,
     mesh: SocketAddr,
     child: Option<Child>,
 }
@@ -57,7 +61,8 @@ impl Site {
                     "shardgate",
                     &["pki", "issue", "--environment", "test", "--dir", &text(&pki), "--peer", name],
                 );
-                Node { name, region, http: free_tcp(), admin: free_tcp(), mesh: free_udp(), child: None }
+                let (http, admin, orders) = (free_tcp(), free_tcp(), free_tcp());
+                Node { name, region, http, admin, orders, mesh: free_udp(), child: None }
             })
             .collect();
         let site = Self { folder, nodes };
@@ -78,7 +83,7 @@ impl Site {
 
     fn start(&mut self, index: usize) {
         let folder = self.folder.path();
-        let Node { name, region, http, admin, mesh, child } = &mut self.nodes[index];
+        let Node { name, region, http, admin, orders, mesh, child } = &mut self.nodes[index];
         let pki = folder.join("pki");
         let file = |name: String| text(&pki.join(name));
         let config = format!(
@@ -86,11 +91,15 @@ impl Site {
              [frontend]\nlisten = [\"{http}\"]\nworkers = 1\n\
              [mesh]\nlisten = \"{mesh}\"\nca = \"{}\"\ncert = \"{}\"\nkey = \"{}\"\n\
              [discovery]\nfile = \"{}\"\n[shutdown]\ndrain = \"5s\"\n\
-             [[admin]]\nlisten = \"{admin}\"\nserve = [\"health\", \"balancer\", \"metrics\", \"status\"]\n",
+             [[admin]]\nlisten = \"{admin}\"\nserve = [\"health\", \"balancer\", \"metrics\", \"status\"]\n\
+             [[admin]]\nlisten = \"unix:{}\"\nserve = [\"admin\"]\n\
+             [[admin]]\nlisten = \"{orders}\"\nserve = [\"admin\"]\n\
+             ca = \"{0}\"\ncert = \"{1}\"\nkey = \"{2}\"\n",
             file("ca.pem".to_owned()),
             file(format!("{name}.pem")),
             file(format!("{name}.key")),
             text(&folder.join("discovery.toml")),
+            text(&folder.join(format!("{name}.sock"))),
         );
         let path = folder.join(format!("{name}.toml"));
         fs::write(&path, config).expect("the configuration is written");
@@ -206,14 +215,14 @@ fn two_processes_of_two_regions_send_a_conference_to_one_shard_and_operators_see
     assert!(status.contains("a in here") && status.contains("b in there"), "{status}");
     assert_eq!(status.matches("reconciled").count(), 2, "{status}");
     for admin in &admins {
-        let row = run("shardgatectl", &["--node", admin, "--output", "json", "table", "room-7"]);
+        let row = run("shardgatectl", &["--node", admin, "--output", "json", "table", "get", "room-7"]);
         let row: serde_json::Value = serde_json::from_str(&row).expect("one line of JSON");
         assert_eq!(
             (&row["shard"], &row["generation"], &row["rank"]),
             (&"s1".into(), &1.into(), &"home".into())
         );
     }
-    let none = output("shardgatectl", &["--node", &admins[0], "table", "no-such-room"]);
+    let none = output("shardgatectl", &["--node", &admins[0], "table", "get", "no-such-room"]);
     assert_eq!(none.status.code(), Some(1), "no such entry");
     let nobody = output("shardgatectl", &["--node", "127.38.0.1:1", "status"]);
     assert_eq!(nobody.status.code(), Some(2), "could not look");

@@ -83,14 +83,17 @@ fn fields(text: &str) -> BTreeSet<String> {
 #[test]
 fn the_example_binds_the_ports_that_haproxy_had() {
     let shipped = load_in(&minimal(), &example());
-    let served: Vec<_> =
-        shipped.admin.iter().map(|admin| (admin.listen.port(), admin.serve.iter().next().copied())).collect();
+    let served: Vec<_> = shipped
+        .admin
+        .iter()
+        .map(|admin| (admin.listen.to_string(), admin.serve.iter().next().copied()))
+        .collect();
     assert_eq!(
         served[..3],
         [
-            (8080, Some(AdminRole::Health)),
-            (8081, Some(AdminRole::Balancer)),
-            (8405, Some(AdminRole::Metrics))
+            ("0.0.0.0:8080".to_owned(), Some(AdminRole::Health)),
+            ("0.0.0.0:8081".to_owned(), Some(AdminRole::Balancer)),
+            ("0.0.0.0:8405".to_owned(), Some(AdminRole::Metrics))
         ]
     );
 }
