@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use shardgate_tests::oracle::{Mode, Options, Report, run};
 
 const USAGE: &str = "oracle DIR [--compat] [--only ID] [--bin SHARDGATE] [--ctl SHARDGATECTL]
-  DIR       environment.json and vectors.jsonl
+  DIR       environment.json, vectors.jsonl and sequences.jsonl
   --compat  with compat = \"haproxy\": everything is as recorded; otherwise only what the listed rules name may differ
-  --only    vectors whose id begins so
+  --only    vectors and sequences whose id begins so
   --bin     the shardgate to start; default: the one beside this program";
 
 fn main() -> io::Result<ExitCode> {

@@ -1,6 +1,6 @@
 //! A client that sends exactly what was recorded, valid or not, and reads the head of the answer.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -34,7 +34,30 @@ pub(super) fn ask(node: SocketAddr, request: &Request) -> io::Result<Answer> {
     stream.set_read_timeout(Some(PATIENCE))?;
     // A node that refuses the head may close before it has taken all of it.
     drop(stream.write_all(&bytes(request)));
-    read(stream)
+    read(&mut BufReader::new(stream))
+}
+
+/// A connection that is kept from request to request.
+pub(super) struct Kept {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Kept {
+    pub(super) fn open(node: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(node)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self { reader: BufReader::new(stream.try_clone()?), stream })
+    }
+
+    /// Asks, and reads the whole answer.
+    pub(super) fn ask(&mut self, request: &Request) -> io::Result<Answer> {
+        self.stream.write_all(&bytes(request))?;
+        let answer = read(&mut self.reader)?;
+        let length = answer.all("content-length").first().and_then(|length| length.parse().ok()).unwrap_or(0);
+        io::copy(&mut (&mut self.reader).take(length), &mut io::sink())?;
+        Ok(answer)
+    }
 }
 
 fn bytes(request: &Request) -> Vec<u8> {
@@ -57,8 +80,7 @@ fn bytes(request: &Request) -> Vec<u8> {
     text.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap_or(b'?')).collect()
 }
 
-fn read(stream: TcpStream) -> io::Result<Answer> {
-    let mut reader = BufReader::new(stream);
+fn read(reader: &mut impl BufRead) -> io::Result<Answer> {
     let mut lines = Vec::new();
     loop {
         let mut line = Vec::new();

@@ -1,7 +1,7 @@
 //! What is expected of shardgate where HAProxy's answer was recorded: the same, but for what a rule names.
 
+use super::plan::HOST_NAME;
 use super::record::{DecidedBy, Lines, Outcome, Vector};
-use super::site::HOST_NAME;
 
 /// What a request is expected to lead to.
 #[derive(Debug, Clone)]

@@ -1,15 +1,20 @@
 //! Plays requests whose decisions were recorded from a real HAProxy against a freshly started shardgate, over real sockets.
 //!
-//! A folder holds `environment.json` (shards, maps, regions) and `vectors.jsonl` (requests with what HAProxy made of each). The node gets
-//! its configuration and discovery file from the environment; stand-ins for the shards say what they received.
+//! A folder holds `environment.json` (shards, maps, regions), `vectors.jsonl` (requests with what HAProxy made of each) and `sequences.jsonl`
+//! (requests with changes of states, maps and the table between them). The node gets its configuration and discovery file from the environment;
+//! stand-ins for the shards say what they received; the table is read and written through the admin API.
 
 mod ask;
 mod expect;
+mod ground;
 mod ours;
+mod plan;
 mod record;
 mod run;
+mod sequence;
 mod site;
 mod stand_in;
+mod steps;
 
 pub use record::Variant;
 pub use run::{Mode, Options, Report, run};

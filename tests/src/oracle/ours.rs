@@ -2,8 +2,8 @@
 //! and simpler: it knows which rules a recording is about, and takes everything else from it.
 
 use super::expect::{Expected, Stored};
+use super::plan::{HOST_NAME, Plan};
 use super::record::{Request, Vector};
-use super::site::{HOST_NAME, Plan};
 
 /// The longest key of the table.
 const TOKEN_MAX: usize = 1_024;

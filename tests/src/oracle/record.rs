@@ -111,6 +111,164 @@ pub(super) struct Outcome {
     #[serde(default)]
     pub(super) candidates: Option<Vec<String>>,
     pub(super) server: Option<String>,
+    /// Steps only: candidates without who was reached there.
+    #[serde(default)]
+    pub(super) candidates_except_server_of_step: Vec<u32>,
+    /// In sequences: the keys that were written.
+    #[serde(default)]
+    pub(super) table_changed: Vec<String>,
+}
+
+/// Requests with what happens around them, on a freshly started HAProxy.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Sequence {
+    pub(super) id: String,
+    pub(super) variant: Variant,
+    pub(super) rules: Vec<String>,
+    pub(super) steps: Vec<Step>,
+}
+
+/// One step of a sequence.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Step {
+    pub(super) n: u32,
+    /// The region of the node that is asked, where there are two.
+    pub(super) at: Option<String>,
+    #[serde(flatten)]
+    pub(super) what: What,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(super) enum What {
+    Request {
+        request: Request,
+        result: Box<Outcome>,
+        relation: Option<Relation>,
+    },
+    Spread(Many),
+    Repeat(Many),
+    Table {
+        keys: Vec<String>,
+        #[serde(default)]
+        entry_set_by_step: BTreeMap<String, Option<u32>>,
+    },
+    TableSet {
+        key: String,
+        shard: String,
+    },
+    TableSetId {
+        key: String,
+        id: u16,
+    },
+    ClearTable,
+    StickElsewhere {
+        token: String,
+        join: String,
+    },
+    ServerState {
+        backend: String,
+        shards: Vec<ShardRef>,
+        state: String,
+    },
+    Weight {
+        shards: Vec<ShardRef>,
+        weight: u16,
+    },
+    Map {
+        op: String,
+        map: String,
+        key: Option<String>,
+        value: Option<String>,
+    },
+    Close {
+        shards: Vec<ShardRef>,
+    },
+    Open {
+        shards: Vec<ShardRef>,
+    },
+    Expiry {
+        key: String,
+        expiry_seconds_left: u64,
+    },
+    Sleep {
+        seconds: f64,
+    },
+    Concurrent {
+        target: String,
+        count: u32,
+        delay: f64,
+        same_as: Option<u32>,
+    },
+    Keepalive {
+        requests: Vec<String>,
+        results: Vec<Kept>,
+    },
+    During {
+        request: String,
+        delay: f64,
+        keys_after: Vec<String>,
+    },
+    CompareHash {
+        target: String,
+        count: u32,
+        same: u32,
+    },
+    Start,
+    Race {
+        targets: Vec<(String, String)>,
+    },
+    RaceMany {
+        count: u32,
+    },
+    Agent,
+    States,
+    #[serde(other)]
+    Unknown,
+}
+
+/// Many requests, one after the other; `{n}` in the target counts them.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Many {
+    pub(super) target: String,
+    pub(super) count: u32,
+    /// Exactly who is reached.
+    pub(super) servers_seen: Option<Vec<String>>,
+    /// Who is not.
+    #[serde(default)]
+    pub(super) never: Vec<ShardRef>,
+    /// How many are reached.
+    pub(super) distinct: Option<usize>,
+    pub(super) statuses: BTreeMap<String, u32>,
+}
+
+/// Who is reached, seen from another step.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Relation {
+    SameAs(u32),
+    DiffersFrom(u32),
+    Is(String),
+    In(Vec<String>),
+}
+
+/// A shard by its short name, or the one that a step reached.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum ShardRef {
+    Name(String),
+    Reached { step: u32 },
+}
+
+/// A request on a connection that is kept.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Kept {
+    pub(super) target: String,
+    pub(super) status: u16,
+    pub(super) backend: Option<String>,
+    pub(super) stick_token_flag: Option<String>,
+    pub(super) x_stick_token: Option<String>,
 }
 
 /// Reads a folder's environment.

@@ -1,20 +1,24 @@
-//! Plays a folder's vectors and judges what came of each.
+//! Plays a folder's recordings and judges what came of each.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use super::ask::{Answer, ask};
 use super::expect::{Expected, Stored, as_recorded, skipped};
+use super::ground::Ground;
 use super::ours;
-use super::record::{Vector, environments, lines};
-use super::site::{Plan, Programs, Site, received, stand_ins};
+use super::plan::Plan;
+use super::record::{Sequence, Vector, environments, lines};
+use super::sequence;
+use super::site::{Programs, Settings, Shards, Site};
 use super::stand_in::Received;
 
 /// Variants whose vectors are played.
 const VARIANTS: [&str; 2] = ["main", "colibri"];
+/// A node that has just started clears nothing until it has heard of every holder, which takes some more than half of this.
+pub(super) const EXPIRE: &str = "10s";
 
 /// What to play, and with which programs.
 #[derive(Debug, Clone)]
@@ -51,57 +55,101 @@ pub struct Report {
     pub skipped: BTreeMap<String, usize>,
 }
 
+impl Report {
+    pub(super) fn skip(&mut self, reason: &str) {
+        *self.skipped.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        for (reason, count) in other.skipped {
+            *self.skipped.entry(reason).or_default() += count;
+        }
+    }
+}
+
+impl Mode {
+    /// The word of `routing.compat`.
+    pub(super) const fn compat(self) -> &'static str {
+        match self {
+            Self::Compat => "haproxy",
+            Self::Ours => "none",
+        }
+    }
+}
+
 /// Plays everything, and tells each failure to `out`.
 ///
 /// # Errors
-/// When a file cannot be read, or the node cannot be started or asked.
+/// When a file cannot be read, or a node cannot be started or asked.
 pub fn run(options: &Options, out: &mut impl Write) -> io::Result<Report> {
     let environments = environments(&options.folder)?;
     let vectors: Vec<Vector> = lines(&options.folder.join("vectors.jsonl"))?;
-    let (told, heard) = channel();
-    let plans: io::Result<Vec<Plan>> =
-        VARIANTS.iter().map(|variant| Plan::of(&environments, variant)).collect();
-    let plans = plans?;
-    stand_ins(&plans, &told)?;
+    let sequences: Vec<Sequence> = lines(&options.folder.join("sequences.jsonl"))?;
+    let wanted = |id: &str| options.only.as_ref().is_none_or(|only| id.starts_with(only.as_str()));
     let programs =
         Programs { shardgate: options.shardgate.clone(), shardgatectl: options.shardgatectl.clone() };
-    let mut report = Report::default();
-    for (variant, plan) in VARIANTS.iter().zip(&plans) {
-        let compat = match options.mode {
-            Mode::Compat => "haproxy",
-            Mode::Ours => "none",
-        };
-        let site = Site::start(&programs, plan, compat)?;
-        for vector in vectors.iter().filter(|vector| vector.variant == *variant) {
-            if options.only.as_ref().is_some_and(|only| !vector.id.starts_with(only.as_str())) {
-                continue;
-            }
-            if let Some(reason) = skipped(vector) {
-                *report.skipped.entry(reason.to_owned()).or_default() += 1;
-                continue;
-            }
-            let faults = play(&site, &heard, vector, options.mode, &vectors)?;
-            if faults.is_empty() {
-                report.passed += 1;
-                continue;
-            }
-            report.failed += 1;
-            let request = &vector.request;
-            let target: String = request.target.chars().take(100).collect();
-            writeln!(out, "FAILED: {} {} {target} {:?}", vector.id, request.method, vector.rules)?;
-            for fault in faults {
-                writeln!(out, "    {fault}")?;
+    let sequences: Vec<&Sequence> = sequences.iter().filter(|sequence| wanted(&sequence.id)).collect();
+    let play = sequence::Play {
+        environments: &environments,
+        vectors: &vectors,
+        programs: &programs,
+        mode: options.mode,
+    };
+    // What sequences do is mostly to wait, so they are played while the vectors are.
+    thread::scope(|scope| {
+        let playing = scope.spawn(|| play.all(&sequences));
+        let mut report = Report::default();
+        for variant in VARIANTS {
+            let own = vectors.iter().filter(|vector| vector.variant == variant && wanted(&vector.id));
+            let own: Vec<&Vector> = own.collect();
+            if !own.is_empty() {
+                let plan = Plan::of(&environments, variant)?;
+                report.add(play_vectors(&own, &plan, &programs, options.mode, &vectors, out)?);
             }
         }
-    }
-    let others = vectors.iter().filter(|vector| !VARIANTS.contains(&vector.variant.as_str()));
-    for vector in others {
-        *report.skipped.entry(format!("variant {}: not built yet", vector.variant)).or_default() += 1;
-    }
-    let sequences = options.folder.join("sequences.jsonl");
-    if options.only.is_none() && sequences.exists() {
-        let count = fs::read_to_string(&sequences)?.lines().count();
-        report.skipped.insert("sequences.jsonl: sequences are not played yet".to_owned(), count);
+        let others = vectors.iter().filter(|vector| !VARIANTS.contains(&vector.variant.as_str()));
+        for vector in others.filter(|vector| wanted(&vector.id)) {
+            report.skip(&format!("variant {}: vectors of {VARIANTS:?} are played", vector.variant));
+        }
+        let (of_sequences, told) = playing.join().map_err(|_| io::Error::other("a sequence panicked"))??;
+        write!(out, "{told}")?;
+        report.add(of_sequences);
+        Ok(report)
+    })
+}
+
+fn play_vectors(
+    vectors: &[&Vector],
+    plan: &Plan,
+    programs: &Programs,
+    mode: Mode,
+    all: &[Vector],
+    out: &mut impl Write,
+) -> io::Result<Report> {
+    let ground = Ground::new(0).ok_or_else(|| io::Error::other("no slot"))?;
+    let shards = Shards::start(ground, std::iter::once(plan))?;
+    let mut site = Site::new(programs, ground, std::slice::from_ref(plan))?;
+    site.start(Settings { compat: mode.compat(), expire: EXPIRE })?;
+    let mut report = Report::default();
+    for vector in vectors {
+        if let Some(reason) = skipped(vector) {
+            report.skip(reason);
+            continue;
+        }
+        let faults = play(&site, &shards, vector, mode, all)?;
+        if faults.is_empty() {
+            report.passed += 1;
+            continue;
+        }
+        report.failed += 1;
+        let request = &vector.request;
+        let target: String = request.target.chars().take(100).collect();
+        writeln!(out, "FAILED: {} {} {target} {:?}", vector.id, request.method, vector.rules)?;
+        for fault in faults {
+            writeln!(out, "    {fault}")?;
+        }
     }
     Ok(report)
 }
@@ -109,27 +157,22 @@ pub fn run(options: &Options, out: &mut impl Write) -> io::Result<Report> {
 /// What differs from what is expected, one line each.
 fn play(
     site: &Site,
-    heard: &Receiver<Received>,
+    shards: &Shards,
     vector: &Vector,
     mode: Mode,
     all: &[Vector],
 ) -> io::Result<Vec<String>> {
-    let live = site.plan.live.as_deref().unwrap_or_default();
-    let primaries = site.plan.shards.iter().filter(|shard| {
-        format!("release-{}", shard.release) == live
-            && shard.region == site.plan.region
-            && shard.status != "critical"
-    });
-    let primaries: Vec<String> = primaries.map(|shard| shard.name.clone()).collect();
+    let node = site.node(None)?;
+    let primaries = site.plan.primaries(site.plan.live.as_deref().unwrap_or_default());
     let mut expected = as_recorded(vector, &primaries, &site.plan.region);
     if mode == Mode::Ours && ours::may_differ(vector) {
         expected = ours::corrected(vector, expected, &site.plan, &primaries, all);
     }
-    drop(received(heard));
-    let answer = ask(site.frontend(), &vector.request)?;
-    let got = received(heard);
+    drop(shards.received());
+    let answer = ask(site.frontend(node), &vector.request)?;
+    let got = shards.received();
     let mut faults = judge(&expected, &vector.request.target, &answer, &got);
-    let rows = site.table()?;
+    let rows = site.table(node)?;
     let stored = match rows.as_slice() {
         [] => Stored::Nothing,
         [row] => Stored::Key(row.key.clone()),
@@ -141,11 +184,12 @@ fn play(
     if stored != expected.stored {
         faults.push(format!("stored: {stored:?}, expected {:?}", expected.stored));
     }
-    site.clear(&rows)?;
+    site.clear(node, &rows)?;
     Ok(faults)
 }
 
-fn judge(expected: &Expected, asked: &str, answer: &Answer, got: &[Received]) -> Vec<String> {
+/// What differs in who was asked, and in what was said to whom.
+pub(super) fn judge(expected: &Expected, asked: &str, answer: &Answer, got: &[Received]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut compare = |what: &str, found: &dyn std::fmt::Debug, wanted: &dyn std::fmt::Debug| {
         let (found, wanted) = (format!("{found:?}"), format!("{wanted:?}"));

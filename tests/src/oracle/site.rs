@@ -1,37 +1,23 @@
-//! The node that is asked, and everything around it, made from a recording's environment.
+//! The nodes that are asked: real processes with a plan's configuration, and the shards around them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::Variant;
-use super::record::{Environment, Maps, Shard};
-use super::stand_in::{Received, serve};
+use super::ground::Ground;
+use super::plan::{COLIBRI, HOST_NAME, Plan};
+use super::stand_in::{Received, StandIn};
 
-/// What answers carry in `X-Proxy-Host`, as in the recordings.
-pub(super) const HOST_NAME: &str = "oracle-haproxy";
-const STARTS_WITHIN: Duration = Duration::from_secs(10);
-
-/// Addresses of this run: 127.84.0.0/16 is its own.
-fn address(third: u8, fourth: u8, port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::new(127, 84, third, fourth), port))
-}
-
-fn frontend() -> SocketAddr {
-    address(0, 1, 18000)
-}
-
-fn admin() -> SocketAddr {
-    address(0, 1, 18405)
-}
+const STARTS_WITHIN: Duration = Duration::from_secs(15);
+/// Between two looks at something that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The programs that are tested.
 #[derive(Debug, Clone)]
@@ -40,134 +26,51 @@ pub(super) struct Programs {
     pub(super) shardgatectl: PathBuf,
 }
 
-/// All that one variant needs: `main` with what the variant says otherwise.
-#[derive(Debug, Clone)]
-pub(super) struct Plan {
-    pub(super) region: String,
-    pub(super) regions: Vec<String>,
-    pub(super) live: Option<String>,
-    pub(super) maps: Maps,
-    pub(super) shards: Vec<Shard>,
-    /// Pools without conferences: R22's for bridges, where the environment has it.
-    pub(super) pools: Vec<String>,
+/// How the nodes are configured beside the plan.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings<'a> {
+    /// `none` or `haproxy`.
+    pub(super) compat: &'a str,
+    /// The table's.
+    pub(super) expire: &'a str,
 }
 
-/// The one pool that recordings know.
-const COLIBRI: &str = "jvb-colibri-proxy";
+/// Stand-ins for the shards of some plans in one slot, and what they receive.
+pub(super) struct Shards {
+    by_name: BTreeMap<String, StandIn>,
+    heard: Receiver<Received>,
+}
 
-impl Plan {
-    pub(super) fn of(environments: &BTreeMap<Variant, Environment>, variant: &str) -> io::Result<Self> {
-        let missing =
-            |what: &str| io::Error::other(format!("environment.json: variant {variant}: no {what}"));
-        let main = environments.get("main").ok_or_else(|| missing("main"))?;
-        let own = environments.get(variant).ok_or_else(|| missing("such variant"))?;
-        let region = own.local_region.as_ref().or(main.local_region.as_ref());
-        let mut shards =
-            own.shards.as_ref().or(main.shards.as_ref()).ok_or_else(|| missing("shards"))?.clone();
-        shards.extend(own.standalones.iter().cloned());
-        Ok(Self {
-            region: region.ok_or_else(|| missing("local_region"))?.clone(),
-            regions: own
-                .regions_in_order
-                .as_ref()
-                .or(main.regions_in_order.as_ref())
-                .cloned()
-                .unwrap_or_default(),
-            live: own.live.clone().or_else(|| main.live.clone()).flatten(),
-            maps: own.maps.as_ref().or(main.maps.as_ref()).ok_or_else(|| missing("maps"))?.clone(),
-            shards,
-            pools: own.backends.keys().filter(|name| *name == COLIBRI).cloned().collect(),
-        })
-    }
-
-    fn configuration(&self, discovery: &Path, compat: &str) -> String {
-        let pool = |name: &String| {
-            format!(
-                "[[pools]]\nname = {name:?}\npaths = [\"/colibri-ws/\", \"/colibri-relay-ws/\"]\nservers = [\"{}\"]\n",
-                pool_address()
-            )
-        };
-        let pools: String = self.pools.iter().map(pool).collect();
-        format!(
-            "[node]\nid = \"oracle\"\nregion = \"{}\"\nhost_name = \"{HOST_NAME}\"\n\
-             [frontend]\nlisten = [\"{}\"]\nworkers = 1\n\
-             [stick_table]\nexpire = \"10s\"\n\
-             [discovery]\nfile = {:?}\nevery = \"50ms\"\n\
-             [routing]\ncompat = \"{compat}\"\nregion_order = {:?}\n\
-             [[admin]]\nlisten = \"{}\"\nserve = [\"health\", \"status\"]\n{pools}",
-            self.region,
-            frontend(),
-            discovery.display().to_string(),
-            self.regions,
-            admin(),
-        )
-    }
-
-    fn discovery(&self) -> String {
-        let mut text = String::new();
-        if let Some(live) = &self.live {
-            text.push_str(&format!("live_release = {live:?}\n"));
-        }
-        for shard in &self.shards {
-            // A shard that Consul calls critical has a backend of its own, and is in no release's.
-            let state = if shard.status == "critical" { "maint" } else { "ready" };
-            let Shard { name, n, region, release, .. } = shard;
-            let address = shard_address(*n);
-            writeln!(
-                text,
-                "[[shards]]\nname = {name:?}\nid = {n}\nregion = {region:?}\nrelease = \"release-{release}\"\n\
-                 address = \"{address}\"\nstate = \"{state}\""
-            )
-            .expect("a String takes everything");
-        }
-        text.push_str("[pins]\n");
-        // A pin of a tenant with an upper-case letter never applies, and shardgate refuses it (R19).
-        let pins = self
-            .maps
-            .tenant
-            .iter()
-            .filter(|(tenant, _)| !tenant.bytes().any(|byte| byte.is_ascii_uppercase()));
-        for (tenant, release) in pins {
-            text.push_str(&format!("{tenant:?} = {release:?}\n"));
-        }
-        text.push_str("[bans]\n");
-        for (list, entries) in &self.maps.bans {
-            text.push_str(&format!("{list} = ["));
-            for (pattern, verdict) in entries {
-                text.push_str(&format!("{{ pattern = {pattern:?}, verdict = {verdict:?} }}, "));
+impl Shards {
+    pub(super) fn start<'p>(ground: Ground, plans: impl Iterator<Item = &'p Plan>) -> io::Result<Self> {
+        let (told, heard) = channel();
+        let mut by_name = BTreeMap::new();
+        for shard in plans.flat_map(|plan| &plan.shards) {
+            if !by_name.contains_key(&shard.name) {
+                let stand_in = StandIn::start(&shard.name, ground.shard(shard.n), &told)?;
+                by_name.insert(shard.name.clone(), stand_in);
             }
-            text.push_str("]\n");
         }
-        text
+        by_name.insert(COLIBRI.to_owned(), StandIn::start(COLIBRI, ground.pool(), &told)?);
+        Ok(Self { by_name, heard })
     }
-}
 
-fn shard_address(number: u8) -> SocketAddr {
-    address(1, number, 18443)
-}
-
-fn pool_address() -> SocketAddr {
-    address(2, 1, 18088)
-}
-
-/// Stand-ins for all shards of all variants, for the whole run.
-pub(super) fn stand_ins(plans: &[Plan], told: &Sender<Received>) -> io::Result<()> {
-    let mut shards: BTreeMap<u8, &str> = BTreeMap::new();
-    for shard in plans.iter().flat_map(|plan| &plan.shards) {
-        shards.insert(shard.n, &shard.name);
+    /// What they have received since the last look.
+    pub(super) fn received(&self) -> Vec<Received> {
+        self.heard.try_iter().collect()
     }
-    for (number, name) in shards {
-        serve(name, shard_address(number), told)?;
-    }
-    serve(COLIBRI, pool_address(), told)
-}
 
-/// A running node. Dropping it kills it and waits for its end.
-pub(super) struct Site {
-    child: Child,
-    programs: Programs,
-    folder: tempfile::TempDir,
-    pub(super) plan: Plan,
+    /// The one called so.
+    pub(super) fn get(&mut self, name: &str) -> io::Result<&mut StandIn> {
+        self.by_name.get_mut(name).ok_or_else(|| io::Error::other(format!("no stand-in for {name}")))
+    }
+
+    /// All take connections, and nothing that was received is kept.
+    pub(super) fn reset(&mut self) -> io::Result<()> {
+        self.by_name.values_mut().try_for_each(StandIn::open)?;
+        drop(self.received());
+        Ok(())
+    }
 }
 
 /// One key of the table, as `shardgatectl table` tells it.
@@ -175,59 +78,249 @@ pub(super) struct Site {
 pub(super) struct Row {
     pub(super) key: String,
     pub(super) shard: Option<String>,
+    pub(super) remaining_ms: u64,
 }
 
+/// A running node. Dropping it kills it and waits for its end.
+struct Node {
+    number: u8,
+    region: String,
+    child: Child,
+    log: PathBuf,
+    orders: String,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Nodes of one mesh, or one alone.
+pub(super) struct Site {
+    programs: Programs,
+    folder: tempfile::TempDir,
+    ground: Ground,
+    pub(super) plan: Plan,
+    /// What each node's plan says: of which region it is, and in which order it sees the others.
+    plans: Vec<Plan>,
+    nodes: Vec<Node>,
+}
+
+/// A node of a site, by its place in the list of those that run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NodeAt(usize);
+
 impl Site {
-    /// Starts a node and waits until it is ready.
-    pub(super) fn start(programs: &Programs, plan: &Plan, compat: &str) -> io::Result<Self> {
+    /// A site that nodes of these plans can be started on, the first one's shards around them.
+    pub(super) fn new(programs: &Programs, ground: Ground, plans: &[Plan]) -> io::Result<Self> {
+        let plan = plans.first().ok_or_else(|| io::Error::other("a site needs a plan"))?.clone();
         let folder = tempfile::tempdir()?;
-        let (discovery, configuration) =
-            (folder.path().join("discovery.toml"), folder.path().join("shardgate.toml"));
-        fs::write(&discovery, plan.discovery())?;
-        fs::write(&configuration, plan.configuration(&discovery, compat))?;
-        let log = fs::File::create(folder.path().join("log"))?;
-        let child = Command::new(&programs.shardgate)
-            .args(["serve", "--config"])
-            .arg(&configuration)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        let mut site = Self { child, programs: programs.clone(), folder, plan: plan.clone() };
-        site.wait_until_ready()?;
+        let site = Self {
+            programs: programs.clone(),
+            folder,
+            ground,
+            plan,
+            plans: plans.to_vec(),
+            nodes: Vec::new(),
+        };
+        if site.plans.len() > 1 {
+            site.pki(&["init"])?;
+        }
         Ok(site)
     }
 
-    fn wait_until_ready(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + STARTS_WITHIN;
-        while !is_ready() {
-            let ended = self.child.try_wait()?;
-            if ended.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-                let why =
-                    ended.map_or_else(|| "is not ready".to_owned(), |status| format!("ended ({status})"));
-                return Err(io::Error::other(format!("shardgate {why}:\n{log}")));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn pki(&self, arguments: &[&str]) -> io::Result<()> {
+        let output = Command::new(&self.programs.shardgate)
+            .arg("pki")
+            .args(arguments)
+            .args(["--environment", "oracle", "--dir"])
+            .arg(self.file("pki"))
+            .output()?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
+        }
+    }
+
+    /// Starts the next node, and waits until all are ready.
+    pub(super) fn start(&mut self, settings: Settings<'_>) -> io::Result<()> {
+        let index = self.nodes.len();
+        let plan = self.plans.get(index).ok_or_else(|| io::Error::other("no plan for another node"))?.clone();
+        let number = u8::try_from(index + 1).map_err(io::Error::other)?;
+        if self.plans.len() > 1 {
+            self.pki(&["issue", "--peer", &format!("oracle-{number}")])?;
+        }
+        let orders = self.file(&format!("admin-{number}.sock")).display().to_string();
+        let configuration = self.file(&format!("shardgate-{number}.toml"));
+        fs::write(&configuration, self.configuration(&plan, number, &orders, settings))?;
+        let peers = index + 1;
+        self.write_discovery(peers)?;
+        let log = self.file(&format!("log-{number}"));
+        let file = fs::File::create(&log)?;
+        let child = Command::new(&self.programs.shardgate)
+            .args(["serve", "--config"])
+            .arg(&configuration)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()?;
+        let orders = format!("unix:{orders}");
+        self.nodes.push(Node { number, region: plan.region, child, log, orders });
+        self.wait_until_ready()
+    }
+
+    fn configuration(&self, plan: &Plan, number: u8, orders: &str, settings: Settings<'_>) -> String {
+        let ground = self.ground;
+        let pool = |name: &String| {
+            format!(
+                "[[pools]]\nname = {name:?}\npaths = [\"/colibri-ws/\", \"/colibri-relay-ws/\"]\nservers = [\"{}\"]\n",
+                ground.pool()
+            )
+        };
+        let pools: String = plan.pools.iter().map(pool).collect();
+        let mesh = match self.plans.len() {
+            1 => String::new(),
+            _ => format!(
+                "[mesh]\nlisten = \"{}\"\nca = \"pki/ca.pem\"\ncert = \"pki/oracle-{number}.pem\"\nkey = \"pki/oracle-{number}.key\"\n\
+                 heartbeat = \"200ms\"\n",
+                ground.mesh(number)
+            ),
+        };
+        format!(
+            "[node]\nid = \"oracle-{number}\"\nregion = \"{}\"\nenvironment = \"oracle\"\nhost_name = \"{HOST_NAME}\"\n\
+             [frontend]\nlisten = [\"{}\"]\nworkers = 1\n\
+             [stick_table]\nexpire = \"{}\"\n{mesh}\
+             [discovery]\nfile = {:?}\nevery = \"50ms\"\n\
+             [routing]\ncompat = \"{}\"\nregion_order = {:?}\n\
+             [[admin]]\nlisten = \"{}\"\nserve = [\"health\"]\n\
+             [[admin]]\nlisten = \"unix:{orders}\"\nserve = [\"status\", \"admin\"]\n{pools}",
+            plan.region,
+            ground.frontend(number),
+            settings.expire,
+            self.file("discovery.toml").display().to_string(),
+            settings.compat,
+            plan.regions,
+            ground.admin(number),
+        )
+    }
+
+    fn write_discovery(&self, peers: usize) -> io::Result<Written> {
+        let peer = |(index, plan): (usize, &Plan)| {
+            let number = u8::try_from(index + 1).unwrap_or(u8::MAX);
+            let address = self.ground.mesh(number);
+            format!(
+                "[[peers]]\nid = \"oracle-{number}\"\nregion = {:?}\naddress = \"{address}\"\n",
+                plan.region
+            )
+        };
+        let peers: String = match self.plans.len() {
+            1 => String::new(),
+            _ => self.plans.iter().enumerate().take(peers).map(peer).collect(),
+        };
+        let (file, text) = (self.file("discovery.toml"), self.plan.discovery(self.ground, &peers));
+        if fs::read_to_string(&file).is_ok_and(|old| old == text) {
+            return Ok(Written::Unchanged);
+        }
+        let fresh = self.file("discovery.next");
+        fs::write(&fresh, text)?;
+        fs::rename(fresh, file)?;
+        Ok(Written::Changed)
+    }
+
+    /// Lets the nodes know what the plan says now, and waits until they do.
+    pub(super) fn plan_has_changed(&self) -> io::Result<()> {
+        let versions: io::Result<Vec<u64>> = self.all().map(|node| self.version(node)).collect();
+        if self.write_discovery(self.nodes.len())? == Written::Unchanged {
+            return Ok(());
+        }
+        for (node, before) in self.all().zip(versions?) {
+            self.until("the discovery file is read", || Ok(self.version(node)? > before))?;
         }
         Ok(())
     }
 
-    pub(super) fn frontend(&self) -> SocketAddr {
-        frontend()
+    fn version(&self, node: NodeAt) -> io::Result<u64> {
+        #[derive(Deserialize)]
+        struct Status {
+            snapshot_version: u64,
+        }
+        let text = self.ctl(node, &["status"])?.1;
+        let status: Status = serde_json::from_str(&text).map_err(io::Error::other)?;
+        Ok(status.snapshot_version)
     }
 
-    fn ctl(&self, arguments: &[&str]) -> io::Result<String> {
+    /// All nodes that run.
+    pub(super) fn all(&self) -> impl Iterator<Item = NodeAt> + use<> {
+        (0..self.nodes.len()).map(NodeAt)
+    }
+
+    /// The node of a region, or the first one.
+    pub(super) fn node(&self, region: Option<&str>) -> io::Result<NodeAt> {
+        let Some(region) = region else { return Ok(NodeAt(0)) };
+        let found = self.nodes.iter().position(|node| node.region == region);
+        found.map(NodeAt).ok_or_else(|| io::Error::other(format!("no node in {region}")))
+    }
+
+    /// The plan as the node's region sees it.
+    pub(super) fn plan_of(&self, NodeAt(index): NodeAt) -> Plan {
+        let own = self.plans.get(index).unwrap_or(&self.plan);
+        Plan { region: own.region.clone(), regions: own.regions.clone(), ..self.plan.clone() }
+    }
+
+    fn wait_until_ready(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + STARTS_WITHIN;
+        for node in &mut self.nodes {
+            while !is_ready(self.ground.admin(node.number)) {
+                let ended = node.child.try_wait()?;
+                if ended.is_some() || Instant::now() > deadline {
+                    let log = fs::read_to_string(&node.log).unwrap_or_default();
+                    let why =
+                        ended.map_or_else(|| "is not ready".to_owned(), |status| format!("ended ({status})"));
+                    return Err(io::Error::other(format!("shardgate {why}:\n{log}")));
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until `holds`.
+    pub(super) fn until(&self, what: &str, mut holds: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+        let deadline = Instant::now() + STARTS_WITHIN;
+        while !holds()? {
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("not within {} s: {what}", STARTS_WITHIN.as_secs())));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// Where a node takes requests.
+    pub(super) fn frontend(&self, NodeAt(index): NodeAt) -> SocketAddr {
+        self.ground.frontend(u8::try_from(index + 1).unwrap_or(u8::MAX))
+    }
+
+    /// Whether shardgatectl succeeded, and what it said.
+    fn ctl(&self, NodeAt(index): NodeAt, arguments: &[&str]) -> io::Result<(bool, String)> {
+        let node = self.nodes.get(index).ok_or_else(|| io::Error::other("no such node"))?;
         let output = Command::new(&self.programs.shardgatectl)
-            .args(["--node", &admin().to_string(), "--output", "json"])
+            .args(["--node", &node.orders, "--output", "json"])
             .args(arguments)
             .output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+        Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
     }
 
     /// The live entries.
-    pub(super) fn table(&self) -> io::Result<Vec<Row>> {
-        let text = self.ctl(&["table"])?;
+    pub(super) fn table(&self, node: NodeAt) -> io::Result<Vec<Row>> {
+        let (_, text) = self.ctl(node, &["table", "show"])?;
         let rows = text.lines().map(|line| serde_json::from_str::<Row>(line).map_err(io::Error::other));
         let rows: io::Result<Vec<Row>> = rows.collect();
         Ok(rows?
@@ -236,37 +329,34 @@ impl Site {
             .collect())
     }
 
+    /// Puts an entry into the table; says what stands against it.
+    pub(super) fn set(&self, node: NodeAt, key: &str, shard: &str) -> io::Result<Result<(), String>> {
+        let (set, said) = self.ctl(node, &["table", "set", "--", key, shard])?;
+        Ok(if set { Ok(()) } else { Err(said) })
+    }
+
     /// Clears the table, waiting for what still holds an entry.
-    pub(super) fn clear(&self, rows: &[Row]) -> io::Result<()> {
-        let deadline = Instant::now() + STARTS_WITHIN;
+    pub(super) fn clear(&self, node: NodeAt, rows: &[Row]) -> io::Result<()> {
         for row in rows {
-            while !self.ctl(&["clear", &row.key])?.contains("\"cleared\"") {
-                if Instant::now() > deadline {
-                    return Err(io::Error::other(format!("{:?} cannot be cleared", row.key)));
-                }
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            self.until(&format!("{:?} is cleared", row.key), || {
+                Ok(self.ctl(node, &["table", "clear", "--", &row.key])?.0)
+            })?;
         }
         Ok(())
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+/// Whether the discovery file says something else now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Changed,
+    Unchanged,
 }
 
-fn is_ready() -> bool {
-    let Ok(mut stream) = TcpStream::connect(admin()) else { return false };
-    if write!(stream, "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").is_err() {
+fn is_ready(admin: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(admin) else { return false };
+    if write!(stream, "GET /haproxy_health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").is_err() {
         return false;
     }
     io::read_to_string(stream).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
-}
-
-/// What the stand-ins have received since the last look: at most one request, or something was sent twice.
-pub(super) fn received(told: &Receiver<Received>) -> Vec<Received> {
-    told.try_iter().collect()
 }

@@ -1,9 +1,13 @@
 //! A stand-in for a shard: it answers everything, and tells what it received.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::Sender;
-use std::thread;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::SockRef;
 
 /// A request as a shard received it. Characters stand for the bytes of their numbers.
 #[derive(Debug, Clone)]
@@ -22,18 +26,71 @@ impl Received {
     }
 }
 
-/// Serves `shard` at `address`, until the process ends. What it receives is told before it is answered.
-pub(super) fn serve(shard: &str, address: SocketAddr, told: &Sender<Received>) -> io::Result<()> {
-    let listener = TcpListener::bind(address)
-        .map_err(|error| io::Error::other(format!("stand-in of {shard} at {address}: {error}")))?;
-    let (shard, told) = (shard.to_owned(), told.clone());
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let (shard, told) = (shard.clone(), told.clone());
-            thread::spawn(move || drop(talk(&shard, stream, &told)));
+/// A shard's place: it answers, or refuses connections, until it is dropped.
+pub(super) struct StandIn {
+    shard: String,
+    address: SocketAddr,
+    told: Sender<Received>,
+    open: Option<Open>,
+}
+
+/// What runs while it answers.
+struct Open {
+    listener: TcpListener,
+    accepting: JoinHandle<()>,
+    /// Connections of clients, to be cut when it closes.
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl StandIn {
+    /// Answers for `shard` at `address`. What it receives is told before it is answered.
+    pub(super) fn start(shard: &str, address: SocketAddr, told: &Sender<Received>) -> io::Result<Self> {
+        let mut stand_in = Self { shard: shard.to_owned(), address, told: told.clone(), open: None };
+        stand_in.open()?;
+        Ok(stand_in)
+    }
+
+    /// Takes connections from now on.
+    pub(super) fn open(&mut self) -> io::Result<()> {
+        if self.open.is_some() {
+            return Ok(());
         }
-    });
-    Ok(())
+        let Self { shard, address, told, .. } = &*self;
+        let listener = TcpListener::bind(address)
+            .map_err(|error| io::Error::other(format!("stand-in of {shard} at {address}: {error}")))?;
+        let streams = Arc::new(Mutex::new(Vec::new()));
+        let (shard, told) = (shard.clone(), told.clone());
+        let (accepts, known) = (listener.try_clone()?, Arc::clone(&streams));
+        let accepting = thread::spawn(move || {
+            for stream in accepts.incoming().map_while(Result::ok) {
+                let (shard, told) = (shard.clone(), told.clone());
+                if let (Ok(known), Ok(stream)) = (&mut known.lock(), stream.try_clone()) {
+                    known.push(stream);
+                }
+                thread::spawn(move || drop(talk(&shard, stream, &told)));
+            }
+        });
+        self.open = Some(Open { listener, accepting, streams });
+        Ok(())
+    }
+
+    /// Refuses connections from now on, and cuts those that there are.
+    pub(super) fn close(&mut self) {
+        let Some(Open { listener, accepting, streams }) = self.open.take() else { return };
+        // The accepting thread wakes up with an error; its handle was the last one.
+        drop(SockRef::from(&listener).shutdown(Shutdown::Both));
+        drop(listener);
+        drop(accepting.join());
+        for stream in streams.lock().iter().flat_map(|streams| streams.iter()) {
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 fn talk(shard: &str, mut stream: TcpStream, told: &Sender<Received>) -> io::Result<()> {
@@ -42,8 +99,17 @@ fn talk(shard: &str, mut stream: TcpStream, told: &Sender<Received>) -> io::Resu
         body(&received, &mut reader)?;
         let upgrades = received.all("upgrade").contains(&"websocket");
         let is_head = received.method == "HEAD";
+        // How long the recordings' shard took to answer.
+        let delay = received.all("x-test-delay").first().and_then(|seconds| seconds.parse().ok());
+        let status = received
+            .all("x-test-status")
+            .first()
+            .map_or("200 OK".to_owned(), |status| format!("{status} Test"));
         if told.send(received).is_err() {
             return Ok(());
+        }
+        if let Some(seconds) = delay {
+            thread::sleep(Duration::from_secs_f64(seconds));
         }
         if upgrades {
             stream.write_all(
@@ -53,7 +119,7 @@ fn talk(shard: &str, mut stream: TcpStream, told: &Sender<Received>) -> io::Resu
             return io::copy(&mut reader, &mut io::sink()).map(drop);
         }
         let body = if is_head { "" } else { "ok" };
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{body}")?;
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n{body}")?;
     }
     Ok(())
 }
