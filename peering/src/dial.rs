@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connection, Endpoint};
+use quinn::{Connection, ConnectionError, Endpoint};
 use shardgate_peering_core::{PeerId, hash64};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
@@ -17,6 +17,9 @@ use crate::tls::{Environment, dns_name};
 /// First and longest pause between two dials: with the 3 s of a dial itself, a cut that heals is found healed within 5 s.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long a peer that does not list this node yet is waited for: its discovery is behind, and it will let this node in. A node that is
+/// ready without it decides beside it.
+const LISTED_WITHIN: Duration = Duration::from_secs(5);
 /// The side with the higher name gives the other one this head start, so that they seldom collide.
 const HEAD_START: Duration = Duration::from_millis(30);
 
@@ -38,6 +41,7 @@ impl Dialer {
         let mut backoff = BACKOFF_MIN;
         let mut last_end = None;
         let mut refused = false;
+        let mut unlisted_since = None;
         if self.me > self.peer.id {
             tokio::time::sleep(HEAD_START).await;
         }
@@ -66,6 +70,11 @@ impl Dialer {
                     refused = lived.elapsed() < HANDSHAKE_MAX;
                     if !refused {
                         backoff = BACKOFF_MIN;
+                    }
+                    if is_unlisted(&end) {
+                        refused = unlisted_since.get_or_insert(lived).elapsed() >= LISTED_WITHIN;
+                    } else {
+                        unlisted_since = None;
                     }
                     debug!(peer = %self.peer.id, reason = %end, "dialled connection ended");
                 }
@@ -99,6 +108,11 @@ impl Dialer {
             Err(_) => Err((LinkEnd::TimedOut, "no answer within 3 s".to_owned())),
         }
     }
+}
+
+/// Whether the peer has closed because its discovery does not list this node.
+fn is_unlisted(end: &ConnectionError) -> bool {
+    matches!(end, ConnectionError::ApplicationClosed(close) if close.reason == LinkEnd::NotListed.label())
 }
 
 /// Between half and the whole of `pause`, spread by who dials whom for the how manieth time.

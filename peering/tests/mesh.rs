@@ -203,6 +203,23 @@ async fn a_peer_that_discovery_drops_is_disconnected_and_comes_back_when_listed(
 }
 
 /// Starts an intruder that believes to be `name`, and waits until `a` has refused it for `reason`.
+/// A node that has just been started is listed by its peers a moment later, when their discovery has seen it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_its_peer_does_not_list_yet_waits_for_it() {
+    let ca = Ca::new("test", &["a", "b"]);
+    let (at_a, at_b) = (free(), free());
+    let a = start_at(at_a, &[("a", at_a)], "a", ca.identity("a"), &ca.environment).unwrap();
+    ready(&a).await;
+    assert_eq!(join(&a, "foo", "s1").await, "s1");
+    let both = [("a", at_a), ("b", at_b)];
+    let b = start_at(at_b, &both, "b", ca.identity("b"), &ca.environment).unwrap();
+    until("a refused b three times", async || a.ends("not-listed") >= 3).await;
+    assert!(matches!(b.mesh.handle().readiness(), Readiness::NotReady { .. }), "it would decide beside a");
+    a.knows(&both);
+    ready(&b).await;
+    assert_eq!(join(&b, "foo", "s2").await, "s1", "the table was learnt before");
+}
+
 async fn refused(a: &Running, b: &Running, intruder: Result<Running, MeshError>, reason: &str) {
     let intruder = intruder.unwrap();
     let before = a.ends(reason);
