@@ -16,7 +16,12 @@ const MAY_DIFFER: [&str; 16] = [
 
 /// Whether a recording is about a rule by which our own answer may be another one.
 pub(super) fn may_differ(vector: &Vector) -> bool {
-    vector.rules.iter().any(|rule| MAY_DIFFER.contains(&rule.as_str()))
+    any_may_differ(&vector.rules)
+}
+
+/// Whether one of these rules is among those by which our own answer may be another one.
+pub(super) fn any_may_differ(rules: &[String]) -> bool {
+    rules.iter().any(|rule| MAY_DIFFER.contains(&rule.as_str()))
 }
 
 /// Corrects what was recorded by the rules that may differ. `all` are the recordings of the same variant: one of them may say whether a path
@@ -122,6 +127,20 @@ const NO_PAGES: [&str; 20] = [
     "favicon.ico",
 ];
 
+/// R08's folders, for paths that no recording is about.
+const NO_GROUPS: [&str; 10] = [
+    "libs",
+    "css",
+    "static",
+    "images",
+    "fonts",
+    "lang",
+    "sounds",
+    "connection_optimization",
+    "conference-request",
+    ".well-known",
+];
+
 /// Whether a recording without any parameter says that this path is a room's page.
 fn is_page(path: &str, all: &[Vector]) -> bool {
     let known = all.iter().find(|vector| {
@@ -147,9 +166,14 @@ fn group_of(path: &str, is_page: bool, all: &[Vector]) -> Option<String> {
     let group = format!("{}/", first.to_ascii_lowercase());
     // Folders of assets are no tenants, as recordings of them say.
     let of_folder = |vector: &&Vector| vector.request.target.starts_with(&format!("/{first}/"));
-    let has_none = all.iter().filter(of_folder).any(|vector| {
-        vector.result.status == 200 && vector.result.x_group.is_none() && vector.request.headers.len() <= 1
-    });
+    let listed =
+        NO_GROUPS.contains(&first) || path.starts_with("/about/health") || path.starts_with("/_health");
+    let has_none = listed
+        || all.iter().filter(of_folder).any(|vector| {
+            vector.result.status == 200
+                && vector.result.x_group.is_none()
+                && vector.request.headers.len() <= 1
+        });
     (!first.is_empty() && !has_none).then_some(group)
 }
 

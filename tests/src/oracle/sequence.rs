@@ -1,6 +1,6 @@
 //! Plays sequences: each on freshly started nodes, some at once, since most of their time is waiting.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -102,6 +102,7 @@ impl Play<'_> {
             reached: BTreeMap::new(),
             tokens: BTreeMap::new(),
             set_by_id: Vec::new(),
+            stored: BTreeSet::new(),
         };
         for step in &sequence.steps {
             match player.step(step)? {
@@ -177,6 +178,8 @@ pub(super) struct Player<'a> {
     pub(super) tokens: BTreeMap<u32, Token>,
     /// Keys that `set table .. data.server_id` named.
     pub(super) set_by_id: Vec<String>,
+    /// Keys that steps are expected to have stored, when requests are read our way.
+    pub(super) stored: BTreeSet<String>,
 }
 
 impl Player<'_> {

@@ -1,9 +1,10 @@
 //! A stand-in for a shard: it answers everything, and tells what it received.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -39,8 +40,11 @@ struct Open {
     listener: TcpListener,
     accepting: JoinHandle<()>,
     /// Connections of clients, to be cut when it closes.
-    streams: Arc<Mutex<Vec<TcpStream>>>,
+    streams: Streams,
 }
+
+/// Open connections, by their number.
+type Streams = Arc<Mutex<BTreeMap<usize, TcpStream>>>;
 
 impl StandIn {
     /// Answers for `shard` at `address`. What it receives is told before it is answered.
@@ -58,16 +62,19 @@ impl StandIn {
         let Self { shard, address, told, .. } = &*self;
         let listener = TcpListener::bind(address)
             .map_err(|error| io::Error::other(format!("stand-in of {shard} at {address}: {error}")))?;
-        let streams = Arc::new(Mutex::new(Vec::new()));
+        let streams = Streams::default();
         let (shard, told) = (shard.clone(), told.clone());
         let (accepts, known) = (listener.try_clone()?, Arc::clone(&streams));
         let accepting = thread::spawn(move || {
-            for stream in accepts.incoming().map_while(Result::ok) {
-                let (shard, told) = (shard.clone(), told.clone());
-                if let (Ok(known), Ok(stream)) = (&mut known.lock(), stream.try_clone()) {
-                    known.push(stream);
+            for (number, stream) in accepts.incoming().map_while(Result::ok).enumerate() {
+                let (shard, told, known) = (shard.clone(), told.clone(), Arc::clone(&known));
+                if let Ok(stream) = stream.try_clone() {
+                    open_streams(&known).insert(number, stream);
                 }
-                thread::spawn(move || drop(talk(&shard, stream, &told)));
+                thread::spawn(move || {
+                    drop(talk(&shard, stream, &told));
+                    drop(open_streams(&known).remove(&number));
+                });
             }
         });
         self.open = Some(Open { listener, accepting, streams });
@@ -81,7 +88,7 @@ impl StandIn {
         drop(SockRef::from(&listener).shutdown(Shutdown::Both));
         drop(listener);
         drop(accepting.join());
-        for stream in streams.lock().iter().flat_map(|streams| streams.iter()) {
+        for stream in open_streams(&streams).values() {
             drop(stream.shutdown(Shutdown::Both));
         }
     }
@@ -91,6 +98,10 @@ impl Drop for StandIn {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+fn open_streams(streams: &Streams) -> MutexGuard<'_, BTreeMap<usize, TcpStream>> {
+    streams.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn talk(shard: &str, mut stream: TcpStream, told: &Sender<Received>) -> io::Result<()> {

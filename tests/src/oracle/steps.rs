@@ -38,6 +38,7 @@ impl Player<'_> {
             What::TableSetId { key, id } => self.set_by_id(node, key, *id),
             What::ClearTable => {
                 self.site.clear(node, &self.site.table(node)?)?;
+                self.stored.clear();
                 Ok(Verdict::Done)
             }
             What::StickElsewhere { token, join } => judged(self.stick_elsewhere(n, node, token, join)?),
@@ -124,7 +125,7 @@ impl Player<'_> {
         let mut expected = as_recorded(&vector, &live, &plan.region);
         expected.servers = self.candidates(node, result)?;
         let recorded = one_line(result.x_stick_token.as_ref());
-        if self.mode == Mode::Ours && result.status != 503 {
+        if self.mode == Mode::Ours && result.status != 503 && reads_otherwise(&vector) {
             expected = ours::corrected(&vector, expected, &plan, &live, self.vectors);
         }
         let ours = token_of(&expected);
@@ -133,7 +134,7 @@ impl Player<'_> {
             Related::No => {}
             Related::Holds => self.restrict(&mut expected, relation)?,
             // Whoever serves such a request otherwise.
-            Related::OtherToken if expected.servers.len() > 1 => {
+            Related::OtherToken if expected.servers.len() == plan.shards.len() => {
                 let backend = result.backend.as_deref().unwrap_or_default();
                 expected.servers = plan.primaries(backend);
             }
@@ -143,6 +144,9 @@ impl Player<'_> {
         }
         if self.mode == Mode::Ours {
             self.stays(&mut expected, &before, result, &ours, request);
+        }
+        if let Stored::Key(key) = &expected.stored {
+            self.stored.insert(key.clone());
         }
         drop(self.shards.received());
         let answer = ask(self.site.frontend(node), request)?;
@@ -303,13 +307,18 @@ impl Player<'_> {
     ) -> io::Result<Vec<String>> {
         let rows = self.rows(node)?;
         let mut faults = Vec::new();
-        let wanted: BTreeSet<String> = keys.iter().filter_map(|key| self.key(key)).collect();
+        let recorded: BTreeSet<String> = keys.iter().filter_map(|key| self.key(key)).collect();
+        // Where we may read requests otherwise, other conferences are stored.
+        let wanted = match self.mode {
+            Mode::Ours if ours::any_may_differ(&self.sequence.rules) => self.stored.clone(),
+            Mode::Ours | Mode::Compat => recorded,
+        };
         let found: BTreeSet<String> = rows.keys().cloned().collect();
         if found != wanted {
             faults.push(format!("keys {found:?}, expected {wanted:?}"));
         }
         for (key, step) in set_by {
-            if let (Some(key), Some(step)) = (self.key(key), step)
+            if let (Some(key), Some(step)) = (self.key(key).filter(|key| wanted.contains(key)), step)
                 && rows.get(&key) != Some(self.reached(*step)?)
             {
                 faults.push(format!("{key} is on {:?}, expected {}", rows.get(&key), self.reached(*step)?));
@@ -319,6 +328,7 @@ impl Player<'_> {
     }
 
     fn set(&mut self, node: NodeAt, key: &str, shard: &str) -> io::Result<Vec<String>> {
+        self.stored.extend((!key.is_empty()).then(|| key.to_owned()));
         let set = self.site.set(node, key, &self.site.plan.shard(shard)?)?;
         // There is no empty key (R14), and HAProxy's command does not take one either.
         Ok(match (key, set) {
@@ -333,6 +343,7 @@ impl Player<'_> {
         let of_id = self.site.plan.shards.iter().find(|shard| u16::from(shard.n) + 10 == id);
         let name = of_id.map(|shard| shard.name.clone());
         self.set_by_id.push(key.to_owned());
+        self.stored.extend(name.as_ref().map(|_| key.to_owned()));
         let set = self.site.set(node, key, name.as_deref().unwrap_or("no-such-shard"))?;
         Ok(Verdict::Judged(match (name, set) {
             (Some(_), Ok(())) | (None, Err(_)) => Vec::new(),
@@ -360,6 +371,7 @@ impl Player<'_> {
         if second == first.0 {
             faults.push(format!("{second} served though it is in maint"));
         }
+        self.stored = self.key(token).into_iter().collect();
         let wanted: BTreeMap<String, String> = self.key(token).map(|key| (key, second)).into_iter().collect();
         if rows != wanted {
             faults.push(format!("the table has {rows:?}, expected {wanted:?}"));
@@ -448,6 +460,8 @@ impl Player<'_> {
         if let Some(one) = served.into_iter().next() {
             self.reached.insert(n, one);
         }
+        // Pages store nothing; whether this was one the table says, and R35's sequences ask it.
+        self.stored.extend(self.rows(node)?.into_keys());
         Ok(faults)
     }
 
@@ -499,6 +513,7 @@ impl Player<'_> {
         if let [received] = self.shards.received().as_slice() {
             self.reached.insert(n, received.shard.clone());
         }
+        self.stored.extend(keys_after.iter().cloned());
         let mut faults = self.table(node, keys_after, &BTreeMap::new())?;
         if answer.status != 200 {
             faults.push(format!("status {}", answer.status));
@@ -543,6 +558,7 @@ impl Player<'_> {
         }
         if let Some(one) = received.first() {
             self.reached.insert(n, one.shard.clone());
+            self.stored.extend(one.all("x-sticktoken").iter().map(|token| (*token).to_owned()));
         }
         Ok(faults)
     }
@@ -571,6 +587,12 @@ enum Related {
     CutKey,
     /// It is about an entry with an address and an id.
     ById,
+}
+
+/// Whether we may read a request otherwise than HAProxy: by a rule of its sequence, or by what stands in its target (R10, R13).
+fn reads_otherwise(vector: &Vector) -> bool {
+    let path = vector.request.target.split('?').next().unwrap_or_default();
+    ours::may_differ(vector) || vector.request.target.contains(',') || path.len() > 1 && path.ends_with('/')
 }
 
 /// Whether HAProxy has one key for both.
