@@ -10,6 +10,7 @@ mod ground;
 mod ours;
 mod plan;
 mod record;
+mod request_step;
 mod run;
 mod sequence;
 mod site;
