@@ -115,7 +115,7 @@ fn talk(shard: &str, mut stream: TcpStream, told: &Sender<Received>) -> io::Resu
         let status = received
             .all("x-test-status")
             .first()
-            .map_or("200 OK".to_owned(), |status| format!("{status} Test"));
+            .map_or_else(|| "200 OK".to_owned(), |status| format!("{status} Test"));
         if told.send(received).is_err() {
             return Ok(());
         }
