@@ -50,6 +50,11 @@ pub struct TableRow {
     pub remaining_ms: u64,
 }
 
+/// The table takes no more just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the table is too busy to be told more")]
+pub struct Busy;
+
 /// What the driver is asked.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -117,6 +122,21 @@ impl TableHandle {
             return overload;
         }
         answer.await.unwrap_or(overload)
+    }
+
+    /// Asks the key's home to store where a key is, if it has no entry, and does not wait. The driver takes requests in order: what is
+    /// asked of it later finds this claim under way.
+    ///
+    /// # Errors
+    /// [`Busy`] when the driver's queue is full, or it has stopped.
+    pub fn propose(&self, key: StickKey, shard: ShardName) -> Result<(), Busy> {
+        #[cfg(feature = "test-hooks")]
+        if self.forgetful.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (reply, _) = oneshot::channel();
+        let request = Request::Claim { key, proposal: shard, reason: ClaimReason::Join, reply };
+        self.requests.try_send(request).map_err(|_| Busy)
     }
 
     /// Ends a conference for everyone, unless somebody holds it: answers [`Claimed::Cleared`] or [`Claimed::Held`], or

@@ -21,7 +21,7 @@ mod tls;
 mod view;
 
 pub use counters::{Counters, LinkCounts, LinkEnd};
-pub use handle::{MeshStatus, Moved, PeerStatus, TableHandle, TableRow};
+pub use handle::{Busy, MeshStatus, Moved, PeerStatus, TableHandle, TableRow};
 pub use mesh::{Mesh, MeshConfig, MeshError, PeerAddress};
 pub use shardgate_peering_core as core;
 pub use shardgate_peering_core::{ClaimReason, Claimed, Readiness, Unstored};

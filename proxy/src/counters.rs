@@ -179,6 +179,10 @@ counters! {
     client_aborts,
     /// Answers that a shard broke off.
     shard_aborts,
+    /// Cookies whose servers were told to the table, because a pool's server set them.
+    cookies_learned,
+    /// Cookies that were not told because the table was too busy; the request that brings one back tells it.
+    cookies_lost,
     /// Access log lines lost because their writer was behind.
     log_lines_lost,
 }

@@ -33,7 +33,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::task::unconstrained;
 
+mod by_cookie;
 mod resolve;
+use by_cookie::ByCookie;
 use resolve::{Holds, Resolved, resolve};
 
 /// What hyper holds without a further allocation per request.
@@ -169,6 +171,7 @@ async fn forward(
     let key = RoutingKey::parse(target, &sent.said(), routing)?;
     check_size(target, &head.headers, &key, routing.compat)?;
     check_key(&key, bans, routing.compat)?;
+    let cookie = ByCookie::of(&key, &head.headers, routing);
     // An upgrade with a body is none: the tunnel could begin only after it.
     let upgrade = match body.is_end_stream() {
         true => upgrade_of(&head.method, head.version, &head.headers),
@@ -189,13 +192,18 @@ async fn forward(
     }
     // Boxed once: it is handed through several futures, which stay small by it.
     let mut request = Box::new(Request::from_parts(head, body));
-    let mut resolved = resolve(worker, &key, &topology, None, record).await?;
+    let mut resolved = resolve(worker, &key, cookie.as_ref(), &topology, None, record).await?;
     let mut first: Option<(ShardName, ConnectError)> = None;
     loop {
         record.shard = Some(Arc::clone(&resolved.shard));
         record.why = Some(resolved.why);
         let (unsent, cause) = match send(worker, client, record, &resolved.shard, request).await {
             Ok(response) => {
+                let learned = cookie.as_ref();
+                let learned = learned.and_then(|by| by.learn(worker, response.0.headers(), &resolved.shard));
+                if let Some(key) = learned {
+                    resolved.holds = Holds::Cookie(key);
+                }
                 return finish(worker, client, record, resolved, upgrade, key.token(), response).await;
             }
             Err(SendError::Failed(failure)) => return Err(failure),
@@ -208,7 +216,7 @@ async fn forward(
         }
         // Once, to another shard. If there is none, the first failure is what happened.
         let failed = resolved.shard.name.clone();
-        resolved = match resolve(worker, &key, &topology, Some(&failed), record).await {
+        resolved = match resolve(worker, &key, cookie.as_ref(), &topology, Some(&failed), record).await {
             Ok(Resolved { shard, holds, .. }) => Resolved { shard, why: Why::Redispatch, holds },
             Err(_) => return Err(cause.into()),
         };
@@ -254,10 +262,15 @@ async fn switch(
 ) -> Result<(), Failure> {
     poll_fn(|cx| upstream.poll_drive(cx)).await;
     let Some((stream, leftover)) = upstream.into_stream() else { return Err(Failure::Broken) };
-    // The parser keeps tokens within the key's bounds.
-    let hold = match (resolved.holds, StickKey::parse(token)) {
-        (Holds::Entry, Ok(key)) => Some(Hold::take(worker, key, resolved.shard.name.clone()).await),
-        (Holds::Entry | Holds::Nothing, _) => None,
+    let key = match resolved.holds {
+        // The parser keeps tokens within the key's bounds.
+        Holds::Entry => StickKey::parse(token).ok(),
+        Holds::Cookie(key) => Some(key),
+        Holds::Nothing => None,
+    };
+    let hold = match key {
+        Some(key) => Some(Hold::take(worker, key, resolved.shard.name.clone()).await),
+        None => None,
     };
     let opening = Opening::new(stream, &leftover, resolved.shard, hold, record.target.path_and_query());
     *client.opening.borrow_mut() = Some(Box::new(opening));

@@ -14,6 +14,7 @@ pub mod cli;
 mod client;
 mod clock;
 pub mod config;
+pub mod cookie;
 pub mod counters;
 pub mod dev;
 mod forward;

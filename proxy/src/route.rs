@@ -8,6 +8,9 @@ use shardgate_peering_core::{ShardName, hash64};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+mod in_pool;
+pub use in_pool::{Stick, in_pool};
+
 /// A snapshot, arranged for decisions: made once for each snapshot that a worker takes.
 #[derive(Debug)]
 pub struct Topology {
@@ -75,7 +78,7 @@ impl Topology {
 pub enum Why {
     /// Its path or room names the shard.
     Named,
-    /// The stick table has the conference there.
+    /// The stick table has the conference there, or the session of a pool's cookie.
     Entry,
     /// The key's home knew or chose another shard than was proposed.
     Claimed,
@@ -225,12 +228,7 @@ pub fn decide(
     outlook: &Outlook<'_>,
 ) -> Result<Decision, NoRoute> {
     if let Some(pool) = key.pool().and_then(|at| routing.pools.get(at)) {
-        let untried = |server: &Shard| outlook.excluded != Some(&server.name);
-        let server = pool
-            .server(outlook.nonce, &|server| untried(server) && !(outlook.suspect)(&server.name))
-            .or_else(|| pool.server(outlook.nonce, &untried))
-            .ok_or(NoRoute::Pool { pool: pool.name.clone() })?;
-        return Ok(Decision { shard: Arc::clone(server), why: Why::Pool, claim: NeedsClaim::No });
+        return in_pool(pool, Stick::Turns, outlook);
     }
     if let Some(shard) = named_shard(key, &topology.snapshot) {
         return go_to_named(shard, outlook);

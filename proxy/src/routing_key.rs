@@ -11,7 +11,7 @@ mod ours;
 mod pools;
 mod query;
 pub use lists::{Compat, Routing};
-pub use pools::{Pool, PoolServer, SERVER};
+pub use pools::{POOL_NAME_LEN_MAX, Pool, PoolServer, SERVER};
 use query::has_parameter;
 
 /// The longest stick token in bytes. A longer one is refused (400), never truncated.

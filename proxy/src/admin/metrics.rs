@@ -157,6 +157,12 @@ impl Reading {
             ("client_sent_bytes", "Written to clients", totals.client_bytes_out),
             ("retries", "Further attempts at the same shard", totals.retries),
             ("redispatches", "Requests sent to another shard than chosen first", totals.redispatches),
+            (
+                "cookies_learned",
+                "Cookies of pools told to the table as servers set them",
+                totals.cookies_learned,
+            ),
+            ("cookies_lost", "Cookies of pools not told, table busy", totals.cookies_lost),
             ("access_log_lost", "Access log lines lost", totals.log_lines_lost),
         ] {
             out.counter(name, help, value)?;

@@ -7,17 +7,20 @@ use shardgate_discovery::{RegionName, ShardName};
 use super::section::Section;
 use super::value;
 use super::write;
-use crate::routing_key::{Pool, PoolServer, SERVER};
+use crate::cookie::{COOKIE_NAME, CookieName};
+use crate::routing_key::{POOL_NAME_LEN_MAX, Pool, PoolServer, SERVER};
 
-const NAME: &str = "a text such as \"jvb-colibri\", 1 to 100 of A-Z a-z 0-9 . _ -";
+const NAME: &str = "a text such as \"jvb-colibri\", 1 to 80 of A-Z a-z 0-9 . _ -";
 const PATH: &str =
     "the beginning of a path, such as \"/colibri-ws/\": / and up to 127 visible ASCII characters without ? #";
 
 pub(super) fn read(mut section: Section<'_>, region: Option<&RegionName>, others: &[Pool]) -> Option<Pool> {
-    let name = |text: &str| ShardName::parse(text).ok().filter(|name| name.as_str().len() <= 100);
+    let name =
+        |text: &str| ShardName::parse(text).ok().filter(|name| name.as_str().len() <= POOL_NAME_LEN_MAX);
     let name = section.require("name", NAME, value::text(NAME, name));
     let paths = section.require_list("paths", "beginnings of paths", value::text(PATH, path));
     let servers = section.require_list("servers", "servers", value::text(SERVER, PoolServer::parse));
+    let cookie = section.get("stick_on_cookie", value::text(COOKIE_NAME, CookieName::parse));
     if let Some(name) = name.as_ref().filter(|name| others.iter().any(|pool| pool.name == **name)) {
         section.refuse("name", name, "a name that no other pool has".to_owned());
     }
@@ -28,7 +31,11 @@ pub(super) fn read(mut section: Section<'_>, region: Option<&RegionName>, others
         section.refuse("servers", &"[]", "at least one server with a weight".to_owned());
     }
     section.finish();
-    Pool::new(name?, paths?, servers?, region?)
+    let pool = Pool::new(name?, paths?, servers?, region?)?;
+    Some(match cookie {
+        Some(cookie) => pool.sticking_on(cookie),
+        None => pool,
+    })
 }
 
 fn path(text: &str) -> Option<String> {
@@ -40,5 +47,9 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, pool: &Pool) -> fmt::Result {
     writeln!(f, "[[pools]]")?;
     writeln!(f, "name = {}", write::text(pool.name.as_str()))?;
     writeln!(f, "paths = {}", write::list(&pool.paths))?;
-    writeln!(f, "servers = {}", write::list(&pool.servers))
+    writeln!(f, "servers = {}", write::list(&pool.servers))?;
+    match &pool.stick_on_cookie {
+        Some(cookie) => writeln!(f, "stick_on_cookie = {}", write::text(cookie.as_str())),
+        None => Ok(()),
+    }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::access_log::AccessLogTarget;
+use crate::cookie::CookieName;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,6 +57,17 @@ fn the_least_is_the_defaults() {
     assert_eq!(expected.discovery.watch().every, Duration::from_millis(500));
 }
 
+const POOLS: &str = "pools=[{name='chat', paths=['/chat/'], servers=['10.0.0.1:80', '10.0.0.2:80 weight=0'], \
+                     stick_on_cookie='SID'}, {name='plain', paths=['/plain/'], servers=['[::1]:80']}]";
+
+#[test]
+fn pools_stick_or_take_turns() {
+    let pools = minimal().load(&[], &[POOLS]).unwrap().routing.pools;
+    let cookies: Vec<_> =
+        pools.iter().map(|pool| pool.stick_on_cookie.as_ref().map(CookieName::as_str)).collect();
+    assert_eq!(cookies, [Some("SID"), None]);
+}
+
 #[test]
 fn what_is_printed_is_read_back_equal() {
     let folder = minimal();
@@ -78,6 +90,7 @@ fn what_is_printed_is_read_back_equal() {
         folder.load(&[], &[]).unwrap(),
         full.load(&[], &sets).unwrap(),
         full.load(&[], &["admin=[]"]).unwrap(),
+        folder.load(&[], &[POOLS]).unwrap(),
     ] {
         let printed = config.to_string();
         let again =

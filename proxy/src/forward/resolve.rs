@@ -1,5 +1,7 @@
 //! From a key to a shard: the stick table is read, the decision made, and the key's home asked where the decision needs it.
+//! For pools that stick on a cookie see `by_cookie`.
 
+use super::by_cookie::{ByCookie, resolve_by_cookie};
 use crate::counters::ClaimOutcome;
 use crate::record::Record;
 use crate::rescue::Failure;
@@ -19,25 +21,32 @@ pub(super) struct Resolved {
 }
 
 /// Whether a tunnel of a request holds an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Holds {
-    /// That of its key.
+    /// That of its token.
     Entry,
+    /// That of its cookie.
+    Cookie(StickKey),
     /// It has none.
     Nothing,
 }
 
 /// How often a home may be asked for one decision: for the join, and for a move when the answer cannot be used here.
-const CLAIMS_MAX: usize = 2;
+pub(super) const CLAIMS_MAX: usize = 2;
 
-/// Resolves a key; `excluded` is a shard that was tried in vain.
+/// Resolves a key, or the cookie of a pool that sticks on one; `excluded` is a shard that was tried in vain.
 pub(super) async fn resolve(
     worker: &Worker,
     key: &RoutingKey<'_>,
+    cookie: Option<&ByCookie<'_>>,
     topology: &Topology,
     excluded: Option<&ShardName>,
     record: &mut Record,
 ) -> Result<Resolved, Failure> {
+    if let Some(ByCookie { pool, key: Some(key) }) = cookie {
+        // Boxed: most requests go to conferences.
+        return Box::pin(resolve_by_cookie(worker, pool, key, excluded, record)).await;
+    }
     let mut entry = match key.store() {
         Store::Nothing => None,
         Store::MatchOnly | Store::MatchOrStore if key.pool().is_none() => {
@@ -63,20 +72,8 @@ pub(super) async fn resolve(
         let Ok(stick_key) = StickKey::parse(key.token()) else {
             return Ok(Resolved { shard, why, holds: Holds::Nothing });
         };
-        let began = record.elapsed();
         // Boxed: known conferences ask nobody.
-        let claimed = Box::pin(worker.claim(stick_key, shard.name.clone(), reason)).await;
-        record.timers.claim = Some(record.timers.claim.unwrap_or(0) + record.elapsed() - began);
-        let (outcome, answer) = match claimed {
-            // Only an operator's question is answered with the other two.
-            Claimed::Unstored { .. } | Claimed::Cleared | Claimed::Held => (ClaimOutcome::Unstored, None),
-            Claimed::Stick { shard: answer } if answer == shard.name => {
-                (ClaimOutcome::Proposed, Some(answer))
-            }
-            Claimed::Stick { shard: answer } => (ClaimOutcome::Other, Some(answer)),
-        };
-        worker.counters.claims[outcome as usize].up();
-        let Some(answer) = answer else {
+        let Some(answer) = Box::pin(ask_home(worker, stick_key, &shard.name, reason, record)).await else {
             // Somebody else's answer may have come meanwhile; a tunnel holds the key all the same, and so hears where it goes.
             let usable =
                 |shard: &&Arc<Shard>| shard.state != ShardState::Maint && excluded != Some(&shard.name);
@@ -106,7 +103,32 @@ pub(super) async fn resolve(
     Err(NoRoute::Nothing.into())
 }
 
-fn with_outlook<T>(worker: &Worker, excluded: Option<&ShardName>, ask: impl FnOnce(&Outlook<'_>) -> T) -> T {
+/// Asks a key's home, and answers what it said; `None` when the table does not take the key.
+pub(super) async fn ask_home(
+    worker: &Worker,
+    key: StickKey,
+    proposal: &ShardName,
+    reason: ClaimReason,
+    record: &mut Record,
+) -> Option<ShardName> {
+    let began = record.elapsed();
+    let claimed = worker.claim(key, proposal.clone(), reason).await;
+    record.timers.claim = Some(record.timers.claim.unwrap_or(0) + record.elapsed() - began);
+    let (outcome, answer) = match claimed {
+        // Only an operator's question is answered with the other two.
+        Claimed::Unstored { .. } | Claimed::Cleared | Claimed::Held => (ClaimOutcome::Unstored, None),
+        Claimed::Stick { shard: answer } if answer == *proposal => (ClaimOutcome::Proposed, Some(answer)),
+        Claimed::Stick { shard: answer } => (ClaimOutcome::Other, Some(answer)),
+    };
+    worker.counters.claims[outcome as usize].up();
+    answer
+}
+
+pub(super) fn with_outlook<T>(
+    worker: &Worker,
+    excluded: Option<&ShardName>,
+    ask: impl FnOnce(&Outlook<'_>) -> T,
+) -> T {
     ask(&Outlook {
         excluded,
         suspect: &|name| worker.is_suspect(name),

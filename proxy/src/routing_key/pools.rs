@@ -1,13 +1,18 @@
-//! Pools without conferences: their servers take requests by turns, whatever the table, a pin or the live release says (R22).
+//! Pools without conferences: their servers take requests by turns, or by a cookie's entry in the table, whatever a pin or the live
+//! release says (R22).
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::cookie::CookieName;
 use shardgate_discovery::{RegionName, ReleaseName, Shard, ShardName, ShardState, WEIGHT_MAX};
 
 /// What [`PoolServer::parse`] takes.
 pub const SERVER: &str = "an IP address and port to dial, with a weight from 0 to 256 if it is not 256, such as \"10.0.0.1:9090 weight=128\"";
+
+/// The longest name of a pool: with the longest address behind it it is a server's.
+pub const POOL_NAME_LEN_MAX: usize = 80;
 
 /// A server of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +58,16 @@ pub struct Pool {
     pub paths: Vec<String>,
     /// Its servers, at least one.
     pub servers: Vec<PoolServer>,
+    /// The cookie whose value leads to the same server again; without one each request takes its turn.
+    pub stick_on_cookie: Option<CookieName>,
     /// Them as shards that hold no conferences, for those who forward.
     shards: Vec<Arc<Shard>>,
     weights: u64,
 }
 
 impl Pool {
-    /// A pool of a node in `region`.
+    /// A pool of a node in `region`, by turns. Its servers are named after their addresses, for an entry that names one of them must
+    /// mean the same on every node, and when the list has changed.
     #[must_use]
     pub fn new(
         name: ShardName,
@@ -70,7 +78,7 @@ impl Pool {
         let release = ReleaseName::parse(name.as_str()).ok()?;
         let shard = |(id, server): (u32, &PoolServer)| {
             Some(Arc::new(Shard {
-                name: ShardName::parse(&format!("{name}-{}", id + 1)).ok()?,
+                name: ShardName::parse(&format!("{name}-{}", address_in_name(server.address))).ok()?,
                 id,
                 region: region.clone(),
                 release: release.clone(),
@@ -82,7 +90,13 @@ impl Pool {
         };
         let shards = (0..).zip(&servers).map(shard).collect::<Option<Vec<_>>>()?;
         let weights = servers.iter().map(|server| u64::from(server.weight)).sum();
-        Some(Self { name, paths, servers, shards, weights })
+        Some(Self { name, paths, servers, stick_on_cookie: None, shards, weights })
+    }
+
+    /// The same pool, sticking on this cookie.
+    #[must_use]
+    pub fn sticking_on(self, cookie: CookieName) -> Self {
+        Self { stick_on_cookie: Some(cookie), ..self }
     }
 
     /// Whether it takes this path.
@@ -106,6 +120,17 @@ impl Pool {
         let (before, from) = self.shards.split_at(of_turn?);
         from.iter().chain(before).find(|shard| shard.weight > 0 && usable(shard))
     }
+
+    /// The server of this name, if it has a weight and is `usable`.
+    #[must_use]
+    pub fn named(&self, name: &ShardName, usable: &dyn Fn(&Shard) -> bool) -> Option<&Arc<Shard>> {
+        self.shards.iter().find(|shard| shard.name == *name && shard.weight > 0 && usable(shard))
+    }
+}
+
+/// An address in the letters of names: `10.0.0.1-80`, and `2001_db8__1-80` for `[2001:db8::1]:80`.
+fn address_in_name(address: SocketAddr) -> String {
+    format!("{}-{}", address.ip().to_string().replace(':', "_"), address.port())
 }
 
 #[cfg(test)]
@@ -128,6 +153,22 @@ mod tests {
         assert!((1_990..=2_010).contains(&share[0]) && share[0] + share[1] == 3_000, "{share:?}");
         assert!((0..100).all(|turn| pool.server(turn, &|server| server.id != 0).unwrap().id == 1));
         assert_eq!(pool.server(0, &|_| false), None);
+    }
+
+    #[test]
+    fn servers_are_named_after_their_addresses() {
+        let pool = pool(&["10.0.0.1:1", "[2001:db8::1]:65535", "10.0.0.3:1 weight=0"]);
+        let name = |text: &str| ShardName::parse(text).unwrap();
+        let id = |text: &str| pool.named(&name(text), &|_| true).map(|server| server.id);
+        assert_eq!(id("jigasi-10.0.0.1-1"), Some(0));
+        assert_eq!(id("jigasi-2001_db8__1-65535"), Some(1));
+        assert_eq!(id("jigasi-10.0.0.3-1"), None, "it has no weight");
+        assert_eq!(id("jigasi-1"), None);
+        assert_eq!(pool.named(&name("jigasi-10.0.0.1-1"), &|_| false), None);
+        let longest = "[1111:2222:3333:4444:5555:6666:7777:8888]:65535";
+        let servers = vec![PoolServer::parse(longest).unwrap()];
+        let region = RegionName::parse("r").unwrap();
+        assert!(Pool::new(name(&"p".repeat(POOL_NAME_LEN_MAX)), vec![], servers, &region).is_some());
     }
 
     #[test]

@@ -113,9 +113,14 @@ pub(crate) fn config(limits: Limits) -> WorkersConfig {
 impl Node {
     pub(crate) fn start(shards: &[Shard], limits: Limits) -> Self {
         let mesh = Mesh::alone(Config::new(PeerId::parse("me").unwrap(), 1)).unwrap();
+        Self::start_on(mesh, shards, config(limits))
+    }
+
+    /// A node with this table; its access log is a file.
+    pub(crate) fn start_on(mesh: Mesh, shards: &[Shard], config: WorkersConfig) -> Self {
         let (discovery, handle) = Publisher::new("test", snapshot(shards));
         let log = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-        let config = WorkersConfig { access_log: AccessLogTarget::File(log.to_path_buf()), ..config(limits) };
+        let config = WorkersConfig { access_log: AccessLogTarget::File(log.to_path_buf()), ..config };
         let table = mesh.handle();
         let running = Workers::start(config, &table, &handle.subscribe()).unwrap();
         Self { running, table, discovery, log, handle, mesh }

@@ -4,6 +4,7 @@
 
 mod bytes;
 mod config;
+mod cookie;
 mod discovery_file;
 mod frame;
 mod hostile;
@@ -17,6 +18,7 @@ mod stream;
 mod world;
 
 pub use config::config;
+pub use cookie::cookie;
 pub use discovery_file::discovery_file;
 pub use frame::frame;
 pub use mesh::mesh;
@@ -37,6 +39,7 @@ pub struct Target {
 /// All of them.
 pub const TARGETS: &[Target] = &[
     Target { name: "config", run: config },
+    Target { name: "cookie", run: cookie },
     Target { name: "discovery_file", run: discovery_file },
     Target { name: "frame", run: frame },
     Target { name: "mesh", run: mesh },

@@ -80,6 +80,7 @@ fn read(target: &str, said: &Said<'_>, routing: &Routing, circumstances: u8) {
     };
     assert!(target.is_ascii(), "a target with other bytes was taken");
     let token = key.token();
+    assert!(token.chars().all(|letter| u32::from(letter) < 256), "it could be the key of a cookie: {token}");
     let ours = routing.compat == Compat::None;
     assert!(token.len() <= TOKEN_LEN_MAX || !ours);
     assert!(

@@ -23,6 +23,7 @@ pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
         "config" => {
             vec![example("shardgate.example.toml"), MINIMAL.to_vec(), OVERLAID.to_vec(), MESHED.to_vec()]
         }
+        "cookie" => COOKIES.iter().map(|lines| lines.as_bytes().to_vec()).collect(),
         "routing_key" => TARGETS.iter().map(|line| [b"\x00", line.as_bytes()].concat()).collect(),
         _ => Vec::new(),
     };
@@ -74,6 +75,17 @@ backend.redispatch=off\0shutdown.drain=0s";
 const MESHED: &[u8] = b"[node]\nid = \"a\"\nregion = \"r\"\n[discovery]\nfile = \"discovery.toml\"\n[mesh]\n\
 ca = \"ca.pem\"\ncert = \"cert.pem\"\nkey = \"key.pem\"\n[pages]\n503 = \"pages/503.html\"\n[[admin]]\n\
 listen = \"127.0.0.1:8405\"\nserve = [\"health\", \"metrics\"]\n";
+
+const COOKIES: [&str; 8] = [
+    "JSESSIONID\nlang=en; JSESSIONID=2F7A1C; theme=dark\nJSESSIONID=other",
+    "SID\nsid=1; XSID=2; SIDX=3; SI D=4; =5; SID",
+    "SID\nSID=\"a b;c\"",
+    "SID\nSID=; SID=1",
+    "SID\nSID=old; Path=/\nSID=new; Secure; HttpOnly\nlang=en",
+    "SID\n SID = a=b== ;\t;",
+    "not a name\nSID=1,SID=2",
+    "__Host-s\n__Host-s=\u{e9}\u{203a}",
+];
 
 const TARGETS: [&str; 18] = [
     "/Foo\nmeet.example.com",

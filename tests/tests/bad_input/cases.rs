@@ -17,6 +17,8 @@ pub(crate) const CONFIGURATIONS: &[&str] = &[
     "[stick_table]\nsize = 0\n",
     "[mesh]\nca = \"ca.pem\"\ncert = \"a.pem\"\nkey = \"a.key\"\n",
     "[routing]\ncompat = \"HAProxy\"\n",
+    "[[pools]]\nname = \"chat\"\npaths = [\"/chat/\"]\nservers = [\"10.0.0.1:80\"]\nstick_on_cookie = \"session id\"\n",
+    "[[pools]]\nname = \"chat\"\npaths = [\"/chat/\"]\nservers = [\"10.0.0.1:80\"]\nstick_on_coookie = \"SID\"\n",
     "[log]\nlevel = \"inof\"\n",
     "[[admin]]\nlisten = \"127.0.0.1:8405\"\nserve = [\"metric\"]\n",
     "[pages]\n503 = \"nowhere.html\"\n",

@@ -59,6 +59,7 @@ const ALLOWED: &[Allowed] = &[
             "hyper-util",
             "libc",
             "prometheus-client",
+            "ring",
             "serde",
             "serde_json",
             "slab",

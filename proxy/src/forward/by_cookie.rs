@@ -1,0 +1,105 @@
+//! Pools that stick on a cookie: an entry leads its value to a server, learned from requests and from what servers set.
+//!
+//! A session is no conference: when the table does not take its cookie, or its home keeps it on a server that cannot be used here,
+//! another server's answer is better than none. Then the cookie's hash chooses, so that all of its requests go the same way.
+
+use super::resolve::{CLAIMS_MAX, Holds, Resolved, ask_home, with_outlook};
+use crate::cookie;
+use crate::record::Record;
+use crate::rescue::Failure;
+use crate::route::{Decision, NeedsClaim, Outlook, Stick, Why, in_pool};
+use crate::routing_key::{Pool, Routing, RoutingKey};
+use crate::worker::Worker;
+use http::header::{COOKIE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
+use shardgate_discovery::Shard;
+use shardgate_peering::ClaimReason;
+use shardgate_peering_core::{ShardName, StickKey, hash64};
+
+/// A request to a pool that sticks on a cookie.
+pub(super) struct ByCookie<'a> {
+    pub(super) pool: &'a Pool,
+    /// The key of the request's cookie; without one it takes its turn.
+    pub(super) key: Option<StickKey>,
+}
+
+impl<'a> ByCookie<'a> {
+    /// `None` for requests to conferences and to pools that take turns.
+    pub(super) fn of(key: &RoutingKey<'_>, headers: &HeaderMap, routing: &'a Routing) -> Option<Self> {
+        let pool = routing.pools.get(key.pool()?)?;
+        let name = pool.stick_on_cookie.as_ref()?;
+        let value = cookie::of_request(headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes), name);
+        Some(Self { pool, key: value.and_then(|value| cookie::stick_key(&pool.name, name, value)) })
+    }
+
+    /// Learns the cookie that `server` sets, and answers its key. The home is asked before the answer goes to the client and not
+    /// waited for: whoever asks for the same key here, or at its home if that is here, comes later. An entry that exists stays.
+    pub(super) fn learn(&self, worker: &Worker, headers: &HeaderMap, server: &Shard) -> Option<StickKey> {
+        let name = self.pool.stick_on_cookie.as_ref()?;
+        let lines = headers.get_all(SET_COOKIE).iter().map(HeaderValue::as_bytes);
+        let key = cookie::stick_key(&self.pool.name, name, cookie::of_answer(lines, name)?)?;
+        if worker.table.lookup_for_use(key.as_str()).is_none() {
+            let counters = &worker.counters;
+            match worker.table.propose(key.clone(), server.name.clone()) {
+                Ok(()) => counters.cookies_learned.up(),
+                Err(_) => counters.cookies_lost.up(),
+            }
+        }
+        Some(key)
+    }
+}
+
+/// Resolves a cookie; `excluded` is a server that was tried in vain.
+pub(super) async fn resolve_by_cookie(
+    worker: &Worker,
+    pool: &Pool,
+    key: &StickKey,
+    excluded: Option<&ShardName>,
+    record: &mut Record,
+) -> Result<Resolved, Failure> {
+    let mut entry = worker.table.lookup_for_use(key.as_str());
+    let mut followed = Why::Entry;
+    for _ in 0..CLAIMS_MAX {
+        let stick = entry.as_ref().map_or(Stick::New, Stick::Entry);
+        let decision = with_outlook(worker, excluded, |outlook| in_pool(pool, stick, outlook))?;
+        let Decision { shard, why, claim } = decision;
+        let reason = match claim {
+            NeedsClaim::No => {
+                return Ok(Resolved { shard, why: followed, holds: Holds::Cookie(key.clone()) });
+            }
+            NeedsClaim::Join => ClaimReason::Join,
+            NeedsClaim::Down { failed } => ClaimReason::Down { failed },
+        };
+        match ask_home(worker, key.clone(), &shard.name, reason, record).await {
+            Some(answer) if answer == shard.name => {
+                return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
+            }
+            // Moved a moment ago, so it stays: the next look finds it there, or moves it.
+            Some(answer) if entry.as_ref() == Some(&answer) => break,
+            Some(answer) => {
+                entry = Some(answer);
+                followed = Why::Claimed;
+            }
+            None => {
+                let Resolved { shard, why, .. } = by_hash(worker, pool, key, excluded)?;
+                // A tunnel holds the key all the same, and so hears where it goes.
+                return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
+            }
+        }
+    }
+    by_hash(worker, pool, key, excluded)
+}
+
+/// The server that the cookie's hash chooses, without an entry.
+fn by_hash(
+    worker: &Worker,
+    pool: &Pool,
+    key: &StickKey,
+    excluded: Option<&ShardName>,
+) -> Result<Resolved, Failure> {
+    let turn = hash64(key.as_str().as_bytes(), 0);
+    let decision = with_outlook(worker, excluded, |outlook| {
+        in_pool(pool, Stick::Turns, &Outlook { nonce: turn, ..*outlook })
+    })?;
+    Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Nothing })
+}
