@@ -2,10 +2,13 @@
 
 use http::header::{HOST, REFERER, USER_AGENT};
 use http::uri::Scheme;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Method, Uri};
 use shardgate_discovery::{BanList, Bans, Letters, Verdict};
 
+use crate::headers::Sent;
+use crate::rescue::Failure;
 use crate::routing_key::{Compat, Routing, RoutingKey, Told};
+use crate::rule::{Fired, Rule};
 
 /// HAProxy's buffer (`tune.bufsize`), less what it keeps free for rewriting (`tune.maxrewrite`): the largest head that it reads.
 const HAPROXY_HEAD_MAX: usize = 16_384 - 1_024;
@@ -18,6 +21,9 @@ pub enum Refusal {
     /// R03: 403.
     #[error("user agent is denied")]
     UserAgent,
+    /// R04, by the configuration: 429.
+    #[error("referer is denied")]
+    DeniedReferer,
     /// R04: 429.
     #[error("referer is banned")]
     Referer,
@@ -36,6 +42,66 @@ pub enum Refusal {
     /// R29, with [`Compat::Haproxy`]: 500.
     #[error("request head is larger than HAProxy's buffer with the headers that tell of its room")]
     RewrittenBeyondBuffer,
+}
+
+impl Refusal {
+    /// The rule that refuses.
+    #[must_use]
+    pub const fn rule(self) -> Rule {
+        match self {
+            Self::UserAgent => Rule::DeniedUserAgent,
+            Self::DeniedReferer => Rule::DeniedReferer,
+            Self::Referer => Rule::RefererBan,
+            Self::Banned => Rule::BanDenied,
+            Self::BannedPage => Rule::BanRedirect,
+            Self::Hosts => Rule::HostsDiffer,
+            Self::HeadBeyondBuffer | Self::RewrittenBeyondBuffer => Rule::HeadTooLarge,
+        }
+    }
+}
+
+/// Reads a request's head as far as its routing key; what remains is [`check_key`]. Notes in `fired` what matched, and what refused.
+///
+/// # Errors
+/// The [`Failure`] with which it is answered.
+pub(crate) fn read_head<'a>(
+    method: &Method,
+    uri: &'a Uri,
+    headers: &HeaderMap,
+    sent: &'a Sent,
+    bans: &Bans,
+    routing: &Routing,
+    fired: &mut Fired,
+) -> Result<RoutingKey<'a>, Failure> {
+    let mut read = || {
+        check_target(method, uri)?;
+        check_hosts(uri, headers)?;
+        check_headers(headers, bans, routing)?;
+        let target = uri.path_and_query().map_or("", |target| target.as_str());
+        let key = RoutingKey::parse(target, &sent.said(), routing)?;
+        fired.join(key.fired());
+        check_size(target, headers, &key, routing.compat)?;
+        Ok(key)
+    };
+    let key: Result<_, Failure> = read();
+    if let Some(rule) = key.as_ref().err().and_then(Failure::rule) {
+        fired.note(rule);
+    }
+    key
+}
+
+/// Looks at the form of method and target (R01, R28).
+fn check_target(method: &Method, uri: &Uri) -> Result<(), Failure> {
+    if *method == Method::CONNECT {
+        return Err(Failure::Connect);
+    }
+    let is_authority = uri.scheme().is_none() && uri.authority().is_some();
+    // `http://host?x`, which RFC 3986 allows and HAProxy refuses (R01).
+    let has_no_path = uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?'));
+    if is_authority || has_no_path {
+        return Err(Failure::Target(uri.to_string()));
+    }
+    Ok(())
 }
 
 /// Looks at what is said of the host (R01; RFC 9112, 3.2): one Host, and no other one in an absolute target.
@@ -94,10 +160,15 @@ const fn letters(compat: Compat) -> Letters {
 /// # Errors
 /// The [`Refusal`].
 pub fn check_headers(headers: &HeaderMap, bans: &Bans, routing: &Routing) -> Result<(), Refusal> {
-    let denied = &routing.denied_user_agents;
-    let holds = |agent: &[u8]| denied.iter().any(|part| contains_ignoring_case(agent, part.as_bytes()));
-    if !denied.is_empty() && headers.get_all(USER_AGENT).iter().any(|agent| holds(agent.as_bytes())) {
+    let holds = |name, denied: &[String]| {
+        let holds = |line: &[u8]| denied.iter().any(|part| contains_ignoring_case(line, part.as_bytes()));
+        !denied.is_empty() && headers.get_all(name).iter().any(|line| holds(line.as_bytes()))
+    };
+    if holds(USER_AGENT, &routing.denied_user_agents) {
         return Err(Refusal::UserAgent);
+    }
+    if holds(REFERER, &routing.denied_referers) {
+        return Err(Refusal::DeniedReferer);
     }
     if bans.list(BanList::Domain).is_empty() {
         return Ok(());
@@ -142,38 +213,61 @@ fn referer_of_domain(referer: &str, bans: &Bans) -> Option<Verdict> {
     above.filter(|name| !name.is_empty()).find_map(listed)
 }
 
-/// Looks at room, group and token (R20, R21).
+/// Looks at room, group and token (R20, R21). Notes in `fired` which list counts, and what becomes of it.
 ///
 /// # Errors
 /// The [`Refusal`].
-pub fn check_key(key: &RoutingKey<'_>, bans: &Bans, compat: Compat) -> Result<(), Refusal> {
-    if bans.is_empty() || !is_banned(key, bans, compat) {
+pub fn check_key(
+    key: &RoutingKey<'_>,
+    bans: &Bans,
+    compat: Compat,
+    fired: &mut Fired,
+) -> Result<(), Refusal> {
+    if bans.is_empty() || !is_banned(key, bans, compat, fired) {
         return Ok(());
     }
-    Err(if key.has_room_parameter() { Refusal::Banned } else { Refusal::BannedPage })
+    let refusal = if key.has_room_parameter() { Refusal::Banned } else { Refusal::BannedPage };
+    fired.note(refusal.rule());
+    Err(refusal)
 }
 
-/// R20: each list that says anything overrules the ones before it.
-fn is_banned(key: &RoutingKey<'_>, bans: &Bans, compat: Compat) -> bool {
+/// R20: each list that says anything overrules the ones after it.
+fn is_banned(key: &RoutingKey<'_>, bans: &Bans, compat: Compat, fired: &mut Fired) -> bool {
     let letters = letters(compat);
     let (group, room) = (key.banned_group(), key.banned_room());
-    let unbanned = bans.longest_prefix(BanList::UnbanPrefix, group, letters);
+    let by = |rule: Rule| move |verdict: Verdict| (rule, verdict);
+    let prefix = |list, text: &str, rule| bans.longest_prefix(list, text, letters).map(by(rule));
+    let exact = |list, text: &str, rule| bans.exact(list, text, letters).map(by(rule));
+    let unbanned = prefix(BanList::UnbanPrefix, group, Rule::UnbanTenant);
     let listed = |room: &str, token: &str| {
+        let joined = || token.to_ascii_lowercase().replacen('/', "___", 1);
         unbanned
-            .or_else(|| bans.first_substring(&token.to_ascii_lowercase().replacen('/', "___", 1), letters))
-            .or_else(|| bans.longest_prefix(BanList::Prefix, group, letters))
-            .or_else(|| bans.longest_prefix(BanList::Prefix, room, letters))
-            .or_else(|| bans.exact(BanList::Exact, group, letters))
-            .or_else(|| bans.exact(BanList::Exact, room, letters))
+            .or_else(|| bans.first_substring(&joined(), letters).map(by(Rule::BanSubstring)))
+            .or_else(|| prefix(BanList::Prefix, group, Rule::BanTenantPrefix))
+            .or_else(|| prefix(BanList::Prefix, room, Rule::BanRoomPrefix))
+            .or_else(|| exact(BanList::Exact, group, Rule::BanTenantExact))
+            .or_else(|| exact(BanList::Exact, room, Rule::BanRoomExact))
             // Written by the job that bans, and read by no HAProxy: the least exact word there is.
-            .or_else(|| bans.exact(BanList::Tenant, group.strip_suffix('/')?, letters))
-            .or_else(|| bans.exact(BanList::Room, room, letters))
+            .or_else(|| exact(BanList::Tenant, group.strip_suffix('/')?, Rule::BanTenant))
+            .or_else(|| exact(BanList::Room, room, Rule::BanRoom))
     };
+    let mut bans_it = |said: Option<(Rule, Verdict)>| {
+        said.is_some_and(|(rule, verdict)| {
+            fired.note(rule);
+            verdict == Verdict::Ban
+        })
+    };
+    if bans_it(listed(&room, key.token())) {
+        return true;
+    }
     // What an empty parameter hides is banned as it would be by itself, whatever is said of the tenant alone.
     let hidden = key.hidden_room();
-    listed(&room, key.token()) == Some(Verdict::Ban)
-        || !hidden.is_empty()
-            && listed(hidden, &format!("{group}{hidden}").replace("%25", "%")) == Some(Verdict::Ban)
+    let hidden_banned =
+        !hidden.is_empty() && bans_it(listed(hidden, &format!("{group}{hidden}").replace("%25", "%")));
+    if hidden_banned {
+        fired.note(Rule::BanHiddenRoom);
+    }
+    hidden_banned
 }
 
 #[cfg(test)]
@@ -202,7 +296,7 @@ mod tests {
         let snapshot = parse_text(BANS).unwrap();
         let routing = routing(compat);
         let key = RoutingKey::parse(target, &Said::default(), &routing).unwrap();
-        check_key(&key, snapshot.bans(), compat)
+        check_key(&key, snapshot.bans(), compat, &mut Fired::default())
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One request on its way: decided, claimed, sent, and its answer brought back. Whatever fails ends as one [`Failure`] here.
 
-use crate::admission::{check_headers, check_hosts, check_key, check_size};
+use crate::admission::{check_key, read_head};
 use crate::backend::{ConnectError, ConnectLimits, PoolLimits, Upstream, connect};
 use crate::body::{AnswerBody, RequestBody, waiting};
 use crate::client::{BodyState, Client};
@@ -10,7 +10,6 @@ use crate::headers::{Sent, Upgrade, switches_to_websocket, tell_key, upgrade_of}
 use crate::record::Record;
 use crate::rescue::{self, Failure};
 use crate::route::Why;
-use crate::routing_key::RoutingKey;
 use crate::sessions::Hold;
 use crate::tunnel::Opening;
 use crate::worker::Worker;
@@ -18,7 +17,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use shardgate_discovery::Shard;
@@ -151,26 +150,12 @@ async fn forward(
 ) -> Result<Reached, Failure> {
     // First of all: whatever is refused, the connection knows that there may be a body.
     let body = RequestBody::new(body, Rc::clone(client));
-    if head.method == Method::CONNECT {
-        return Err(Failure::Connect);
-    }
-    let is_authority = head.uri.scheme().is_none() && head.uri.authority().is_some();
-    // `http://host?x`, which RFC 3986 allows and HAProxy refuses (R01).
-    let has_no_path = head.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?'));
-    if is_authority || has_no_path {
-        return Err(Failure::Target(head.uri.to_string()));
-    }
-    check_hosts(&head.uri, &head.headers)?;
     let topology = worker.topology();
-    let target = record.target.clone();
-    let target = target.path_and_query().map_or("", |target| target.as_str());
     let (bans, routing) = (topology.snapshot().bans(), &worker.settings.routing);
-    check_headers(&head.headers, bans, routing)?;
-    // What the headers say is copied only where it counts: they change before the key's last use.
-    let sent = Sent::of(&head.headers, routing.compat);
-    let key = RoutingKey::parse(target, &sent.said(), routing)?;
-    check_size(target, &head.headers, &key, routing.compat)?;
-    check_key(&key, bans, routing.compat)?;
+    // What the key borrows is copied: target and headers change before its last use.
+    let (target, sent) = (record.target.clone(), Sent::of(&head.headers, routing.compat));
+    let key = read_head(&head.method, &target, &head.headers, &sent, bans, routing, &mut record.fired)?;
+    check_key(&key, bans, routing.compat, &mut record.fired)?;
     let cookie = ByCookie::of(&key, &head.headers, routing);
     // An upgrade with a body is none: the tunnel could begin only after it.
     let upgrade = match body.is_end_stream() {

@@ -26,6 +26,7 @@ mod record;
 mod rescue;
 pub mod route;
 pub mod routing_key;
+pub mod rule;
 pub mod sessions;
 mod tunnel;
 pub mod worker;

@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::clock::Millis;
 use crate::rescue::{COMPLETE, Failure, Termination};
 use crate::route::Why;
+use crate::rule::Fired;
 use crate::worker::Worker;
 use http::{Method, StatusCode, Uri};
 use shardgate_discovery::Shard;
@@ -19,6 +20,8 @@ pub(crate) struct Record {
     pub(crate) target: Uri,
     pub(crate) shard: Option<Arc<Shard>>,
     pub(crate) why: Option<Why>,
+    /// The rules that matched, of all attempts.
+    pub(crate) fired: Fired,
     pub(crate) termination: Termination,
     pub(crate) retries: u32,
     pub(crate) bytes: u64,
@@ -40,6 +43,7 @@ impl Record {
             target,
             shard: None,
             why: None,
+            fired: Fired::default(),
             // Until the answer's head is there: whoever drops the record before is the client.
             termination: *b"CH",
             retries: 0,
@@ -84,6 +88,17 @@ impl Drop for Record {
         if let Some(why) = self.why {
             counters.decisions[why as usize].up();
         }
+        // Room names are personal: at debug level only.
+        tracing::debug!(
+            client = %self.client.peer,
+            method = %self.method,
+            target = %self.target,
+            status,
+            shard = self.shard.as_ref().map_or("-", |shard| shard.name.as_str()),
+            why = self.why.map_or("-", Why::as_str),
+            rules = %self.fired,
+            "request"
+        );
         self.worker.log(&Line {
             from: From {
                 client: self.client.peer,

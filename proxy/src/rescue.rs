@@ -4,6 +4,7 @@ use crate::admission::Refusal;
 use crate::backend::ConnectError;
 use crate::route::NoRoute;
 use crate::routing_key::KeyRefused;
+use crate::rule::Rule;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
@@ -67,7 +68,7 @@ impl Failure {
             Self::Refused(Refusal::Hosts | Refusal::HeadBeyondBuffer) => StatusCode::BAD_REQUEST,
             Self::Refused(Refusal::RewrittenBeyondBuffer) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Refused(Refusal::UserAgent | Refusal::Banned) => StatusCode::FORBIDDEN,
-            Self::Refused(Refusal::Referer) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused(Refusal::DeniedReferer | Refusal::Referer) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::BannedPage) => StatusCode::FOUND,
             Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NoRoute(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -95,6 +96,25 @@ impl Failure {
             Self::Unreachable(ConnectError::Refused { .. } | ConnectError::Unreachable { .. }) => b"SC",
             Self::ShardTimeout => b"sH",
             Self::Broken => b"SH",
+        }
+    }
+
+    /// The rule that refuses the request; `None` for what no rule says.
+    pub(crate) fn rule(&self) -> Option<Rule> {
+        match self {
+            Self::Connect => Some(Rule::ConnectMethod),
+            Self::Target(_) => Some(Rule::TargetForm),
+            Self::Refused(refusal) => Some(refusal.rule()),
+            Self::Key(refused) => Some(refused.rule()),
+            Self::Head(_)
+            | Self::HeadTimeout
+            | Self::Body
+            | Self::BodyTimeout
+            // The decision has noted its own.
+            | Self::NoRoute(_)
+            | Self::Unreachable(_)
+            | Self::ShardTimeout
+            | Self::Broken => None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::placement::{Balance, Candidate, place, token_hash};
 use crate::routing_key::{Compat, Routing, RoutingKey, Store};
+use crate::rule::{Fired, Rule};
 use foldhash::fast::RandomState;
 use shardgate_discovery::{RegionName, ReleaseName, Shard, ShardState, Snapshot};
 use shardgate_peering_core::{ShardName, hash64};
@@ -216,7 +217,7 @@ impl std::fmt::Debug for Outlook<'_> {
     }
 }
 
-/// Decides where a request goes; `entry` is the shard that the stick table has for its token.
+/// Decides where a request goes; `entry` is the shard that the stick table has for its token. Notes in `fired` which rules said so.
 ///
 /// # Errors
 /// [`NoRoute`] when no shard can be used.
@@ -226,30 +227,36 @@ pub fn decide(
     entry: Option<&ShardName>,
     routing: &Routing,
     outlook: &Outlook<'_>,
+    fired: &mut Fired,
 ) -> Result<Decision, NoRoute> {
     if let Some(pool) = key.pool().and_then(|at| routing.pools.get(at)) {
-        return in_pool(pool, Stick::Turns, outlook);
+        fired.note(Rule::Pool);
+        return in_pool(pool, Stick::Turns, outlook).inspect_err(|_| fired.note(Rule::TriedInVain));
     }
-    if let Some(shard) = named_shard(key, &topology.snapshot) {
-        return go_to_named(shard, outlook);
+    if let Some((shard, rule)) = named_shard(key, &topology.snapshot) {
+        fired.note(rule);
+        return go_to_named(shard, outlook, fired);
     }
     let entry = entry.filter(|_| key.store() != Store::Nothing);
     let stuck = entry
         .and_then(|name| topology.snapshot.shard(name.as_str()))
         .filter(|shard| keeps(shard, key, topology, outlook));
+    if entry.is_some() {
+        fired.note(if stuck.is_some() { Rule::Entry } else { Rule::EntryUnusable });
+    }
     let stuck =
         stuck.map(|shard| Decision { shard: Arc::clone(shard), why: Why::Entry, claim: NeedsClaim::No });
     // R30: HAProxy chooses the backend first, and one that is a single shard, or none at all, looks at no table.
     let (backend, why) = match (stuck, routing.compat) {
         (Some(decision), Compat::None) => return Ok(decision),
-        (Some(decision), Compat::Haproxy) => match backend(key, topology, outlook)? {
-            (Backend::Shard(shard), _) => return go_to_named(shard, outlook),
+        (Some(decision), Compat::Haproxy) => match backend(key, topology, outlook, fired)? {
+            (Backend::Shard(shard), _) => return go_to_named(shard, outlook, fired),
             (Backend::Pool(_), _) => return Ok(decision),
         },
-        (None, _) => backend(key, topology, outlook)?,
+        (None, _) => backend(key, topology, outlook, fired)?,
     };
     let pool = match backend {
-        Backend::Shard(shard) => return go_to_named(shard, outlook),
+        Backend::Shard(shard) => return go_to_named(shard, outlook, fired),
         Backend::Pool(pool) => pool,
     };
     let stores = key.store() == Store::MatchOrStore;
@@ -259,17 +266,23 @@ pub fn decide(
             if topology.snapshot.shard(shard.as_str()).is_none()
                 && (outlook.missing)(shard) == Missing::NotYetListed =>
         {
+            fired.note(Rule::UnlistedShard);
             return Err(NoRoute::Unlisted { shard: shard.clone() });
         }
         Some(failed) => NeedsClaim::Down { failed: failed.clone() },
         None => NeedsClaim::Join,
     };
+    match &claim {
+        NeedsClaim::No => {}
+        NeedsClaim::Join => fired.note(Rule::FirstJoin),
+        NeedsClaim::Down { .. } => fired.note(Rule::Move),
+    }
     let balance = if stores {
         Balance::Bounded { percent: outlook.balance_percent, conferences: outlook.conferences }
     } else {
         Balance::Hash
     };
-    let (shard, why) = choose(key, topology, pool, why, outlook, balance)?;
+    let (shard, why) = choose(key, topology, pool, why, outlook, balance, fired)?;
     Ok(Decision { shard, why, claim })
 }
 
@@ -281,14 +294,16 @@ pub fn by_hash(
     key: &RoutingKey<'_>,
     topology: &Topology,
     outlook: &Outlook<'_>,
+    fired: &mut Fired,
 ) -> Result<Decision, NoRoute> {
-    let (pool, why) = match backend(key, topology, outlook)? {
-        (Backend::Shard(shard), _) => return go_to_named(shard, outlook),
+    let (pool, why) = match backend(key, topology, outlook, fired)? {
+        (Backend::Shard(shard), _) => return go_to_named(shard, outlook, fired),
         (Backend::Pool(pool), why) => (pool, why),
     };
     let takes_new = |shard: &Shard| takes_new(shard, &pool.release, outlook);
     let live = topology.snapshot.live_release().and_then(|live| topology.pools.get(live));
     let hash = token_hash(key.token());
+    fired.note(Rule::TokenHash);
     // Neither regions nor what this node has just seen of a shard: every node has to come to the same.
     [
         (Some(&pool.every), why),
@@ -298,7 +313,10 @@ pub fn by_hash(
     .into_iter()
     .find_map(|(shards, why)| Some((place(hash, shards?, &takes_new, Balance::Hash)?, why)))
     .map(|(candidate, why)| Decision { shard: Arc::clone(&candidate.shard), why, claim: NeedsClaim::No })
-    .ok_or(NoRoute::Nothing)
+    .ok_or_else(|| {
+        fired.note(Rule::NoShard);
+        NoRoute::Nothing
+    })
 }
 
 /// Where a request's conferences are placed.
@@ -319,8 +337,8 @@ fn takes_new(shard: &Shard, pool: &ReleaseName, outlook: &Outlook<'_>) -> bool {
 fn keeps(shard: &Shard, key: &RoutingKey<'_>, topology: &Topology, outlook: &Outlook<'_>) -> bool {
     let state = match shard.states_in.is_empty() {
         true => shard.state,
-        // R36: HAProxy's states are a backend's.
-        false => match backend(key, topology, outlook) {
+        // R36: HAProxy's states are a backend's. Whether this one counts is said by the rule of the entry.
+        false => match backend(key, topology, outlook, &mut Fired::default()) {
             Ok((Backend::Pool(pool), _)) => shard.state_in(&pool.release),
             Ok((Backend::Shard(_), _)) | Err(_) => shard.state,
         },
@@ -328,8 +346,9 @@ fn keeps(shard: &Shard, key: &RoutingKey<'_>, topology: &Topology, outlook: &Out
     state != ShardState::Maint && outlook.excluded != Some(&shard.name)
 }
 
-fn go_to_named(shard: &Arc<Shard>, outlook: &Outlook<'_>) -> Result<Decision, NoRoute> {
+fn go_to_named(shard: &Arc<Shard>, outlook: &Outlook<'_>, fired: &mut Fired) -> Result<Decision, NoRoute> {
     if outlook.excluded == Some(&shard.name) {
+        fired.note(Rule::TriedInVain);
         return Err(NoRoute::Named { shard: shard.name.clone() });
     }
     Ok(Decision { shard: Arc::clone(shard), why: Why::Named, claim: NeedsClaim::No })
@@ -340,12 +359,13 @@ fn backend<'a>(
     key: &RoutingKey<'_>,
     topology: &'a Topology,
     outlook: &Outlook<'_>,
+    fired: &mut Fired,
 ) -> Result<(Backend<'a>, Why), NoRoute> {
-    let (asked, why) = match key.release_override() {
-        Some(name) => (Some(name), Why::Override),
+    let (asked, why, rule) = match key.release_override() {
+        Some(name) => (Some(name), Why::Override, Rule::AskedRelease),
         None => {
             let pin = key.tenant().and_then(|tenant| topology.snapshot.tenant_pin(tenant));
-            (pin.map(ReleaseName::as_str), Why::Pin)
+            (pin.map(ReleaseName::as_str), Why::Pin, Rule::TenantPin)
         }
     };
     if let Some(name) = asked {
@@ -354,16 +374,20 @@ fn backend<'a>(
             local.chain(topology.backups(pool)).any(|shard| takes_new(shard, &pool.release, outlook))
         };
         if let Some(pool) = topology.pools.get(name).filter(serves) {
+            fired.note(rule);
             return Ok((Backend::Pool(pool), why));
         }
         if let Some(shard) = topology.snapshot.shard(name) {
+            fired.note(Rule::AskedShard);
             return Ok((Backend::Shard(shard), why));
         }
+        fired.note(Rule::NotServed);
     }
-    let live = topology.snapshot.live_release().ok_or(NoRoute::NoLiveRelease)?;
+    let live = topology.snapshot.live_release();
     // R25: a shard's name stands for the shard, as in `release=`.
-    let shard = || topology.snapshot.shard(live.as_str()).map(Backend::Shard);
-    let backend = topology.pools.get(live).map(Backend::Pool).or_else(shard);
+    let shard = |live: &ReleaseName| topology.snapshot.shard(live.as_str()).map(Backend::Shard);
+    let backend = live.and_then(|live| topology.pools.get(live).map(Backend::Pool).or_else(|| shard(live)));
+    fired.note(if backend.is_some() { Rule::LiveRelease } else { Rule::NoLiveRelease });
     backend.map(|backend| (backend, Why::Live)).ok_or(NoRoute::NoLiveRelease)
 }
 
@@ -375,30 +399,46 @@ fn choose(
     why: Why,
     outlook: &Outlook<'_>,
     balance: Balance<'_>,
+    fired: &mut Fired,
 ) -> Result<(Arc<Shard>, Why), NoRoute> {
-    let hash = match key.token() {
-        "" => hash64(&outlook.nonce.to_le_bytes(), 0),
-        token => token_hash(token),
+    let (hash, by) = match key.token() {
+        "" => (hash64(&outlook.nonce.to_le_bytes(), 0), Rule::NoToken),
+        token => (token_hash(token), Rule::TokenHash),
     };
     let first = |takes: &dyn Fn(&Shard) -> bool| {
-        let local = place(hash, &pool.local, takes, balance).map(|candidate| (&candidate.shard, why));
-        let backup = || topology.backups(pool).find(|shard| takes(shard));
+        let local = place(hash, &pool.local, takes, balance).map(|candidate| (&candidate.shard, why, by));
         local.or_else(|| {
-            backup().map(|shard| (shard, if shard.release == pool.release { why } else { Why::Fallback }))
+            let backup = topology.backups(pool).find(|shard| takes(shard))?;
+            Some(if backup.release == pool.release {
+                (backup, why, Rule::FallbackRegion)
+            } else {
+                (backup, Why::Fallback, Rule::FallbackRelease)
+            })
         })
     };
     let takes_new = |shard: &Shard| takes_new(shard, &pool.release, outlook);
-    first(&|shard| takes_new(shard) && !(outlook.suspect)(&shard.name))
-        .or_else(|| first(&takes_new))
-        .map(|(shard, why)| (Arc::clone(shard), why))
-        .ok_or(NoRoute::Nothing)
+    let trusted = first(&|shard| takes_new(shard) && !(outlook.suspect)(&shard.name));
+    let suspected = || {
+        let found = first(&takes_new);
+        fired.note(if found.is_some() { Rule::OnlySuspects } else { Rule::NoShard });
+        found
+    };
+    let (shard, why, rule) = trusted.or_else(suspected).ok_or(NoRoute::Nothing)?;
+    fired.note(rule);
+    // The first that stands in takes everything.
+    if rule == by && matches!(balance, Balance::Bounded { .. }) {
+        fired.note(Rule::BoundedLoad);
+    }
+    Ok((Arc::clone(shard), why))
 }
 
 /// R23: the path or the end of the room names a shard. Of several the first by name.
-fn named_shard<'a>(key: &RoutingKey<'_>, snapshot: &'a Snapshot) -> Option<&'a Arc<Shard>> {
+fn named_shard<'a>(key: &RoutingKey<'_>, snapshot: &'a Snapshot) -> Option<(&'a Arc<Shard>, Rule)> {
     let by_path = key.first_segment().and_then(|name| snapshot.shard(name));
+    let by_path = by_path.map(|shard| (shard, Rule::NamedShardPath));
     let by_room = key.room_suffixes().filter_map(|name| snapshot.shard(&name));
-    by_path.into_iter().chain(by_room).min_by(|a, b| a.name.cmp(&b.name))
+    let by_room = by_room.map(|shard| (shard, Rule::NamedShardSuffix));
+    by_path.into_iter().chain(by_room).min_by(|(a, _), (b, _)| a.name.cmp(&b.name))
 }
 
 #[cfg(test)]

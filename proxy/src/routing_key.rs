@@ -10,9 +10,10 @@ mod lists;
 mod ours;
 mod pools;
 mod query;
+use crate::rule::{Fired, Rule};
 pub use lists::{Compat, Routing};
 pub use pools::{POOL_NAME_LEN_MAX, Pool, PoolServer, SERVER};
-use query::has_parameter;
+use query::{has_flag, has_parameter};
 
 /// The longest stick token in bytes. A longer one is refused (400), never truncated.
 pub const TOKEN_LEN_MAX: usize = shardgate_peering_core::KEY_LEN_MAX;
@@ -45,6 +46,17 @@ pub enum KeyRefused {
         /// Its length.
         len: usize,
     },
+}
+
+impl KeyRefused {
+    /// The rule that says so.
+    #[must_use]
+    pub const fn rule(self) -> Rule {
+        match self {
+            Self::Byte { .. } => Rule::TargetBytes,
+            Self::TokenTooLong { .. } => Rule::TokenTooLong,
+        }
+    }
 }
 
 /// What routing looks at beside the target: values of headers, of several lines the last one.
@@ -84,6 +96,8 @@ struct Reading<'a> {
     has_room: bool,
     /// The group, with its slash, by which a tenant is pinned or banned: not always a part of the token.
     tenant_group: Cow<'a, str>,
+    /// Whether the path has a group of its own.
+    group_by_path: bool,
     /// A room that bans look at as well: the path's when the parameter hides it.
     hidden_room: &'a str,
     /// Whether the client says by itself that the entry is to be stored.
@@ -114,10 +128,11 @@ pub struct RoutingKey<'a> {
     first_segment: Option<&'a str>,
     /// The value of `release=`, in lower case; it may be empty, and even then it hides the tenant's pin (R17).
     release_override: Option<Cow<'a, str>>,
-    /// Whether `[?&]room=` stands anywhere in the target (R05, R21).
+    /// Whether the room parameter stands anywhere in the target (R05, R21).
     has_room_parameter: bool,
     flag: Flag,
     store: Store,
+    fired: Fired,
 }
 
 /// `X-StickTokenFlag` as the shard hears it.
@@ -142,21 +157,29 @@ impl<'a> RoutingKey<'a> {
             return Err(KeyRefused::Byte { byte: target.as_bytes()[at], at });
         }
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let mut fired = Fired::default();
         let reading = match routing.compat {
-            Compat::None => ours::read(path, query, routing),
-            Compat::Haproxy => haproxy::read(target, path, query, said, routing),
+            Compat::None => ours::read(path, query, routing, &mut fired),
+            Compat::Haproxy => haproxy::read(target, path, query, said, routing, &mut fired),
         };
         let Reading { group, room, group_told, room_told, has_room, .. } = reading;
         let mut joined = String::with_capacity(group.len() + room.len());
         joined.push_str(&group);
         joined.push_str(&room);
         let folded = joined.contains("%25").then(|| joined.replace("%25", "%"));
+        if folded.is_some() {
+            fired.note(Rule::PercentSign);
+        }
         let len = folded.as_ref().map_or(joined.len(), String::len);
         let release_override = query::release_override(query);
-        let is_marked = release_override.is_some()
-            || routing.is_health(path)
-            || routing.is_service(path, said.host)
-            || (reading.room_page && has_parameter(target, "stick=true"));
+        if release_override.is_some() {
+            fired.note(Rule::ReleaseOverride);
+        }
+        let marked_by = marked_by(path, target, said.host, reading.room_page, routing);
+        if let Some(rule) = marked_by {
+            fired.note(rule);
+        }
+        let is_marked = release_override.is_some() || marked_by.is_some();
         let flag = match reading.flag_sent {
             _ if has_room && is_marked => Flag::True,
             Some(_) => Flag::AsSent,
@@ -169,7 +192,10 @@ impl<'a> RoutingKey<'a> {
             _ if !has_room => Store::Nothing,
             1..=TOKEN_LEN_MAX if flagged => Store::MatchOrStore,
             1..=TOKEN_LEN_MAX => Store::MatchOnly,
-            _ if routing.compat == Compat::Haproxy => Store::Nothing,
+            _ if routing.compat == Compat::Haproxy => {
+                fired.note(Rule::TokenTooLong);
+                Store::Nothing
+            }
             len => return Err(KeyRefused::TokenTooLong { len }),
         };
         let first_segment =
@@ -182,14 +208,15 @@ impl<'a> RoutingKey<'a> {
             room_told,
             tenant_group: reading.tenant_group,
             hidden_room: query::lower(reading.hidden_room),
-            pinned_by_path: !group_of_path(path, routing).is_empty(),
+            pinned_by_path: reading.group_by_path,
             compat: routing.compat,
             pool: routing.pools.iter().position(|pool| pool.takes(path)),
             first_segment,
             release_override,
-            has_room_parameter: has_parameter(target, "room="),
+            has_room_parameter: has_parameter(target, &routing.room_parameter),
             flag,
             store,
+            fired,
         })
     }
 
@@ -230,10 +257,16 @@ impl<'a> RoutingKey<'a> {
         self.release_override.as_deref()
     }
 
-    /// Whether `[?&]room=` stands in the target: a banned request of that kind is denied, every other one redirected (R21).
+    /// Whether the room parameter stands in the target: a banned request of that kind is denied, every other one redirected (R21).
     #[must_use]
     pub const fn has_room_parameter(&self) -> bool {
         self.has_room_parameter
+    }
+
+    /// The rules that made it what it is.
+    #[must_use]
+    pub const fn fired(&self) -> Fired {
+        self.fired
     }
 
     /// What the stick table has to do with this request.
@@ -298,14 +331,41 @@ impl<'a> RoutingKey<'a> {
 /// `ShardName` accepts no longer one.
 const SHARD_NAME_LEN_MAX: usize = 128;
 
+/// The first rule by which a room's request makes an entry (R15, R16), beside `release=`.
+fn marked_by(
+    path: &str,
+    target: &str,
+    host: Option<&[u8]>,
+    room_page: bool,
+    routing: &Routing,
+) -> Option<Rule> {
+    if routing.is_health(path) {
+        Some(Rule::HealthPath)
+    } else if routing.is_service_path(path) {
+        Some(Rule::SignalingPath)
+    } else if host.is_some_and(|host| routing.is_service_host(host)) {
+        Some(Rule::HostPrefix)
+    } else if room_page && has_flag(target, &routing.stick_flag) {
+        Some(Rule::StickFlag)
+    } else {
+        None
+    }
+}
+
 /// R08: `acme/` of `/acme/foo`.
-fn group_of_path<'a>(path: &'a str, routing: &Routing) -> &'a str {
+fn group_of_path<'a>(path: &'a str, routing: &Routing, fired: &mut Fired) -> &'a str {
     let Some(rest) = path.strip_prefix('/') else { return "" };
     match rest.find('/') {
         Some(0) | None => "",
         Some(_) if routing.is_health(path) => "",
-        Some(end) if routing.is_not_group(&rest[..end]) => "",
-        Some(end) => &rest[..=end],
+        Some(end) if routing.is_not_group(&rest[..end]) => {
+            fired.note(Rule::NotATenant);
+            ""
+        }
+        Some(end) => {
+            fired.note(Rule::TenantFromPath);
+            &rest[..=end]
+        }
     }
 }
 

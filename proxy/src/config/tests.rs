@@ -79,6 +79,9 @@ fn what_is_printed_is_read_back_equal() {
         "frontend.listen=127.0.0.1:8000,[::1]:8000",
         "backend.redispatch=off",
         "routing.service_hosts=[]",
+        "routing.room_parameter=r",
+        "routing.stick_flag=keep=1",
+        "routing.denied_referers=spam.example.com,evil.example.com/x",
         "shutdown.drain=0s",
     ];
     let text = format!("{MINIMAL}[mesh]\nca = \"ca.pem\"\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");

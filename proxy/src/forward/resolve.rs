@@ -57,7 +57,7 @@ pub(super) async fn resolve(
     let routing = &worker.settings.routing;
     for _ in 0..CLAIMS_MAX {
         let decision = with_outlook(worker, excluded, |outlook| {
-            decide(key, topology, entry.as_ref(), routing, outlook)
+            decide(key, topology, entry.as_ref(), routing, outlook, &mut record.fired)
         })?;
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
@@ -83,7 +83,8 @@ pub(super) async fn resolve(
             if let Some(shard) = there {
                 return Ok(Resolved { shard, why: Why::Entry, holds: Holds::Entry });
             }
-            let decision = with_outlook(worker, excluded, |outlook| by_hash(key, topology, outlook))?;
+            let decision =
+                with_outlook(worker, excluded, |outlook| by_hash(key, topology, outlook, &mut record.fired))?;
             return Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Entry });
         };
         if answer == shard.name {

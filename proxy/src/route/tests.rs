@@ -66,7 +66,7 @@ fn ask_suspecting(
         balance_percent: 150,
         nonce: 7,
     };
-    decide(&key, topology, entry.map(name).as_ref(), &Routing::default(), &outlook)
+    decide(&key, topology, entry.map(name).as_ref(), &Routing::default(), &outlook, &mut Fired::default())
 }
 
 fn said(result: Result<Decision, NoRoute>) -> String {
@@ -223,7 +223,8 @@ fn no_token_spreads() {
             balance_percent: 150,
             nonce,
         };
-        seen.insert(decide(&key, &all, None, &Routing::default(), &outlook).unwrap().shard.name.to_string());
+        let decision = decide(&key, &all, None, &Routing::default(), &outlook, &mut Fired::default());
+        seen.insert(decision.unwrap().shard.name.to_string());
     }
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["l1", "l2"]);
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::lists::Routing;
 use super::query::{has_parameter, lower, parameters};
 use super::{Reading, Said, Told, group_of_path};
+use crate::rule::{Fired, Rule};
 
 pub(super) fn read<'a>(
     target: &'a str,
@@ -12,15 +13,34 @@ pub(super) fn read<'a>(
     query: &'a str,
     said: &Said<'a>,
     routing: &Routing,
+    fired: &mut Fired,
 ) -> Reading<'a> {
-    let not_room = routing.is_health(path) || routing.is_not_room(path);
+    let is_health = routing.is_health(path);
+    let not_room = is_health || routing.is_not_room(path);
+    if not_room && !is_health {
+        fired.note(Rule::NotARoom);
+    }
     let room_page = !not_room && path.starts_with('/') && path.len() > 1;
-    let set_room = if has_parameter(target, "room=") {
-        Some(parameters(query, "room=").next().unwrap_or(""))
+    let set_room = if has_parameter(target, &routing.room_parameter) {
+        fired.note(Rule::RoomParameter);
+        let room = parameters(query, &routing.room_parameter).next().unwrap_or("");
+        if room.is_empty() {
+            fired.note(Rule::EmptyRoom);
+        }
+        Some(room)
     } else {
-        room_page.then(|| room_of_path(path))
+        room_page.then(|| room_of_path(path, fired))
     };
-    let path_group = group_of_path(path, routing);
+    let path_group = group_of_path(path, routing, fired);
+    if path_group.contains(',') || set_room.is_some_and(|room| room.contains(',')) {
+        fired.note(Rule::LastCommaPart);
+    }
+    let counts_as_sent = said.flag.is_some()
+        || (set_room.is_none() && said.room.is_some())
+        || (path_group.is_empty() && said.group.is_some());
+    if counts_as_sent {
+        fired.note(Rule::ClientHeaders);
+    }
     // R13 and R26: what was set is read back as any header is, and so is what the client sent where nothing was set.
     let (room, has_room, room_told) = match set_room {
         Some(room) => (lower(after_last_comma(room)), any_part(room), Told::Text(lower(room))),
@@ -36,6 +56,7 @@ pub(super) fn read<'a>(
     };
     Reading {
         tenant_group: Cow::Owned(group.to_ascii_lowercase()),
+        group_by_path: !path_group.is_empty(),
         group,
         room,
         group_told,
@@ -48,9 +69,14 @@ pub(super) fn read<'a>(
 }
 
 /// R09 and R10: the last segment, or the whole path when it ends with a slash.
-fn room_of_path(path: &str) -> &str {
+fn room_of_path<'a>(path: &'a str, fired: &mut Fired) -> &'a str {
+    fired.note(Rule::RoomFromPath);
     match path.rsplit_once('/') {
-        Some((_, "")) | None => path,
+        Some((_, "")) => {
+            fired.note(Rule::TrailingSlash);
+            path
+        }
+        None => path,
         Some((_, last)) => last,
     }
 }

@@ -37,6 +37,12 @@ pub struct Routing {
     pub compat: Compat,
     /// User agents that hold one of these, in any case, are denied (R03).
     pub denied_user_agents: Vec<String>,
+    /// Referers that hold one of these, in any case, are denied, beside those that are banned (R04).
+    pub denied_referers: Vec<String>,
+    /// The parameter that names the room, case-sensitively (R05).
+    pub room_parameter: String,
+    /// How a parameter begins that makes a room's page store the entry: its name, `=` and a value (R16).
+    pub stick_flag: String,
     /// The other regions in the order in which their shards stand in; those that are not named follow by name (R38).
     pub region_order: Vec<RegionName>,
     /// Servers without conferences, by the paths that lead to them; the first that takes a path counts.
@@ -62,6 +68,9 @@ impl Default for Routing {
         Self {
             compat: Compat::None,
             denied_user_agents: strings(&["wordpress"]),
+            denied_referers: Vec::new(),
+            room_parameter: "room".to_owned(),
+            stick_flag: "stick=true".to_owned(),
             region_order: Vec::new(),
             pools: Vec::new(),
             not_group: strings(&[
@@ -172,16 +181,16 @@ impl Routing {
             || self.not_room_ends.iter().any(|name| dot_matches(name.trim_start_matches('/'), rest))
     }
 
-    pub(super) fn is_service(&self, path: &str, host: Option<&[u8]>) -> bool {
+    pub(super) fn is_service_path(&self, path: &str) -> bool {
         self.service_ends.iter().any(|end| path.ends_with(end.as_str()))
-            || host
-                .is_some_and(|host| host.split(|byte| *byte == b',').any(|part| self.is_service_host(part)))
     }
 
-    fn is_service_host(&self, host: &[u8]) -> bool {
-        let host = host.trim_ascii_start();
-        self.service_hosts.iter().any(|prefix| {
-            host.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+    /// Whether any part of the Host header begins so.
+    pub(super) fn is_service_host(&self, host: &[u8]) -> bool {
+        host.split(|byte| *byte == b',').map(<[u8]>::trim_ascii_start).any(|host| {
+            self.service_hosts.iter().any(|prefix| {
+                host.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+            })
         })
     }
 }

@@ -2,23 +2,38 @@
 
 use std::borrow::Cow;
 
-/// R05: `[?&]name` anywhere in the target, its path included; `name` ends in what follows the parameter's name.
+/// R05: `[?&]name=` anywhere in the target, its path included.
 pub(super) fn has_parameter(target: &str, name: &str) -> bool {
-    let bytes = target.as_bytes();
-    target.match_indices(name).any(|(at, _)| at > 0 && matches!(bytes[at - 1], b'?' | b'&'))
+    behind(target, name).any(|rest| rest.starts_with('='))
 }
 
-/// R06: the values of the parameters whose name is exactly `name` (its `=` included): a second `?` begins one as well, and `;` ends one.
+/// R16: `[?&]flag` anywhere in the target, its path included, whatever follows it.
+pub(super) fn has_flag(target: &str, flag: &str) -> bool {
+    behind(target, flag).next().is_some()
+}
+
+/// What follows each `text` that begins a parameter.
+fn behind<'a>(target: &'a str, text: &'a str) -> impl Iterator<Item = &'a str> {
+    let begins = |at: usize| at > 0 && matches!(target.as_bytes()[at - 1], b'?' | b'&');
+    target.match_indices(text).filter(move |(at, _)| begins(*at)).map(|(at, text)| &target[at + text.len()..])
+}
+
+/// The value of a parameter called exactly `name`.
+pub(super) fn value_of<'a>(parameter: &'a str, name: &str) -> Option<&'a str> {
+    parameter.strip_prefix(name)?.strip_prefix('=')
+}
+
+/// R06: the values of the parameters whose name is exactly `name`: a second `?` begins one as well, and `;` ends one.
 pub(super) fn parameters<'a>(query: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     query.split(['&', '?']).filter_map(move |part| {
-        part.strip_prefix(name).map(|value| value.split_once(';').map_or(value, |(value, _)| value))
+        value_of(part, name).map(|value| value.split_once(';').map_or(value, |(value, _)| value))
     })
 }
 
 /// R17: the first `release=`, provided that any of them is not empty.
 pub(super) fn release_override(query: &str) -> Option<Cow<'_, str>> {
-    let first = parameters(query, "release=").next()?;
-    parameters(query, "release=").any(|value| !value.is_empty()).then(|| lower(first))
+    let first = parameters(query, "release").next()?;
+    parameters(query, "release").any(|value| !value.is_empty()).then(|| lower(first))
 }
 
 pub(super) fn lower(text: &str) -> Cow<'_, str> {

@@ -137,6 +137,25 @@ fn what_a_client_says_of_itself_counts_for_haproxy_alone() {
 }
 
 #[test]
+fn the_room_parameter_and_the_stick_flag_have_the_names_that_they_are_given() {
+    let named = Routing {
+        room_parameter: "conference".to_owned(),
+        stick_flag: "keep=1".to_owned(),
+        ..Routing::default()
+    };
+    for compat in [Compat::None, Compat::Haproxy] {
+        let routing = Routing { compat, ..named.clone() };
+        let parse = |target| RoutingKey::parse(target, &Said::default(), &routing).unwrap();
+        let key = parse("/http-bind?room=no&conference=Yes");
+        assert_eq!((key.token(), key.store(), key.has_room_parameter()), ("yes", Store::MatchOrStore, true));
+        let key = parse("/foo?room=no&stick=true&xkeep=1");
+        assert_eq!((key.token(), key.store(), key.has_room_parameter()), ("foo", Store::MatchOnly, false));
+        assert_eq!(parse("/foo?keep=1").store(), Store::MatchOrStore);
+        assert_eq!(parse("/foo?conferences=1").token(), "foo");
+    }
+}
+
+#[test]
 fn refused_with_a_reason() {
     let (routing, said) = (Routing::default(), Said::default());
     let long = format!("/acme/{}", "x".repeat(TOKEN_LEN_MAX));

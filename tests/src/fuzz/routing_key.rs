@@ -7,6 +7,7 @@ use shardgate_discovery::{RegionName, ShardName, ShardState};
 use shardgate_peering::core::StickKey;
 use shardgate_proxy::route::{Missing, NeedsClaim, Outlook, Topology, Why, by_hash, decide};
 use shardgate_proxy::routing_key::{Compat, Routing, RoutingKey, Said, Store, TOKEN_LEN_MAX};
+use shardgate_proxy::rule::{Fired, Stage};
 
 const SHARDS: &str = r#"
 live_release = "release-2"
@@ -120,7 +121,8 @@ fn go(key: &RoutingKey<'_>, routing: &Routing, circumstances: u8) {
         let state = TOPOLOGY.snapshot().shard(shard.as_str()).map(|shard| shard.state);
         state.is_some_and(|state| state != ShardState::Maint) && excluded.as_ref() != Some(shard)
     };
-    if let Ok(decision) = decide(key, &TOPOLOGY, entry.as_ref(), routing, &outlook) {
+    let mut fired = key.fired();
+    if let Ok(decision) = decide(key, &TOPOLOGY, entry.as_ref(), routing, &outlook, &mut fired) {
         let named = decision.why == Why::Named && excluded.as_ref() != Some(&decision.shard.name);
         assert!(named || usable(&decision.shard.name), "{} takes no traffic", decision.shard.name);
         match decision.claim {
@@ -135,7 +137,8 @@ fn go(key: &RoutingKey<'_>, routing: &Routing, circumstances: u8) {
             assert_ne!(key.store(), Store::Nothing, "without a key no entry counts");
         }
     }
-    if let Ok(decision) = by_hash(key, &TOPOLOGY, &outlook) {
+    assert!(fired.iter().any(|rule| rule.stage() == Stage::Choice), "nothing says why: {fired}");
+    if let Ok(decision) = by_hash(key, &TOPOLOGY, &outlook, &mut Fired::default()) {
         let named = decision.why == Why::Named && excluded.as_ref() != Some(&decision.shard.name);
         assert!(named || usable(&decision.shard.name), "{} takes no traffic", decision.shard.name);
         assert_eq!(decision.claim, NeedsClaim::No, "the plain hash asks nobody");

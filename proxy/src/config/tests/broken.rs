@@ -106,12 +106,20 @@ const CASES: &[(&str, &str)] = &[
         "c.toml:8:14: routing.not_group[0] is \"a/b\", expected a folder's name, such as \"static\": 1 to 128 visible ASCII characters without / ? #\nc.toml:7:11: routing.health[0] is \"\", expected a part of a path, such as \"http-bind\" or \"/_health\": 1 to 128 visible ASCII characters without ? #\nc.toml:9:18: routing.service_hosts[0] is \"a b\", expected the beginning of a host name, such as \"signal-api-\": 1 to 128 of A-Z a-z 0-9 . -",
     ),
     (
+        "[routing]\nroom_parameter = \"release\"\nstick_flag = \"stick\"\ndenied_referers = [\"a b\"]\n",
+        "c.toml:9:20: routing.denied_referers[0] is \"a b\", expected a part of a referer, such as \"spam.example.com\": 1 to 128 visible ASCII characters\nc.toml:7:18: routing.room_parameter is \"release\", expected the name of a parameter, such as \"room\": 1 to 64 of A-Z a-z 0-9 . _ -, other than release\nc.toml:8:14: routing.stick_flag is \"stick\", expected a parameter and how its value begins, such as \"stick=true\": 3 to 64 of A-Z a-z 0-9 . _ - around one =",
+    ),
+    (
+        "[routing]\nroom_parameter = \"ro om\"\nstick_flag = \"a=b=c\"\ndenied_user_agents = \"wordpress\"\n",
+        "c.toml:9:22: routing.denied_user_agents is \"wordpress\", expected a list of parts of user agents, in [ ]\nc.toml:7:18: routing.room_parameter is \"ro om\", expected the name of a parameter, such as \"room\": 1 to 64 of A-Z a-z 0-9 . _ -, other than release\nc.toml:8:14: routing.stick_flag is \"a=b=c\", expected a parameter and how its value begins, such as \"stick=true\": 3 to 64 of A-Z a-z 0-9 . _ - around one =",
+    ),
+    (
         "[routing]\nnot_room_ends = LONG\n",
         "c.toml:7:17: routing.not_room_ends is [\"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\", \"x\",..., expected a list of at most 1000 entries",
     ),
     (
         "[routing]\nroom_suffixes = [\"x\"]\n",
-        "c.toml:7:1: unknown field routing.room_suffixes, expected one of compat, denied_user_agents, region_order, not_group, health, not_room_ends, not_room_folders, not_room_tenant_folders, service_ends, service_hosts",
+        "c.toml:7:1: unknown field routing.room_suffixes, expected one of compat, denied_user_agents, denied_referers, room_parameter, stick_flag, region_order, not_group, health, not_room_ends, not_room_folders, not_room_tenant_folders, service_ends, service_hosts",
     ),
     (
         "[pages]\n404 = \"pages/404.html\"\n",
