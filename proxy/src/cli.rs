@@ -9,6 +9,7 @@ use crate::dev::DevArgs;
 
 mod check;
 mod pki;
+mod route;
 mod serve;
 
 /// Exit code for a configuration or input that is refused; 2 is clap's, for wrong usage.
@@ -34,6 +35,9 @@ enum Command {
     Serve(ServeArgs),
     /// Check a configuration and its discovery file, print what will run, run nothing.
     Check(CheckArgs),
+    /// Say where a request would go, and by which rules. Asks no node.
+    #[command(subcommand)]
+    Route(route::RouteCommand),
     /// Try it: a mesh of four nodes in two regions with three small shards and a room page, all on this machine.
     Dev(DevArgs),
     /// Make the mesh CA and the certificates of nodes.
@@ -101,6 +105,7 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Route(command) => route::run(&command),
         Command::Dev(args) => match crate::dev::run(&args) {
             Ok(code) => code,
             Err(error) => refuse(&error, None),
@@ -110,8 +115,13 @@ pub fn run() -> ExitCode {
 }
 
 /// Says what is wrong and how to go on, once, on stderr.
-#[expect(clippy::print_stderr, reason = "the command line speaks here")]
 fn refuse(error: &dyn std::error::Error, hint: Option<&str>) -> ExitCode {
+    complain(error, hint);
+    ExitCode::from(REFUSED)
+}
+
+#[expect(clippy::print_stderr, reason = "the command line speaks here")]
+fn complain(error: &dyn std::error::Error, hint: Option<&str>) {
     eprint!("error: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
@@ -125,5 +135,4 @@ fn refuse(error: &dyn std::error::Error, hint: Option<&str>) -> ExitCode {
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }
-    ExitCode::from(REFUSED)
 }

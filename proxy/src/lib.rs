@@ -17,6 +17,7 @@ pub mod config;
 pub mod cookie;
 pub mod counters;
 pub mod dev;
+pub mod explain;
 mod forward;
 mod frontend;
 mod headers;

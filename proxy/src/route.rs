@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 mod in_pool;
 pub use in_pool::{Stick, in_pool};
+mod levels;
+pub use levels::{Choice, Level, choices};
 
 /// A snapshot, arranged for decisions: made once for each snapshot that a worker takes.
 #[derive(Debug)]

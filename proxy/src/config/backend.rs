@@ -65,6 +65,11 @@ impl Default for BackendConfig {
 }
 
 impl BackendConfig {
+    pub(super) fn balance_factor(section: &mut Section<'_>) -> u32 {
+        let given = section.get("balance_factor", value::integer(100..=1_000));
+        given.unwrap_or_else(|| Self::default().balance_factor)
+    }
+
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let timeout = || value::duration(SHORTEST..=DAY);
@@ -79,9 +84,7 @@ impl BackendConfig {
                 .get("max_idle_per_shard", value::integer(0..=10_000))
                 .unwrap_or(default.max_idle_per_shard),
             idle_timeout: section.get("idle_timeout", timeout()).unwrap_or(default.idle_timeout),
-            balance_factor: section
-                .get("balance_factor", value::integer(100..=1_000))
-                .unwrap_or(default.balance_factor),
+            balance_factor: Self::balance_factor(&mut section),
         };
         section.finish();
         config

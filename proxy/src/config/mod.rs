@@ -6,6 +6,7 @@
 
 mod admin;
 mod backend;
+mod decisive;
 mod discovery;
 mod error;
 mod frontend;
@@ -27,6 +28,7 @@ mod write;
 
 pub use admin::{AdminAddress, AdminListener, AdminRole, AdminTls};
 pub use backend::{BackendConfig, Redispatch};
+pub use decisive::{Decisive, load_decisive};
 pub use discovery::DiscoveryConfig;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use frontend::{FrontendConfig, Workers};

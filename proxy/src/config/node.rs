@@ -78,10 +78,18 @@ impl NodeConfig {
         Self { id, region, environment: Environment(Arc::from("dev")), host_name }
     }
 
+    pub(super) fn required_region(section: &mut Section<'_>) -> Option<RegionName> {
+        section.require("region", REGION, value::text(REGION, |text| RegionName::parse(text).ok()))
+    }
+
+    /// The region where nothing says that there has to be one.
+    pub(super) fn region(section: &mut Section<'_>) -> Option<RegionName> {
+        section.get("region", value::text(REGION, |text| RegionName::parse(text).ok()))
+    }
+
     pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
         let id = section.require("id", ID, value::text(ID, |text| PeerId::parse(text).ok()));
-        let region =
-            section.require("region", REGION, value::text(REGION, |text| RegionName::parse(text).ok()));
+        let region = Self::required_region(&mut section);
         let environment = value::text(ENVIRONMENT, |text| Environment::parse(text).ok());
         let environment = section.get("environment", environment);
         let host_name = section.get("host_name", value::text(HOST_NAME, parse_host_name));

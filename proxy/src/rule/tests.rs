@@ -1,9 +1,11 @@
 use super::*;
 use crate::admission::{check_key, read_head};
+use crate::explain::{Explanation, Site};
 use crate::headers::Sent;
 use crate::route::{Missing, Outlook, Topology, decide};
 use crate::routing_key::{Compat, Pool, PoolServer, Routing};
 use http::Request;
+use http::request::Parts;
 use shardgate_discovery::RegionName;
 use shardgate_discovery::file::parse_text;
 use shardgate_peering_core::ShardName;
@@ -48,7 +50,7 @@ const NO_SHARD: &str = "live_release = \"old\"\n[[shards]]\nname = \"m1\"\nid = 
 
 /// A request and its circumstances.
 #[derive(Clone, Copy, Default)]
-struct Case<'a> {
+pub(crate) struct Case<'a> {
     method: &'a str,
     target: &'a str,
     headers: &'a [(&'a str, &'a str)],
@@ -79,19 +81,21 @@ const fn as_haproxy(target: &str) -> Case<'_> {
 }
 
 impl Case<'_> {
-    /// The rules that it fires, on the way that the data plane goes.
-    fn fired(&self) -> Fired {
+    fn head(&self) -> Parts {
         let mut request = Request::builder().method(self.method).uri(self.target);
         for (name, value) in self.headers {
             request = request.header(*name, *value);
         }
-        let (head, ()) = request.body(()).unwrap().into_parts();
-        let here = RegionName::parse("here").unwrap();
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn site(&self) -> Site {
+        let region = RegionName::parse("here").unwrap();
         let pool = Pool::new(
             ShardName::parse("bridges").unwrap(),
             vec!["/colibri-ws/".to_owned()],
             vec![PoolServer::parse("127.0.0.1:9").unwrap()],
-            &here,
+            &region,
         );
         let routing = Routing {
             compat: self.compat,
@@ -100,7 +104,14 @@ impl Case<'_> {
             ..Routing::default()
         };
         let discovery = self.discovery.map_or_else(|| format!("{LIVE}{SHARDS}"), str::to_owned);
-        let topology = Topology::new(Arc::new(parse_text(&discovery).unwrap()), &here, &[]);
+        let snapshot = Arc::new(parse_text(&discovery).unwrap());
+        Site { routing, region, balance_percent: 150, snapshot }
+    }
+
+    /// The rules that it fires, on the way that the data plane goes.
+    fn fired(&self) -> Fired {
+        let (head, Site { routing, region, snapshot, .. }) = (self.head(), self.site());
+        let topology = Topology::new(snapshot, &region, &[]);
         let bans = topology.snapshot().bans();
         let (sent, mut fired) = (Sent::of(&head.headers, self.compat), Fired::default());
         let read = read_head(&head.method, &head.uri, &head.headers, &sent, bans, &routing, &mut fired);
@@ -121,10 +132,16 @@ impl Case<'_> {
         drop(decide(&key, &topology, entry.as_ref(), &routing, &outlook, &mut fired));
         fired
     }
+
+    /// What is said of it where nothing has failed.
+    pub(crate) fn explained(&self) -> Explanation {
+        let entry = self.entry.map(|name| ShardName::parse(name).unwrap());
+        self.site().explain(&self.head(), entry.as_ref())
+    }
 }
 
 /// For each rule a request that it matches, in the order of the rules.
-fn cases() -> Vec<(Rule, Case<'static>)> {
+pub(crate) fn cases() -> Vec<(Rule, Case<'static>)> {
     let long: &'static str = format!("/{}", "x".repeat(1_100)).leak();
     let huge: &'static str = format!("/{}", "x".repeat(5_400)).leak();
     let service = "/http-bind?room=foo";
