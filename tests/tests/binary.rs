@@ -47,7 +47,7 @@ fn help_names_every_command() {
     let output = run(&["--help"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let help = stdout(&output);
-    for command in ["serve", "check", "dev", "pki"] {
+    for command in ["serve", "check", "route", "dev", "pki"] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "no {command} in:\n{help}");
     }
 }

@@ -27,6 +27,8 @@ fn free_udp() -> SocketAddr {
 struct Site {
     folder: tempfile::TempDir,
     nodes: Vec<Node>,
+    /// What overrides the nodes' configurations.
+    env: Vec<(&'static str, &'static str)>,
 }
 
 struct Node {
@@ -65,7 +67,7 @@ impl Site {
                 Node { name, region, http, admin, orders, mesh: free_udp(), child: None }
             })
             .collect();
-        let site = Self { folder, nodes };
+        let site = Self { folder, nodes, env: Vec::new() };
         site.discovery(shards);
         site
     }
@@ -105,7 +107,8 @@ impl Site {
         fs::write(&path, config).expect("the configuration is written");
         let log = fs::File::create(folder.join(format!("{name}.log"))).expect("a log file");
         let mut command = Command::new(binary("shardgate"));
-        command.env_clear().arg("serve").arg("--config").arg(path).stdout(Stdio::null()).stderr(log);
+        command.env_clear().envs(self.env.iter().copied());
+        command.arg("serve").arg("--config").arg(path).stdout(Stdio::null()).stderr(log);
         *child = Some(command.spawn().expect("the binary starts"));
     }
 
@@ -256,6 +259,59 @@ fn discovery_edits_apply_without_a_restart_and_broken_ones_are_told_and_ignored(
         n += 1;
         body(&get(http, &format!("/acme/http-bind?room=pinned-{n}"))) == old.port().to_string()
     });
+}
+
+#[test]
+fn a_node_tells_the_rules_of_each_request_at_debug_level_as_route_explain_does() {
+    let shards = entry("s1", 1, "here", "release-1", shard())
+        + &entry("s2", 2, "here", "release-1", shard())
+        + &entry("s3", 3, "there", "release-2", shard());
+    let more = "[pins]\nacme = \"release-2\"\n[bans]\nexact = [\"bannedroom\"]\n";
+    let mut site = Site::new(&[("a", "here")], &format!("live_release = \"release-1\"\n{shards}"));
+    // Bans and pins come last in a file of tables.
+    let file = site.folder.path().join("discovery.toml");
+    let text_of_file = fs::read_to_string(&file).expect("it was written") + more;
+    fs::write(&file, text_of_file).expect("the file is written");
+    site.env = vec![("SHARDGATE_LOG__LEVEL", "info,shardgate_proxy::record=debug")];
+    site.start_all();
+    let http = site.nodes[0].http;
+    let configuration = text(&site.folder.path().join("a.toml"));
+    for target in [
+        "/http-bind?room=a",
+        "/http-bind?room=b",
+        "/http-bind?room=c",
+        "/acme/http-bind?room=a",
+        "/Standup",
+        "/acme/",
+        "/standup?release=nothing",
+        "/s3/about",
+        "/bannedroom",
+        "/http-bind?room=bannedroom",
+    ] {
+        let answer = get(http, target);
+        let args = ["route", "explain", target, "--config", &configuration, "--output", "json"];
+        let explained = output("shardgate", &args);
+        let explained: serde_json::Value = serde_json::from_slice(&explained.stdout).expect("one document");
+        let decision = &explained["decision"];
+        match decision["address"].as_str() {
+            Some(address) => {
+                assert!(answer.starts_with("HTTP/1.1 200"), "{target}: {answer}");
+                let address: SocketAddr = address.parse().expect("an address");
+                assert_eq!(body(&answer), address.port().to_string(), "{target}: {explained}");
+            }
+            None => assert!(answer.starts_with(&format!("HTTP/1.1 {} ", decision["status"])), "{answer}"),
+        }
+        let steps = explained["steps"].as_array().expect("a list of steps");
+        let rules: Vec<&str> = steps.iter().filter_map(|step| step["rule"].as_str()).collect();
+        let line = || {
+            let log = site.log("a");
+            let line = log.lines().find(|line| line.contains(&format!("target={target} ")))?;
+            Some(line.to_owned())
+        };
+        until("the request is told", || line().is_some());
+        let (line, rules) = (line().unwrap_or_default(), format!("rules={}", rules.join(",")));
+        assert!(line.contains("DEBUG") && line.ends_with(&rules), "{line}\nexpected {rules}");
+    }
 }
 
 #[test]
