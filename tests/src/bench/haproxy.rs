@@ -10,31 +10,41 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-use super::net::SHARDS;
+use super::haproxy_rules::{self, Place};
 use super::process::{Obedient, Process, sibling};
+use super::site::{Routing, Site};
 use super::subject::{Count, Duties, Ground, Kind, Subject};
 
 const CONFIGURATION: &str = include_str!("../../bench/haproxy.cfg");
 const NODES: [&str; 2] = ["a", "b"];
+const HOST_NAME: &str = "haproxy-bench";
 
 /// The first line of `haproxy -v`.
 pub fn version() -> io::Result<String> {
-    let program = program()?;
-    let output = Command::new(&program).arg("-v").output();
+    version_of(&program()?)
+}
+
+pub(crate) fn version_of(program: &Path) -> io::Result<String> {
+    let output = Command::new(program).arg("-v").output();
     let output = output.map_err(|error| io::Error::other(format!("{}: {error}", program.display())))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().next().map(str::to_owned).ok_or_else(|| io::Error::other("haproxy -v printed nothing"))
 }
 
 /// Starts a HAProxy, the peer that it replicates to and the sink of its access log.
-pub fn start(ground: Ground<'_>) -> io::Result<Subject> {
+pub fn start(ground: Ground<'_>, site: &Site, routing: Routing) -> io::Result<Subject> {
     let sinks = [start_sink(ground, 0)?, start_sink(ground, 1)?];
-    let (peer, peer_socket) = start_node(ground, 1)?;
-    let (mut process, _) = start_node(ground, 0)?;
+    let (peer, peer_socket) = start_node(ground, 1, site, routing)?;
+    let (mut process, _) = start_node(ground, 0, site, routing)?;
     process.wait_until("has connected its peer", || {
         ask(&peer_socket, "show peers").is_ok_and(|text| text.contains("last_status=ESTA"))
     })?;
-    let replicated_rooms: Count = Box::new(move || used_entries(&ask(&peer_socket, "show table shards")?));
+    let table = match routing {
+        Routing::ByRoom => "shards",
+        Routing::ByAllRules => haproxy_rules::TABLE,
+    };
+    let replicated_rooms: Count =
+        Box::new(move || used_entries(&ask(&peer_socket, &format!("show table {table}"))?));
     let sinks = RefCell::new(sinks);
     let logged_lines: Count = Box::new(move || {
         let count = sinks.borrow_mut()[0].ask("count", Duration::from_secs(5))?;
@@ -49,11 +59,30 @@ fn start_sink(ground: Ground<'_>, index: usize) -> io::Result<Obedient> {
     Obedient::start("log sink", ground.cpus.rest, &sibling("bench_log_sink")?, arguments)
 }
 
-fn start_node(ground: Ground<'_>, index: usize) -> io::Result<(Process, PathBuf)> {
+fn start_node(
+    ground: Ground<'_>,
+    index: usize,
+    site: &Site,
+    routing: Routing,
+) -> io::Result<(Process, PathBuf)> {
     let name = NODES[index];
     let socket = ground.folder.join(format!("haproxy-{name}.sock"));
     let file = ground.folder.join(format!("haproxy-{name}.cfg"));
-    fs::write(&file, configuration(ground, index, &socket))?;
+    match routing {
+        Routing::ByRoom => fs::write(&file, configuration(ground, index, site, &socket))?,
+        Routing::ByAllRules => {
+            let place = Place {
+                file: &file,
+                maps: ground.folder,
+                socket: &socket,
+                frontend: frontend(ground, index),
+                log: log_sink(ground, index),
+                peers: &[(NODES[0], peer(ground, 0)), (NODES[1], peer(ground, 1))],
+                host_name: HOST_NAME,
+            };
+            haproxy_rules::write(site, place)?;
+        }
+    }
     let cpu = if index == 0 { ground.cpus.subject } else { ground.cpus.rest };
     let arguments = ["-f".as_ref(), file.as_os_str(), "-L".as_ref(), name.as_ref()];
     let mut process = Process::start(&format!("haproxy-{name}"), cpu, ground.folder, &program()?, arguments)?;
@@ -61,25 +90,28 @@ fn start_node(ground: Ground<'_>, index: usize) -> io::Result<(Process, PathBuf)
     Ok((process, socket))
 }
 
-fn configuration(ground: Ground<'_>, index: usize, socket: &Path) -> String {
+fn configuration(ground: Ground<'_>, index: usize, site: &Site, socket: &Path) -> String {
     let mut shards = String::new();
-    for number in 1..=SHARDS {
+    for shard in &site.shards {
         // The purge delay: idle connections to a shard outlive the other subjects' turns, as shardgate's do.
-        let address = ground.plan.shard(number);
-        writeln!(shards, "    server s{number} {address} pool-purge-delay 60s")
+        writeln!(shards, "    server s{} {} pool-purge-delay 60s", shard.number, shard.address)
             .expect("a String takes everything");
     }
     CONFIGURATION
         .replace("@SOCKET@", &socket.display().to_string())
         .replace("@FRONTEND@", &frontend(ground, index).to_string())
         .replace("@LOG@", &log_sink(ground, index).to_string())
-        .replace("@PEER_A@", &ground.plan.subject(1, 1, 1024).to_string())
-        .replace("@PEER_B@", &ground.plan.subject(1, 2, 1024).to_string())
+        .replace("@PEER_A@", &peer(ground, 0).to_string())
+        .replace("@PEER_B@", &peer(ground, 1).to_string())
         .replace("@SHARDS@", shards.trim_end())
 }
 
 fn frontend(ground: Ground<'_>, index: usize) -> SocketAddr {
     ground.plan.subject(1, 1 + index as u8, 8000)
+}
+
+fn peer(ground: Ground<'_>, index: usize) -> SocketAddr {
+    ground.plan.subject(1, 1 + index as u8, 1024)
 }
 
 fn log_sink(ground: Ground<'_>, index: usize) -> SocketAddr {
@@ -95,7 +127,7 @@ pub(super) fn program() -> io::Result<PathBuf> {
     })
 }
 
-pub(super) fn ask(socket: &Path, command: &str) -> io::Result<String> {
+pub(crate) fn ask(socket: &Path, command: &str) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     writeln!(stream, "{command}")?;

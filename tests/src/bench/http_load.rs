@@ -27,14 +27,22 @@ pub fn room_name(index: usize) -> String {
     format!("bench-conference-room-{index:08}")
 }
 
-/// Obeys `run MILLISECONDS`, `warm` (every room once) and `report` until the input ends; each is answered by one line of JSON.
+/// What is asked for a room that is nobody's.
+#[must_use]
+pub fn target(index: usize) -> String {
+    format!("/http-bind?room={}", room_name(index))
+}
+
+/// Obeys `run MILLISECONDS`, `warm` (every room once) and `report` until the input ends; each is answered by one line of JSON. For
+/// the room with a number it asks `target_of` that number.
 pub fn obey(
     target: SocketAddr,
     connections: usize,
+    target_of: fn(usize) -> String,
     input: impl BufRead,
     mut output: impl Write,
 ) -> io::Result<()> {
-    let mut load = Load::connect(target, connections)?;
+    let mut load = Load::connect(target, connections, target_of)?;
     writeln!(output, "ready")?;
     for line in input.lines() {
         let line = line?;
@@ -81,10 +89,10 @@ pub(super) struct Connection {
 }
 
 impl Load {
-    fn connect(target: SocketAddr, count: usize) -> io::Result<Self> {
+    fn connect(target: SocketAddr, count: usize, target_of: fn(usize) -> String) -> io::Result<Self> {
         let poll = Poll::new()?;
         let connections = (0..count).map(|index| connect(&poll, target, index)).collect::<Result<_, _>>()?;
-        let requests = (0..ROOMS).map(|index| request(&room_name(index))).collect();
+        let requests = (0..ROOMS).map(|index| request(&target_of(index))).collect();
         Ok(Self {
             target,
             poll,
@@ -207,8 +215,8 @@ pub(super) fn connect(poll: &Poll, target: SocketAddr, index: usize) -> io::Resu
     Ok(Connection { stream, awaited: None, received: vec![] })
 }
 
-fn request(room: &str) -> Vec<u8> {
-    format!("GET /http-bind?room={room} HTTP/1.1\r\nHost: meet.example.com\r\n\r\n").into_bytes()
+fn request(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: meet.example.com\r\n\r\n").into_bytes()
 }
 
 pub(super) enum Received {

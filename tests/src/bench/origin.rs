@@ -181,7 +181,7 @@ pub fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 
 /// The body is the shard's digit, over and over: so a client sees where its request went.
 fn answer(shard: usize) -> Vec<u8> {
-    let digit = char::from(b'1' + shard as u8);
+    let digit = u32::try_from(shard + 1).ok().and_then(|number| char::from_digit(number, 36)).unwrap_or('?');
     let body = digit.to_string().repeat(BODY_LENGTH);
     let kind = "text/xml; charset=utf-8";
     format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-Jitsi-Shard: bench-s{digit}\r\nContent-Length: {BODY_LENGTH}\r\n\r\n{body}")

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-use super::net::SHARDS;
 use super::process::{Process, without_overrides};
+use super::site::{REGION, Site};
 use super::subject::{Count, Duties, Ground, Kind, Subject};
 
 const CONFIGURATION: &str = include_str!("../../bench/shardgate.toml");
@@ -24,7 +24,7 @@ pub fn version() -> io::Result<String> {
 }
 
 /// Starts a node and the second one that it replicates to, and waits until both are ready.
-pub fn start(ground: Ground<'_>) -> io::Result<Subject> {
+pub fn start(ground: Ground<'_>, site: &Site) -> io::Result<Subject> {
     let pki = ground.folder.join("pki");
     let directory = pki.display().to_string();
     run(&["pki", "init", "--dir", &directory, "--environment", ENVIRONMENT])?;
@@ -32,7 +32,7 @@ pub fn start(ground: Ground<'_>) -> io::Result<Subject> {
         run(&["pki", "issue", "--dir", &directory, "--environment", ENVIRONMENT, "--peer", node])?;
     }
     let discovery = ground.folder.join("discovery.toml");
-    fs::write(&discovery, discovery_file(ground))?;
+    fs::write(&discovery, discovery_file(ground, site))?;
     let mut peer = start_node(ground, 1, &pki, &discovery)?;
     let mut process = start_node(ground, 0, &pki, &discovery)?;
     for (index, node) in [&mut process, &mut peer].into_iter().enumerate() {
@@ -97,19 +97,11 @@ fn count_lines(file: &Path) -> io::Result<u64> {
     }
 }
 
-fn discovery_file(ground: Ground<'_>) -> String {
-    let mut text = "live_release = \"release-1\"\n".to_owned();
-    for number in 1..=SHARDS {
-        let address = ground.plan.shard(number);
-        write!(
-            text,
-            "[[shards]]\nname = \"bench-s{number}\"\nid = {number}\nregion = \"bench\"\nrelease = \"release-1\"\naddress = \"{address}\"\n"
-        )
-        .expect("a String takes everything");
-    }
+fn discovery_file(ground: Ground<'_>, site: &Site) -> String {
+    let mut text = site.discovery();
     for (index, node) in NODES.iter().enumerate() {
         let address = mesh(ground, index);
-        write!(text, "[[peers]]\nid = \"{node}\"\nregion = \"bench\"\naddress = \"{address}\"\n")
+        write!(text, "[[peers]]\nid = \"{node}\"\nregion = \"{REGION}\"\naddress = \"{address}\"\n")
             .expect("a String takes everything");
     }
     text

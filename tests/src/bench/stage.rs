@@ -16,6 +16,7 @@ use super::options::{Options, USAGE};
 use super::process::{Cpus, Obedient, sibling};
 use super::report::{Report, grouped};
 use super::rounds::{Measured, ask_report};
+use super::site::Routing;
 use super::subject::{Ground, Kind, Subject};
 use super::{haproxy, shardgate};
 
@@ -28,31 +29,33 @@ pub struct Stage {
     subjects: Vec<Subject>,
     _origin: Obedient,
     cpus: Cpus,
+    routing: Routing,
     versions: Vec<String>,
     _folder: TempDir,
 }
 
 impl Stage {
-    /// Starts the origin and the wanted subjects.
-    pub fn set(options: &Options, report: &Report) -> io::Result<Self> {
+    /// Starts the origin and the wanted subjects, all for the same site.
+    pub fn set(options: &Options, routing: Routing, report: &Report) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("shardgate-bench-").tempdir()?;
         let (plan, cpus) = (AddressPlan::of_this_process(), Cpus::pick()?);
         let ground = Ground { plan, cpus, folder: folder.path() };
-        let shards = plan.shards().into_iter().map(|address| address.to_string());
+        let site = routing.site(plan);
+        let shards = site.addresses().into_iter().map(|address| address.to_string());
         let origin = Obedient::start("origin", cpus.rest, &sibling("bench_origin")?, shards)?;
         let mut subjects = Vec::new();
         let mut versions = Vec::new();
         for kind in &options.subjects {
             let (version, subject) = match kind {
-                Kind::HaProxy => (haproxy::version()?, haproxy::start(ground)?),
-                Kind::Shardgate => (shardgate::version()?, shardgate::start(ground)?),
-                Kind::Relay => ("bare TCP relay: the limit".to_owned(), Subject::relay(ground)?),
+                Kind::HaProxy => (haproxy::version()?, haproxy::start(ground, &site, routing)?),
+                Kind::Shardgate => (shardgate::version()?, shardgate::start(ground, &site)?),
+                Kind::Relay => ("bare TCP relay: the limit".to_owned(), Subject::relay(ground, &site)?),
             };
             report.say(&version);
             versions.push(version);
             subjects.push(subject);
         }
-        Ok(Self { subjects, _origin: origin, cpus, versions, _folder: folder })
+        Ok(Self { subjects, _origin: origin, cpus, routing, versions, _folder: folder })
     }
 
     /// The subjects in the order of their first turns.
@@ -61,8 +64,17 @@ impl Stage {
         &self.subjects
     }
 
-    /// Starts a load of `kind` ("http" or "tunnels") towards a subject.
-    pub fn load(&self, kind: &str, subject: &Subject, count: usize) -> io::Result<Obedient> {
+    /// Starts a load of requests for rooms towards a subject.
+    pub fn load(&self, subject: &Subject, connections: usize) -> io::Result<Obedient> {
+        self.load_of(self.routing.load(), subject, connections)
+    }
+
+    /// Starts a load of tunnels towards a subject.
+    pub fn tunnels(&self, subject: &Subject, tunnels: usize) -> io::Result<Obedient> {
+        self.load_of("tunnels", subject, tunnels)
+    }
+
+    fn load_of(&self, kind: &str, subject: &Subject, count: usize) -> io::Result<Obedient> {
         let name = format!("{kind} load on {}", subject.kind.name());
         let arguments = [kind.to_owned(), subject.address.to_string(), count.to_string()];
         Obedient::start(&name, self.cpus.rest, &sibling("bench_load")?, arguments)
@@ -72,7 +84,7 @@ impl Stage {
     /// the replication, so it must be seen to happen.
     pub fn warm_and_replicate(&mut self, rooms: u64, report: &Report) -> io::Result<()> {
         for index in 0..self.subjects.len() {
-            let mut load = self.load("http", &self.subjects[index], 64)?;
+            let mut load = self.load(&self.subjects[index], 64)?;
             warm(&mut load)?;
             let subject = &mut self.subjects[index];
             if subject.kind.sticks() {

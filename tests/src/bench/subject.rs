@@ -7,6 +7,7 @@ use std::path::Path;
 use super::cpu::{CpuReading, resident_bytes};
 use super::net::AddressPlan;
 use super::process::{Cpus, Process, sibling};
+use super::site::Site;
 
 /// A started subject.
 pub struct Subject {
@@ -79,10 +80,9 @@ impl Subject {
     }
 
     /// Starts the bare relay.
-    pub fn relay(ground: Ground<'_>) -> io::Result<Self> {
+    pub fn relay(ground: Ground<'_>, site: &Site) -> io::Result<Self> {
         let address = ground.plan.subject(3, 1, 8000);
-        let arguments =
-            std::iter::once(address).chain(ground.plan.shards()).map(|address| address.to_string());
+        let arguments = std::iter::once(address).chain(site.addresses()).map(|address| address.to_string());
         let program = sibling("bench_relay")?;
         let mut process = Process::start("relay", ground.cpus.subject, ground.folder, &program, arguments)?;
         process.wait_until_listening(address)?;

@@ -9,6 +9,7 @@ use shardgate_tests::bench::http_load::ROOMS;
 use shardgate_tests::bench::options::Options;
 use shardgate_tests::bench::report::Report;
 use shardgate_tests::bench::rounds::{Lane, Measured, measure, say_round};
+use shardgate_tests::bench::site::Routing;
 use shardgate_tests::bench::stage::{Stage, start_or_usage, warm};
 
 const CONNECTIONS: [usize; 2] = [64, 256];
@@ -29,13 +30,13 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> io::Result<ExitCode> {
     let mut report = Report::new(options.output, options.size.rules());
-    let mut stage = Stage::set(options, &report)?;
+    let mut stage = Stage::set(options, Routing::ByAllRules, &report)?;
     stage.warm_and_replicate(ROOMS as u64, &report)?;
     let mut cases = Vec::new();
     for connections in CONNECTIONS {
         let mut lanes = Vec::new();
         for subject in stage.subjects() {
-            let mut load = stage.load("http", subject, connections)?;
+            let mut load = stage.load(subject, connections)?;
             warm(&mut load)?;
             lanes.push(Lane { subject, load });
         }

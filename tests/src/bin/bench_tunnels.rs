@@ -11,6 +11,7 @@ use shardgate_tests::bench::options::{Options, Size};
 use shardgate_tests::bench::process::Obedient;
 use shardgate_tests::bench::report::{Report, grouped};
 use shardgate_tests::bench::rounds::{Lane, ask_report, measure, say_round};
+use shardgate_tests::bench::site::Routing;
 use shardgate_tests::bench::stage::{Stage, start_or_usage};
 use shardgate_tests::bench::subject::{Kind, Subject};
 
@@ -63,7 +64,7 @@ fn run(options: &Options) -> io::Result<ExitCode> {
         ));
         size.idle_tunnels = possible;
     }
-    let stage = Stage::set(options, &report)?;
+    let stage = Stage::set(options, Routing::ByRoom, &report)?;
     measure_memory(&stage, &size, &mut report)?;
     measure_echo(&stage, &size, options, &mut report)?;
     Ok(report.end(stage.head("tunnels", options)))
@@ -126,7 +127,7 @@ fn open<'a>(
     tunnels: usize,
     report: &mut Report,
 ) -> io::Result<Held<'a>> {
-    let mut load = stage.load("tunnels", subject, tunnels)?;
+    let mut load = stage.tunnels(subject, tunnels)?;
     let before_bytes = subject.resident_bytes()?;
     let before = subject.cpu()?;
     let opened = ask_report(&mut load, "open", OPEN_MAX)?;

@@ -93,7 +93,7 @@ pub(super) fn as_recorded(vector: &Vector, live_primaries: &[String], region: &s
     expected
 }
 
-fn of(result: &Outcome) -> Expected {
+pub(super) fn of(result: &Outcome) -> Expected {
     let by_server = result.decided_by == DecidedBy::Server;
     let servers = match (&result.server, &result.candidates) {
         (Some(server), _) if by_server => vec![server.clone()],

@@ -39,6 +39,16 @@ impl Ground {
         self.address(1, number, 18443)
     }
 
+    /// Where HAProxy `node` answers its peers.
+    pub(super) fn haproxy_peer(self, node: u8) -> SocketAddr {
+        self.address(0, node, 18024)
+    }
+
+    /// Where HAProxies send their access logs.
+    pub(super) fn log_sink(self) -> SocketAddr {
+        self.address(2, 1, 18514)
+    }
+
     /// Where the pool's server answers.
     pub(super) fn pool(self) -> SocketAddr {
         self.address(2, 1, 18088)

@@ -7,6 +7,7 @@
 mod ask;
 mod expect;
 mod ground;
+mod haproxy;
 mod ours;
 mod plan;
 mod record;
@@ -17,5 +18,6 @@ mod site;
 mod stand_in;
 mod steps;
 
+pub use haproxy::check_haproxy;
 pub use record::Variant;
 pub use run::{Mode, Options, Report, run};

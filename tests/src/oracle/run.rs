@@ -16,7 +16,7 @@ use super::site::{Programs, Settings, Shards, Site};
 use super::stand_in::Received;
 
 /// Variants whose vectors are played.
-const VARIANTS: [&str; 2] = ["main", "colibri"];
+pub(super) const VARIANTS: [&str; 2] = ["main", "colibri"];
 /// A node that has just started clears nothing until it has heard of every holder, which takes some more than half of this.
 pub(super) const EXPIRE: &str = "10s";
 

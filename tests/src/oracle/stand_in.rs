@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use socket2::SockRef;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// A request as a shard received it. Characters stand for the bytes of their numbers.
 #[derive(Debug, Clone)]
@@ -109,6 +110,10 @@ fn talk(shard: &str, mut stream: TcpStream, told: &Sender<Received>) -> io::Resu
     while let Some(received) = head(shard, &mut reader)? {
         body(&received, &mut reader)?;
         let upgrades = received.all("upgrade").contains(&"websocket");
+        // HAProxy does not pass on an answer without it.
+        let accept = received.all("sec-websocket-key").first().map_or_else(String::new, |key| {
+            format!("Sec-WebSocket-Accept: {}\r\n", derive_accept_key(key.as_bytes()))
+        });
         let is_head = received.method == "HEAD";
         // How long the recordings' shard took to answer.
         let delay = received.all("x-test-delay").first().and_then(|seconds| seconds.parse().ok());
@@ -123,8 +128,9 @@ fn talk(shard: &str, mut stream: TcpStream, told: &Sender<Received>) -> io::Resu
             thread::sleep(Duration::from_secs_f64(seconds));
         }
         if upgrades {
-            stream.write_all(
-                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            write!(
+                stream,
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{accept}\r\n"
             )?;
             // Until the client has had enough.
             return io::copy(&mut reader, &mut io::sink()).map(drop);
