@@ -3,9 +3,12 @@
 use crate::admission::{check_key, read_head};
 use crate::headers::Sent;
 use crate::rescue::{Failure, Pages, respond};
-use crate::route::{Choice, Decision, Missing, NeedsClaim, Outlook, Topology, Why, choices, decide};
-use crate::routing_key::{Routing, RoutingKey, Store};
+use crate::route::{
+    Choice, Decision, Missing, NeedsClaim, NoRoute, Outlook, Stick, Topology, Why, choices, decide, in_pool,
+};
+use crate::routing_key::{Pool, Routing, RoutingKey, Store};
 use crate::rule::{Fired, Rule, Stage};
+use http::HeaderMap;
 use http::header::{HOST, LOCATION};
 use http::request::Parts;
 use serde::Serialize;
@@ -165,8 +168,17 @@ impl Site {
             Err(failure) => (None, Err(failure)),
             Ok(key) => {
                 let admitted = check_key(&key, bans, routing.compat, &mut fired).map_err(Failure::from);
-                let decided = admitted
-                    .and_then(|()| Ok(decide(&key, &topology, entry, routing, &outlook, &mut fired)?));
+                let decided = admitted.and_then(|()| {
+                    Ok(decide_by_cookie(
+                        &key,
+                        &head.headers,
+                        &topology,
+                        entry,
+                        routing,
+                        &outlook,
+                        &mut fired,
+                    )?)
+                });
                 (Some(key), decided)
             }
         };
@@ -187,6 +199,11 @@ impl Site {
             topology: &topology,
             fired,
         };
+        let of_pool = key.as_ref().and_then(|key| pool_of(key, routing));
+        let stored_under = match of_pool {
+            Some(pool) => pool.cookie_key(&head.headers).map(|key| key.to_string()),
+            None => key.as_ref().map(|key| key.token().to_owned()),
+        };
         Explanation {
             method: head.method.to_string(),
             target: head.uri.to_string(),
@@ -195,9 +212,29 @@ impl Site {
             key: key.as_ref().map(|key| Key::new(key, fired, &decided)),
             ban: Ban::of(fired),
             candidates,
-            decision: outcome(key.as_ref(), fired, &decided),
+            decision: outcome(stored_under.as_deref(), fired, &decided),
         }
     }
+}
+
+/// Decides as the data plane does: what goes to a pool that sticks on a cookie, by its cookie, which then is what `entry` is about.
+pub(crate) fn decide_by_cookie(
+    key: &RoutingKey<'_>,
+    headers: &HeaderMap,
+    topology: &Topology,
+    entry: Option<&ShardName>,
+    routing: &Routing,
+    outlook: &Outlook<'_>,
+    fired: &mut Fired,
+) -> Result<Decision, NoRoute> {
+    match pool_of(key, routing).map(|pool| (pool, pool.cookie_key(headers))) {
+        Some((pool, Some(_))) => in_pool(pool, entry.map_or(Stick::New, Stick::Entry), outlook, fired),
+        Some((_, None)) | None => decide(key, topology, entry, routing, outlook, fired),
+    }
+}
+
+fn pool_of<'a>(key: &RoutingKey<'_>, routing: &'a Routing) -> Option<&'a Pool> {
+    key.pool().and_then(|at| routing.pools.get(at))
 }
 
 impl Explanation {
@@ -252,7 +289,7 @@ impl Candidate {
     }
 }
 
-fn outcome(key: Option<&RoutingKey<'_>>, fired: Fired, decided: &Result<Decision, Failure>) -> Outcome {
+fn outcome(key: Option<&str>, fired: Fired, decided: &Result<Decision, Failure>) -> Outcome {
     match decided {
         Ok(Decision { shard, why, claim }) => {
             let moved_from = match claim {
@@ -266,7 +303,7 @@ fn outcome(key: Option<&RoutingKey<'_>>, fired: Fired, decided: &Result<Decision
                 address: shard.address.to_string(),
                 why: why.as_str(),
                 takes_turns: fired.has(Rule::NoToken) || *why == Why::Pool,
-                stored_under: key.filter(|_| stores).map(|key| key.token().to_owned()),
+                stored_under: key.filter(|_| stores).map(str::to_owned),
                 moved_from,
             }
         }

@@ -232,8 +232,7 @@ pub fn decide(
     fired: &mut Fired,
 ) -> Result<Decision, NoRoute> {
     if let Some(pool) = key.pool().and_then(|at| routing.pools.get(at)) {
-        fired.note(Rule::Pool);
-        return in_pool(pool, Stick::Turns, outlook).inspect_err(|_| fired.note(Rule::TriedInVain));
+        return in_pool(pool, Stick::Turns, outlook, fired);
     }
     if let Some((shard, rule)) = named_shard(key, &topology.snapshot) {
         fired.note(rule);

@@ -107,6 +107,7 @@ rules! {
     }
     Choice "the decision" {
         Pool "pool" [22] "The path belongs to one of `[[pools]]`: its servers take turns."
+        PoolCookie "pool-cookie" [] "The pool sticks on a cookie of the request: its entry's server, if usable."
         NamedShardPath "named-shard-path" [23] "The first folder is a shard's name: that shard, whatever else is said."
         NamedShardSuffix "named-shard-suffix" [23] "The room ends in `_SHARD`: that shard, whatever else is said."
         Entry "entry" [30] "The stick table has the conference on a shard that can be used."

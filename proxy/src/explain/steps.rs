@@ -48,6 +48,7 @@ impl Facts<'_> {
             | Rule::RoomFromPath
             | Rule::SignalingPath
             | Rule::Pool
+            | Rule::PoolCookie
             | Rule::NamedShardPath => format!("path {}", self.head.uri.path()),
             Rule::RoomParameter | Rule::EmptyRoom | Rule::ReleaseOverride | Rule::StickFlag => {
                 format!("query {}", self.head.uri.query().unwrap_or(""))
@@ -133,6 +134,7 @@ impl Facts<'_> {
                 if banned { "ban".to_owned() } else { "allow".to_owned() }
             }
             Rule::Pool => format!("pool {}: {}", self.pool(), self.shard()),
+            Rule::PoolCookie => self.by_cookie(),
             Rule::Entry
             | Rule::NamedShardPath
             | Rule::NamedShardSuffix
@@ -202,6 +204,15 @@ impl Facts<'_> {
     fn pool(&self) -> &str {
         let pool = self.key.and_then(|key| self.routing.pools.get(key.pool()?));
         pool.map_or("", |pool| pool.name.as_str())
+    }
+
+    /// What the entry of a pool's cookie says.
+    fn by_cookie(&self) -> String {
+        match (self.entry, self.decided) {
+            (None, _) => "no entry yet: the one whose turn it is gets it".to_owned(),
+            (Some(entry), Ok(decision)) if decision.shard.name == *entry => format!("entry on {entry}"),
+            (Some(entry), _) => format!("entry on {entry}, which cannot be used"),
+        }
     }
 
     /// What `release=` or the pin names.

@@ -10,7 +10,7 @@ use crate::rescue::Failure;
 use crate::route::{Decision, NeedsClaim, Outlook, Stick, Why, in_pool};
 use crate::routing_key::{Pool, Routing, RoutingKey};
 use crate::worker::Worker;
-use http::header::{COOKIE, SET_COOKIE};
+use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 use shardgate_discovery::Shard;
 use shardgate_peering::ClaimReason;
@@ -27,9 +27,8 @@ impl<'a> ByCookie<'a> {
     /// `None` for requests to conferences and to pools that take turns.
     pub(super) fn of(key: &RoutingKey<'_>, headers: &HeaderMap, routing: &'a Routing) -> Option<Self> {
         let pool = routing.pools.get(key.pool()?)?;
-        let name = pool.stick_on_cookie.as_ref()?;
-        let value = cookie::of_request(headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes), name);
-        Some(Self { pool, key: value.and_then(|value| cookie::stick_key(&pool.name, name, value)) })
+        pool.stick_on_cookie.as_ref()?;
+        Some(Self { pool, key: pool.cookie_key(headers) })
     }
 
     /// Learns the cookie that `server` sets, and answers its key. The home is asked before the answer goes to the client and not
@@ -61,7 +60,8 @@ pub(super) async fn resolve_by_cookie(
     let mut followed = Why::Entry;
     for _ in 0..CLAIMS_MAX {
         let stick = entry.as_ref().map_or(Stick::New, Stick::Entry);
-        let decision = with_outlook(worker, excluded, |outlook| in_pool(pool, stick, outlook))?;
+        let decision =
+            with_outlook(worker, excluded, |outlook| in_pool(pool, stick, outlook, &mut record.fired))?;
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
             NeedsClaim::No => {
@@ -81,13 +81,13 @@ pub(super) async fn resolve_by_cookie(
                 followed = Why::Claimed;
             }
             None => {
-                let Resolved { shard, why, .. } = by_hash(worker, pool, key, excluded)?;
+                let Resolved { shard, why, .. } = by_hash(worker, pool, key, excluded, record)?;
                 // A tunnel holds the key all the same, and so hears where it goes.
                 return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
             }
         }
     }
-    by_hash(worker, pool, key, excluded)
+    by_hash(worker, pool, key, excluded, record)
 }
 
 /// The server that the cookie's hash chooses, without an entry.
@@ -96,10 +96,11 @@ fn by_hash(
     pool: &Pool,
     key: &StickKey,
     excluded: Option<&ShardName>,
+    record: &mut Record,
 ) -> Result<Resolved, Failure> {
     let turn = hash64(key.as_str().as_bytes(), 0);
     let decision = with_outlook(worker, excluded, |outlook| {
-        in_pool(pool, Stick::Turns, &Outlook { nonce: turn, ..*outlook })
+        in_pool(pool, Stick::Turns, &Outlook { nonce: turn, ..*outlook }, &mut record.fired)
     })?;
     Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Nothing })
 }

@@ -2,6 +2,7 @@
 
 use super::{Decision, NeedsClaim, NoRoute, Outlook, Why};
 use crate::routing_key::Pool;
+use crate::rule::{Fired, Rule};
 use shardgate_discovery::Shard;
 use shardgate_peering_core::ShardName;
 use std::sync::Arc;
@@ -22,7 +23,16 @@ pub enum Stick<'a> {
 ///
 /// # Errors
 /// [`NoRoute::Pool`] when no server is left.
-pub fn in_pool(pool: &Pool, stick: Stick<'_>, outlook: &Outlook<'_>) -> Result<Decision, NoRoute> {
+pub fn in_pool(
+    pool: &Pool,
+    stick: Stick<'_>,
+    outlook: &Outlook<'_>,
+    fired: &mut Fired,
+) -> Result<Decision, NoRoute> {
+    fired.note(Rule::Pool);
+    if stick != Stick::Turns {
+        fired.note(Rule::PoolCookie);
+    }
     let entry = match stick {
         Stick::Turns | Stick::New => None,
         Stick::Entry(name) => Some(name),
@@ -34,7 +44,10 @@ pub fn in_pool(pool: &Pool, stick: Stick<'_>, outlook: &Outlook<'_>) -> Result<D
     let untried = |server: &Shard| outlook.excluded != Some(&server.name);
     let (server, why) = choose(&|server| untried(server) && !(outlook.suspect)(&server.name))
         .or_else(|| choose(&untried))
-        .ok_or_else(|| NoRoute::Pool { pool: pool.name.clone() })?;
+        .ok_or_else(|| {
+            fired.note(Rule::TriedInVain);
+            NoRoute::Pool { pool: pool.name.clone() }
+        })?;
     let claim = match stick {
         _ if why == Why::Entry => NeedsClaim::No,
         Stick::Turns => NeedsClaim::No,
@@ -71,7 +84,7 @@ mod tests {
             balance_percent: 150,
             nonce: turn,
         };
-        match in_pool(&pool, stick, &outlook) {
+        match in_pool(&pool, stick, &outlook, &mut Fired::default()) {
             Ok(Decision { shard, why, claim }) => {
                 let claim = match claim {
                     NeedsClaim::No => "",
@@ -126,7 +139,8 @@ mod tests {
             nonce: 0,
         };
         for stick in [Stick::Turns, Stick::New, Stick::Entry(&tried)] {
-            assert!(matches!(in_pool(&pool, stick, &outlook), Err(NoRoute::Pool { .. })), "{stick:?}");
+            let decided = in_pool(&pool, stick, &outlook, &mut Fired::default());
+            assert!(matches!(decided, Err(NoRoute::Pool { .. })), "{stick:?}");
         }
     }
 }

@@ -5,8 +5,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::cookie::CookieName;
+use crate::cookie::{self, CookieName};
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
 use shardgate_discovery::{RegionName, ReleaseName, Shard, ShardName, ShardState, WEIGHT_MAX};
+use shardgate_peering_core::StickKey;
 
 /// What [`PoolServer::parse`] takes.
 pub const SERVER: &str = "an IP address and port to dial, with a weight from 0 to 256 if it is not 256, such as \"10.0.0.1:9090 weight=128\"";
@@ -97,6 +100,14 @@ impl Pool {
     #[must_use]
     pub fn sticking_on(self, cookie: CookieName) -> Self {
         Self { stick_on_cookie: Some(cookie), ..self }
+    }
+
+    /// The key of the cookie that it sticks on, if the request has it.
+    #[must_use]
+    pub fn cookie_key(&self, headers: &HeaderMap) -> Option<StickKey> {
+        let name = self.stick_on_cookie.as_ref()?;
+        let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        cookie::stick_key(&self.name, name, cookie::of_request(lines, name)?)
     }
 
     /// Whether it takes this path.

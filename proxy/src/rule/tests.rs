@@ -1,8 +1,9 @@
 use super::*;
 use crate::admission::{check_key, read_head};
-use crate::explain::{Explanation, Site};
+use crate::cookie::CookieName;
+use crate::explain::{Explanation, Site, decide_by_cookie};
 use crate::headers::Sent;
-use crate::route::{Missing, Outlook, Topology, decide};
+use crate::route::{Missing, Outlook, Topology};
 use crate::routing_key::{Compat, Pool, PoolServer, Routing};
 use http::Request;
 use http::request::Parts;
@@ -97,10 +98,20 @@ impl Case<'_> {
             vec![PoolServer::parse("127.0.0.1:9").unwrap()],
             &region,
         );
+        let chat = Pool::new(
+            ShardName::parse("chat").unwrap(),
+            vec!["/chat/".to_owned()],
+            vec![PoolServer::parse("127.0.0.1:10").unwrap()],
+            &region,
+        );
+        let chat = chat.map(|mut chat| {
+            chat.stick_on_cookie = CookieName::parse("SID");
+            chat
+        });
         let routing = Routing {
             compat: self.compat,
             denied_referers: vec!["denied.example.com".to_owned()],
-            pools: vec![pool.unwrap()],
+            pools: vec![pool.unwrap(), chat.unwrap()],
             ..Routing::default()
         };
         let discovery = self.discovery.map_or_else(|| format!("{LIVE}{SHARDS}"), str::to_owned);
@@ -129,7 +140,8 @@ impl Case<'_> {
             balance_percent: 150,
             nonce: 1,
         };
-        drop(decide(&key, &topology, entry.as_ref(), &routing, &outlook, &mut fired));
+        let entry = entry.as_ref();
+        drop(decide_by_cookie(&key, &head.headers, &topology, entry, &routing, &outlook, &mut fired));
         fired
     }
 
@@ -185,6 +197,7 @@ pub(crate) fn cases() -> Vec<(Rule, Case<'static>)> {
         (Rule::BanDenied, get("/http-bind?room=bannedroom")),
         (Rule::BanRedirect, get("/bannedroom")),
         (Rule::Pool, get("/colibri-ws/x/y")),
+        (Rule::PoolCookie, Case { headers: &[("Cookie", "a=1; SID=2")], ..get("/chat/x") }),
         (Rule::NamedShardPath, get("/t1/about")),
         (Rule::NamedShardSuffix, get("/foo_T1")),
         (Rule::Entry, Case { entry: Some("t1"), ..get(service) }),
