@@ -247,7 +247,7 @@ impl Player<'_> {
                 others.iter().try_fold(true, |agree, node| Ok(agree && self.rows(*node)? == rows))
             })?;
         } else {
-            thread::sleep(Duration::from_secs_f64(seconds));
+            thread::sleep(Duration::from_secs_f64(seconds * self.pace));
         }
         Ok(Verdict::Done)
     }
