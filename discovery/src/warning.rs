@@ -27,6 +27,13 @@ pub enum Warning {
         /// The release.
         release: ReleaseName,
     },
+    /// A shard has a state in a release without a shard.
+    StateWithoutShards {
+        /// The shard.
+        shard: ShardName,
+        /// The release.
+        release: ReleaseName,
+    },
     /// Two shards answer at one address.
     SharedAddress {
         /// The shard that is first by name.
@@ -53,6 +60,10 @@ impl fmt::Display for Warning {
                 f,
                 "tenant {tenant} is pinned to {release}, but no shard has that release: the pin has no effect"
             ),
+            Self::StateWithoutShards { shard, release } => write!(
+                f,
+                "shard {shard} has a state in {release}, but no shard has that release: the state has no effect"
+            ),
             Self::SharedAddress { first, second, address } => {
                 write!(f, "shards {first} and {second} have one address {address}")
             }
@@ -61,6 +72,11 @@ impl fmt::Display for Warning {
 }
 
 impl Snapshot {
+    /// Whether a name stands for no shards: it is no release that has some, and no shard's.
+    fn is_nothing(&self, release: &ReleaseName) -> bool {
+        self.shards_of(release.as_str()).is_empty() && self.shard(release.as_str()).is_none()
+    }
+
     /// What an operator should be told about this content, in a stable order.
     #[must_use]
     pub fn warnings(&self) -> Vec<Warning> {
@@ -68,18 +84,25 @@ impl Snapshot {
         match self.live_release() {
             _ if self.shards().is_empty() => warnings.push(Warning::NoShards),
             None => warnings.push(Warning::NoLiveRelease),
-            Some(release) if self.shards_of(release.as_str()).is_empty() => {
+            Some(release) if self.is_nothing(release) => {
                 warnings.push(Warning::LiveReleaseWithoutShards { release: release.clone() });
             }
             Some(_) => {}
         }
-        let mut lost: Vec<_> =
-            self.pins().filter(|(_, release)| self.shards_of(release.as_str()).is_empty()).collect();
+        let mut lost: Vec<_> = self.pins().filter(|(_, release)| self.is_nothing(release)).collect();
         lost.sort();
         warnings.extend(lost.into_iter().map(|(tenant, release)| Warning::PinWithoutShards {
             tenant: tenant.clone(),
             release: release.clone(),
         }));
+        for shard in self.shards() {
+            let nowhere =
+                shard.states_in.iter().filter(|(release, _)| self.shards_of(release.as_str()).is_empty());
+            warnings.extend(nowhere.map(|(release, _)| Warning::StateWithoutShards {
+                shard: shard.name.clone(),
+                release: release.clone(),
+            }));
+        }
         let mut addresses: HashMap<SocketAddr, &ShardName, RandomState> = HashMap::default();
         for shard in self.shards() {
             if let Some(first) = addresses.get(&shard.address) {

@@ -123,6 +123,7 @@ impl Nodes {
         };
         let channel = endpoint
             .connect_timeout(PATIENCE)
+            .timeout(PATIENCE)
             .connect()
             .await
             .map_err(|source| AskError::Unreachable { address: address.to_owned(), source })?;

@@ -202,7 +202,6 @@ async fn a_peer_that_discovery_drops_is_disconnected_and_comes_back_when_listed(
     b.mesh.shutdown().await;
 }
 
-/// Starts an intruder that believes to be `name`, and waits until `a` has refused it for `reason`.
 /// A node that has just been started is listed by its peers a moment later, when their discovery has seen it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_its_peer_does_not_list_yet_waits_for_it() {
@@ -220,6 +219,7 @@ async fn a_node_that_its_peer_does_not_list_yet_waits_for_it() {
     assert_eq!(join(&b, "foo", "s2").await, "s1", "the table was learnt before");
 }
 
+/// Starts an intruder that believes to be `name`, and waits until `a` has refused it for `reason`.
 async fn refused(a: &Running, b: &Running, intruder: Result<Running, MeshError>, reason: &str) {
     let intruder = intruder.unwrap();
     let before = a.ends(reason);

@@ -256,6 +256,8 @@ impl Key {
             room: text(&key.banned_room()),
             kind: Kind::of(fired),
             table: match key.store() {
+                _ if fired.has(Rule::PoolCookie) => Table::ReadsAndStores,
+                _ if named || fired.has(Rule::Pool) => Table::Unused,
                 Store::Nothing => Table::Unused,
                 Store::MatchOnly => Table::Reads,
                 Store::MatchOrStore => Table::ReadsAndStores,

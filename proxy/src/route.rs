@@ -335,7 +335,7 @@ fn takes_new(shard: &Shard, pool: &ReleaseName, outlook: &Outlook<'_>) -> bool {
 }
 
 /// Whether a shard keeps the conferences that it has.
-fn keeps(shard: &Shard, key: &RoutingKey<'_>, topology: &Topology, outlook: &Outlook<'_>) -> bool {
+pub(crate) fn keeps(shard: &Shard, key: &RoutingKey<'_>, topology: &Topology, outlook: &Outlook<'_>) -> bool {
     let state = match shard.states_in.is_empty() {
         true => shard.state,
         // R36: HAProxy's states are a backend's. Whether this one counts is said by the rule of the entry.

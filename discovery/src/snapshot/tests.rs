@@ -97,12 +97,15 @@ fn odd_but_valid_content_is_warned_about() {
     );
     let mut twin = shard("s2", 2, "release-1");
     twin.address = "127.0.1.1:5280".parse().unwrap();
+    twin.states_in =
+        vec![(release("release-4"), ShardState::Maint), (release("release-1"), ShardState::Drain)];
     let built = SnapshotBuilder::new()
         .shard(shard("s1", 1, "release-1"))
         .shard(twin)
         .live_release(release("release-2"))
         .pin(TenantName::parse("acme").unwrap(), release("release-3"))
         .pin(TenantName::parse("zeta").unwrap(), release("release-1"))
+        .pin(TenantName::parse("one").unwrap(), release("s1"))
         .build()
         .unwrap();
     assert_eq!(
@@ -110,6 +113,7 @@ fn odd_but_valid_content_is_warned_about() {
         [
             "live_release is release-2, but no shard has that release: new conferences are answered with 503, but those of pinned tenants",
             "tenant acme is pinned to release-3, but no shard has that release: the pin has no effect",
+            "shard s2 has a state in release-4, but no shard has that release: the state has no effect",
             "shards s1 and s2 have one address 127.0.1.1:5280",
         ]
     );

@@ -104,6 +104,12 @@ async fn set(
         Output::Json => show(&json(&Ordered { node: address, key: &key, outcome, shard })),
         Output::Table => show(&match outcome.as_str() {
             "set" => format!("{key}: on {shard} now\n"),
+            "overtaken" => {
+                format!("{key}: not set: another decision came first, it is on {shard}; try again\n")
+            }
+            "alone" => format!(
+                "{key}: on {shard} for this node alone: it hears no peer; the mesh decides when it does\n"
+            ),
             "full" => format!("{key}: not set: the table is full\n"),
             _ => format!(
                 "{key}: unanswered: its home did not answer, or another claim for it is under way; try again\n"

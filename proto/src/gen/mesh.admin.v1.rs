@@ -147,10 +147,10 @@ pub struct SetEntryRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetEntryResponse {
-    /// set, unanswered, full
+    /// set; overtaken by another decision; alone: set by this node alone, while no peer answers; unanswered; full
     #[prost(string, tag = "1")]
     pub outcome: ::prost::alloc::string::String,
-    /// Where the conference is, when it was set.
+    /// Where the conference is, when it is known.
     #[prost(string, tag = "2")]
     pub shard: ::prost::alloc::string::String,
 }

@@ -3,11 +3,11 @@
 use std::pin::Pin;
 use std::time::UNIX_EPOCH;
 
-use shardgate_discovery::{Order, OrderError, ShardState};
+use shardgate_discovery::{Order, OrderError, ShardState, WEIGHT_MAX};
 use shardgate_peering::core::{
     Agreement, ClaimReason, LinkState, Rank, Reason, ShardName, StickKey, Unstored,
 };
-use shardgate_peering::{Claimed, TableRow};
+use shardgate_peering::{Claimed, Readiness, TableRow};
 use shardgate_proto::admin as wire;
 use shardgate_proto::admin::admin_server::{Admin, AdminServer};
 use tokio::sync::mpsc;
@@ -32,11 +32,12 @@ struct Service {
 }
 
 impl Service {
-    /// Orders are logged with what was asked, and taken where they may be given.
-    fn order(&self, order: &dyn std::fmt::Debug) -> Result<(), Status> {
+    /// Orders are taken where they may be given. Names of rooms are told at debug level alone.
+    fn order(&self, kind: &'static str, order: &dyn std::fmt::Debug) -> Result<(), Status> {
         match self.access {
             Access::Orders => {
-                tracing::info!(?order, "an operator orders");
+                tracing::info!(kind, "an operator orders");
+                tracing::debug!(kind, ?order, "an operator's order");
                 Ok(())
             }
             Access::Questions | Access::None => Err(Status::permission_denied(
@@ -154,7 +155,7 @@ impl Admin for Service {
     ) -> Result<Response<wire::CloseTunnelsResponse>, Status> {
         use wire::close_tunnels_request::Which as Wanted;
         let request = request.into_inner();
-        self.order(&request)?;
+        self.order("close tunnels", &request)?;
         let which = match request.which {
             Some(Wanted::Key(text)) => Which::Key(key(&text)?),
             Some(Wanted::Shard(text)) => Which::Shard(shard(&text)?),
@@ -169,7 +170,7 @@ impl Admin for Service {
         request: Request<wire::ClearRequest>,
     ) -> Result<Response<wire::ClearResponse>, Status> {
         let request = request.into_inner();
-        self.order(&request)?;
+        self.order("clear an entry", &request)?;
         let outcome = match self.parts.table.clear(key(&request.key)?).await {
             Claimed::Cleared => "cleared",
             Claimed::Held => "held",
@@ -183,14 +184,31 @@ impl Admin for Service {
         request: Request<wire::SetEntryRequest>,
     ) -> Result<Response<wire::SetEntryResponse>, Status> {
         let request = request.into_inner();
-        self.order(&request)?;
+        self.order("set an entry", &request)?;
         let (key, shard) = (key(&request.key)?, shard(&request.shard)?);
-        if self.parts.discovery.current().shard(shard.as_str()).is_none() {
-            return Err(Status::not_found(OrderError::Unknown { shard }.to_string()));
+        let (table, snapshot) = (&self.parts.table, self.parts.discovery.current());
+        match snapshot.shard(shard.as_str()).map(|shard| shard.state) {
+            None => return Err(Status::not_found(OrderError::Unknown { shard }.to_string())),
+            // Its people would find no shard until the next move is allowed.
+            Some(ShardState::Maint) if table.lookup(key.as_str()).is_some() => {
+                let problem = format!("shard {shard} is in maint, expected one that takes traffic");
+                return Err(Status::failed_precondition(problem));
+            }
+            Some(ShardState::Ready | ShardState::Drain | ShardState::Maint) => {}
         }
-        let claimed = self.parts.table.claim(key, shard, ClaimReason::Operator).await;
+        // Alone it would decide for a mesh that it does not hear.
+        if !matches!(table.readiness(), Readiness::Ready { .. }) {
+            return Err(Status::unavailable("this node is not ready: it does not know what its peers have"));
+        }
+        let claimed = table.claim(key.clone(), shard.clone(), ClaimReason::Operator).await;
+        let stands_alone = async || {
+            let row = table.row(key).await;
+            row.is_some_and(|row| row.entry.rank == Rank::Alone)
+        };
         let (outcome, shard) = match claimed {
-            Claimed::Stick { shard } => ("set", shard.to_string()),
+            Claimed::Stick { shard: there } if there != shard => ("overtaken", there.to_string()),
+            Claimed::Stick { .. } if stands_alone().await => ("alone", shard.to_string()),
+            Claimed::Stick { .. } => ("set", shard.to_string()),
             Claimed::Unstored { why: Unstored::TableFull } => ("full", String::new()),
             Claimed::Unstored { .. } | Claimed::Held | Claimed::Cleared => ("unanswered", String::new()),
         };
@@ -203,7 +221,7 @@ impl Admin for Service {
     ) -> Result<Response<wire::OrderShardResponse>, Status> {
         use wire::order_shard_request::Order as Wanted;
         let request = request.into_inner();
-        self.order(&request)?;
+        self.order("command a shard", &request)?;
         let name = shard(&request.shard)?;
         let order = match request.order {
             Some(Wanted::State(word)) => Order::State(ShardState::from_word(&word).ok_or_else(|| {
@@ -211,9 +229,13 @@ impl Admin for Service {
                     format!("state: {word:?} is not valid, expected \"ready\", \"drain\" or \"maint\"");
                 Status::invalid_argument(problem)
             })?),
-            Some(Wanted::Weight(weight)) => Order::Weight(u16::try_from(weight).unwrap_or(u16::MAX)),
-            Some(Wanted::SourceWeight(_)) => Order::SourceWeight,
-            None => return Err(Status::invalid_argument("order: missing, expected a state or a weight")),
+            Some(Wanted::Weight(weight)) => Order::Weight(u16::try_from(weight).map_err(|_| {
+                Status::invalid_argument(format!("weight: {weight} is not valid, expected 0 to {WEIGHT_MAX}"))
+            })?),
+            Some(Wanted::SourceWeight(true)) => Order::SourceWeight,
+            Some(Wanted::SourceWeight(false)) | None => {
+                return Err(Status::invalid_argument("order: missing, expected a state or a weight"));
+            }
         };
         self.parts.discovery.order(&name, order).map_err(|error| match error {
             OrderError::Unknown { .. } => Status::not_found(error.to_string()),
@@ -231,7 +253,7 @@ impl Admin for Service {
         &self,
         request: Request<wire::OverrideReadinessRequest>,
     ) -> Result<Response<wire::OverrideReadinessResponse>, Status> {
-        self.order(request.get_ref())?;
+        self.order("override readiness", request.get_ref())?;
         self.parts.table.override_readiness().await;
         Ok(Response::new(wire::OverrideReadinessResponse {}))
     }

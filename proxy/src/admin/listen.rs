@@ -3,17 +3,34 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::watch;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tonic::codegen::tokio_stream::wrappers::TcpListenerStream;
+use tonic::codegen::tokio_stream::Stream;
 use tonic::service::Routes;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tracing::info;
 
 use crate::config::{AdminAddress, AdminListener, AdminTls};
+
+/// Connections with TLS at once. Who has no certificate takes a place for the time of a handshake, and never one of a client.
+const TLS_CONNECTIONS_MAX: usize = 64;
+/// How long a handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(3);
+/// How often a silent client is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// The pause after a connection that could not be accepted: descriptors may be short.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const BACKLOG: i32 = 128;
 
 /// Why the admin does not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,24 +90,81 @@ pub(super) async fn serve(
             let socket = TcpListener::bind(tcp).await.map_err(failed)?;
             info!(address = %socket.local_addr().map_err(failed)?, ?serve, "admin listens with TLS");
             let tls = |source| AdminError::Tls { address: listen.clone(), source };
-            let server =
-                Server::builder().tls_config(config).map_err(tls)?.add_routes(grpc.unwrap_or_default());
-            let serving = server.serve_with_incoming_shutdown(TcpListenerStream::new(socket), ended);
+            let server = Server::builder()
+                .http2_keepalive_interval(Some(KEEPALIVE))
+                .http2_keepalive_timeout(Some(HANDSHAKE_MAX))
+                .tls_config(config)
+                .map_err(tls)?
+                .add_routes(grpc.unwrap_or_default());
+            let serving = server.serve_with_incoming_shutdown(bounded(socket), ended);
             servers.spawn(async move { told(&address, serving.await) });
         }
         (AdminAddress::Unix(path), _) => {
             let socket = unix(path).await.map_err(failed)?;
             info!(%address, ?serve, "admin listens");
             let serving = axum::serve(socket, with_grpc(grpc)).with_graceful_shutdown(ended);
-            let path = path.clone();
-            servers.spawn(async move {
-                told(&address, serving.await);
-                // The next start takes a socket's place anyway.
-                drop(tokio::fs::remove_file(path).await);
-            });
+            // The socket stays when the node ends: another one may have taken its place already, and the next start takes it anyway.
+            servers.spawn(async move { told(&address, serving.await) });
         }
     }
     Ok(())
+}
+
+/// A connection with its place among those that there may be.
+struct Placed {
+    stream: TcpStream,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The connections of a listener, [`TLS_CONNECTIONS_MAX`] at once; the others wait in the kernel.
+fn bounded(socket: TcpListener) -> impl Stream<Item = io::Result<Placed>> {
+    let places = Arc::new(Semaphore::new(TLS_CONNECTIONS_MAX));
+    futures_util::stream::unfold((socket, places), async |(socket, places)| {
+        // Nobody closes it.
+        let place = Arc::clone(&places).acquire_owned().await.ok()?;
+        let stream = loop {
+            match socket.accept().await {
+                Ok((stream, _)) => break stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept an admin's connection, pausing");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        };
+        Some((Ok(Placed { stream, _place: place }), (socket, places)))
+    })
+}
+
+impl Connected for Placed {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Placed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Placed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 fn told<E: std::fmt::Display>(address: &AdminAddress, ended: Result<(), E>) {
@@ -104,7 +178,8 @@ fn tls_config(tls: &AdminTls) -> Result<ServerTlsConfig, AdminError> {
         std::fs::read(path).map_err(|source| AdminError::File { field, path: path.clone(), source })
     };
     let identity = Identity::from_pem(read("cert", &tls.cert)?, read("key", &tls.key)?);
-    Ok(ServerTlsConfig::new().identity(identity).client_ca_root(Certificate::from_pem(read("ca", &tls.ca)?)))
+    let ca = Certificate::from_pem(read("ca", &tls.ca)?);
+    Ok(ServerTlsConfig::new().identity(identity).client_ca_root(ca).timeout(HANDSHAKE_MAX))
 }
 
 /// A socket that only its owner may connect to, from its first moment on: it gets its name when it is ready, and takes the place of one
@@ -121,8 +196,12 @@ async fn unix(path: &Path) -> io::Result<UnixListener> {
     unready.push(format!(".{}", std::process::id()));
     let unready = PathBuf::from(unready);
     drop(std::fs::remove_file(&unready));
-    let socket = UnixListener::bind(&unready)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(&unready)?)?;
     std::fs::set_permissions(&unready, std::fs::Permissions::from_mode(0o600))?;
+    // Nobody could connect before this.
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
     std::fs::rename(&unready, path)?;
-    Ok(socket)
+    UnixListener::from_std(socket.into())
 }

@@ -104,8 +104,10 @@ impl AdminListener {
 
     pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
         let listen = section.require("listen", LISTEN, address);
-        if let Some(AdminAddress::Tcp(address)) = &listen {
-            section.bind("listen", None, *address);
+        match &listen {
+            Some(AdminAddress::Tcp(address)) => section.bind("listen", None, *address),
+            Some(AdminAddress::Unix(path)) => section.bind_unix("listen", path),
+            None => {}
         }
         let roles = AdminRole::ALL.map(|role| (role.as_str(), role));
         let serve = section.require_list("serve", ROLES, value::word(&roles));
@@ -148,10 +150,16 @@ fn address(item: &Item) -> Result<AdminAddress, String> {
     let unix = item.text().and_then(|text| text.strip_prefix("unix:"));
     match unix {
         None => value::listen_address(item).map(AdminAddress::Tcp).map_err(|_| LISTEN.to_owned()),
-        Some(path) if Path::new(path).is_absolute() && path.len() <= UNIX_PATH_BYTES_MAX => {
+        Some(path)
+            if Path::new(path).is_absolute()
+                && path.len() <= UNIX_PATH_BYTES_MAX
+                && !path.contains(char::is_control) =>
+        {
             Ok(AdminAddress::Unix(PathBuf::from(path)))
         }
-        Some(_) => Err(format!("an absolute path of at most {UNIX_PATH_BYTES_MAX} bytes after unix:")),
+        Some(_) => Err(format!(
+            "an absolute path of at most {UNIX_PATH_BYTES_MAX} bytes, without control characters, after unix:"
+        )),
     }
 }
 

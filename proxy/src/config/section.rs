@@ -19,11 +19,13 @@ pub(super) struct Reading {
     errors: Vec<ConfigError>,
     /// TCP addresses seen so far, with their fields: each can be bound once.
     bound: Vec<(String, SocketAddr)>,
+    /// Unix sockets as well.
+    sockets: Vec<(String, PathBuf)>,
 }
 
 impl Reading {
     pub(super) fn new(file: &Path, errors: Vec<ConfigError>) -> Self {
-        Self { file: Arc::from(file), errors, bound: Vec::new() }
+        Self { file: Arc::from(file), errors, bound: Vec::new(), sockets: Vec::new() }
     }
 
     pub(super) fn into_errors(self) -> Vec<ConfigError> {
@@ -201,6 +203,17 @@ impl<'a> Section<'a> {
             self.reading.errors.push(ConfigError::Value { place, field: field.clone(), value, expected });
         }
         self.reading.bound.push((field, address));
+    }
+
+    /// Notes that the unix socket of `name` is bound, and refuses the second one at a path.
+    pub(super) fn bind_unix(&mut self, name: &'static str, path: &Path) {
+        let field = format!("{}{name}", self.path);
+        let taken =
+            self.reading.sockets.iter().find(|(_, other)| other == path).map(|(field, _)| field.clone());
+        if let Some(other) = taken {
+            self.refuse(name, &"", format!("a path that {other} leaves free"));
+        }
+        self.reading.sockets.push((field, path.to_owned()));
     }
 
     /// Refuses the value of `name`, which by itself was fine. `value` is shown when it is a default.

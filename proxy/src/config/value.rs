@@ -74,7 +74,13 @@ pub(super) fn listen_address(item: &Item) -> Result<SocketAddr, String> {
 /// Reads a file of at most `bytes_max` bytes.
 pub(super) fn read_file(path: &Path, bytes_max: usize) -> Result<Vec<u8>, String> {
     let most = SizeText(bytes_max as u64);
-    let expected = |why: &str| format!("a readable file of at most {most} ({}: {why})", path.display());
+    // Shown on terminals: a tab or an escape in a path is told, not sent.
+    let escape = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    let shown: String = path.display().to_string().chars().map(escape).collect();
+    let expected = |why: &str| format!("a readable file of at most {most} ({shown}: {why})");
     let found = std::fs::metadata(path).map_err(|error| expected(&error.to_string()))?;
     if !found.is_file() {
         return Err(expected("it is no regular file"));

@@ -5,10 +5,10 @@ use super::by_cookie::{ByCookie, resolve_by_cookie};
 use crate::counters::ClaimOutcome;
 use crate::record::Record;
 use crate::rescue::Failure;
-use crate::route::{Decision, NeedsClaim, NoRoute, Outlook, Topology, Why, by_hash, decide};
+use crate::route::{Decision, NeedsClaim, NoRoute, Outlook, Topology, Why, by_hash, decide, keeps};
 use crate::routing_key::{RoutingKey, Store};
 use crate::worker::Worker;
-use shardgate_discovery::{Shard, ShardState};
+use shardgate_discovery::Shard;
 use shardgate_peering::{ClaimReason, Claimed};
 use shardgate_peering_core::{ShardName, StickKey};
 use std::sync::Arc;
@@ -75,11 +75,8 @@ pub(super) async fn resolve(
         // Boxed: known conferences ask nobody.
         let Some(answer) = Box::pin(ask_home(worker, stick_key, &shard.name, reason, record)).await else {
             // Somebody else's answer may have come meanwhile; a tunnel holds the key all the same, and so hears where it goes.
-            let usable =
-                |shard: &&Arc<Shard>| shard.state != ShardState::Maint && excluded != Some(&shard.name);
             let there = worker.lookup(key.token());
-            let there =
-                there.and_then(|name| topology.snapshot().shard(name.as_str()).filter(usable).cloned());
+            let there = there.and_then(|name| usable(worker, key, topology, excluded, &name));
             if let Some(shard) = there {
                 return Ok(Resolved { shard, why: Why::Entry, holds: Holds::Entry });
             }
@@ -90,10 +87,8 @@ pub(super) async fn resolve(
         if answer == shard.name {
             return Ok(Resolved { shard, why, holds: Holds::Entry });
         }
-        let known =
-            topology.snapshot().shard(answer.as_str()).filter(|shard| shard.state != ShardState::Maint);
-        if let Some(shard) = known.filter(|shard| excluded != Some(&shard.name)) {
-            return Ok(Resolved { shard: Arc::clone(shard), why: Why::Claimed, holds: Holds::Entry });
+        if let Some(shard) = usable(worker, key, topology, excluded, &answer) {
+            return Ok(Resolved { shard, why: Why::Claimed, holds: Holds::Entry });
         }
         if entry.as_ref() == Some(&answer) {
             // The home keeps it where it is: it was moved a moment ago.
@@ -102,6 +97,18 @@ pub(super) async fn resolve(
         entry = Some(answer);
     }
     Err(NoRoute::Nothing.into())
+}
+
+/// The shard of that name, when it keeps conferences that it has.
+fn usable(
+    worker: &Worker,
+    key: &RoutingKey<'_>,
+    topology: &Topology,
+    excluded: Option<&ShardName>,
+    name: &ShardName,
+) -> Option<Arc<Shard>> {
+    let shard = topology.snapshot().shard(name.as_str())?;
+    with_outlook(worker, excluded, |outlook| keeps(shard, key, topology, outlook)).then(|| Arc::clone(shard))
 }
 
 /// Asks a key's home, and answers what it said; `None` when the table does not take the key.

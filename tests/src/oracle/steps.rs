@@ -275,8 +275,11 @@ impl Player<'_> {
                 .collect();
             asking.into_iter().map(joined).collect::<io::Result<Vec<Answer>>>()
         })?;
-        let served: BTreeSet<String> =
-            self.shards.received().into_iter().map(|received| received.shard).collect();
+        let received = self.shards.received();
+        let served: BTreeSet<String> = received.iter().map(|received| received.shard.clone()).collect();
+        let flagged = received.iter().filter(|received| received.all("x-sticktokenflag") == ["true"]);
+        let tokens = flagged.flat_map(|received| received.all("x-sticktoken")).map(str::to_owned);
+        self.stored.extend(tokens);
         let mut faults = Vec::new();
         if answers.iter().any(|answer| answer.status != 200) {
             faults.push(format!(
@@ -295,8 +298,6 @@ impl Player<'_> {
         if let Some(one) = served.into_iter().next() {
             self.reached.insert(n, one);
         }
-        // Pages store nothing; whether this was one the table says, and R35's sequences ask it.
-        self.stored.extend(self.rows(node)?.into_keys());
         Ok(faults)
     }
 

@@ -1,5 +1,6 @@
 //! Orders: who may give them, and what they do.
 
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
 
@@ -84,5 +85,20 @@ fn orders_are_taken_on_the_unix_socket_and_with_a_certificate_alone() {
         let (code, found) = said(&output("shardgatectl", &[&["--node", &unix][..], order].concat()));
         assert!(code == Some(2) && found.contains(error), "{order:?}: {code:?} {found}");
     }
-    assert!(site.log("a").contains("an operator orders"), "orders are logged");
+    // Nobody is sent to a shard that takes no traffic.
+    ctl(&["shard", "maint", "s2"]);
+    let (code, found) = said(&output("shardgatectl", &["--node", &unix, "table", "set", "room-0", "s2"]));
+    assert!(code == Some(2) && found.contains("shard s2 is in maint"), "{code:?} {found}");
+    ctl(&["shard", "ready", "s2"]);
+    let log = site.log("a");
+    assert!(log.contains("an operator orders"), "orders are logged");
+    assert!(!log.contains("room-0"), "but no names of rooms");
+
+    // Whoever connects and says nothing keeps nobody out for longer than a handshake may take.
+    let silent: Vec<TcpStream> =
+        (0..70).filter_map(|_| TcpStream::connect(site.nodes[0].orders).ok()).collect();
+    assert_eq!(silent.len(), 70);
+    until("orders are taken again", || {
+        output("shardgatectl", &[&with[..], &name, &["shard", "list"]].concat()).status.success()
+    });
 }

@@ -150,8 +150,12 @@ const CASES: &[(&str, &str)] = &[
         "c.toml:8:9: admin[0].serve is [], expected at least one of \"health\", \"balancer\", \"metrics\", \"status\", \"admin\"\nc.toml:9:1: admin[1].listen is missing, expected an IP address and a port other than 0, such as \"127.0.0.1:8405\", or a unix socket, such as \"unix:/run/shardgate/admin.sock\"\nc.toml:10:10: admin[1].serve[0] is \"stats\", expected \"health\" or \"balancer\" or \"metrics\" or \"status\" or \"admin\"\nc.toml:11:1: admin[2].serve is missing, expected a list of \"health\", \"balancer\", \"metrics\", \"status\", \"admin\"",
     ),
     (
+        "[[admin]]\nlisten = \"unix:/run/a.sock\"\nserve = [\"admin\"]\n[[admin]]\nlisten = \"unix:/run/a.sock\"\nserve = [\"status\"]\n",
+        "c.toml:10:10: admin[1].listen is \"unix:/run/a.sock\", expected a path that admin[0].listen leaves free",
+    ),
+    (
         "[[admin]]\nlisten = \"127.0.0.1:8405\"\nserve = [\"status\", \"admin\"]\n[[admin]]\nlisten = \"unix:admin.sock\"\nserve = [\"admin\"]\n",
-        "c.toml:8:9: admin[0].serve is [\"status\", \"admin\"], expected no \"admin\" on TCP without ca, cert and key: it takes orders from whoever connects; or a unix socket\nc.toml:10:10: admin[1].listen is \"unix:admin.sock\", expected an absolute path of at most 96 bytes after unix:",
+        "c.toml:8:9: admin[0].serve is [\"status\", \"admin\"], expected no \"admin\" on TCP without ca, cert and key: it takes orders from whoever connects; or a unix socket\nc.toml:10:10: admin[1].listen is \"unix:admin.sock\", expected an absolute path of at most 96 bytes, without control characters, after unix:",
     ),
     (
         "[[admin]]\nlisten = \"127.0.0.1:8405\"\nserve = [\"health\"]\n[[admin]]\nlisten = \"127.0.0.1:8405\"\nserve = [\"metrics\"]\n",
