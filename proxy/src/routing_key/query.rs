@@ -23,11 +23,10 @@ pub(super) fn value_of<'a>(parameter: &'a str, name: &str) -> Option<&'a str> {
     parameter.strip_prefix(name)?.strip_prefix('=')
 }
 
-/// R06: the values of the parameters whose name is exactly `name`: a second `?` begins one as well, and `;` ends one.
+/// R06: the values of the parameters whose name is exactly `name`. HAProxy's `url_param` ends and begins one at `&`, `;` and `?`: where
+/// R06 says that `;` begins none, it was the pattern of R05 that saw no room (asked of a HAProxy 3.2: `?a;room=x&room=y` is room x).
 pub(super) fn parameters<'a>(query: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
-    query.split(['&', '?']).filter_map(move |part| {
-        value_of(part, name).map(|value| value.split_once(';').map_or(value, |(value, _)| value))
-    })
+    query.split(['&', ';', '?']).filter_map(move |part| value_of(part, name))
 }
 
 /// R17: the first `release=`, provided that any of them is not empty.

@@ -56,6 +56,7 @@ fn tokens_that_are_not_haproxys() {
         ("/acme/foo//", "acme/foo", "acme//acme/foo//"),
         ("//", "", "//"),
         ("/http-bind?room=foo;bar", "foo;bar", "foo"),
+        ("/http-bind?a;room=x&room=y", "y", "x"),
         ("/http-bind?room=foo?x", "foo?x", "foo"),
         ("/http-bind?a=1?room=foo", "", "foo"),
         ("/foo&room=bar", "foo&room=bar", ""),
@@ -105,6 +106,7 @@ fn tenants_overrides_and_shards() {
     assert_eq!(parse("/x,acme/foo").tenant(), Some("x,acme"));
     assert_eq!(parse_as("/x,acme/foo", Compat::Haproxy).tenant(), Some("acme"));
     assert_eq!(parse("/foo?release=Release-1").release_override(), Some("release-1"));
+    assert_eq!(parse("/foo?a=1;release=x").release_override(), Some("x"));
     assert_eq!(parse("/foo?release=&release=x").release_override(), Some(""));
     assert_eq!(parse("/foo?release=").release_override(), None);
     assert_eq!(parse("/prod-s1/about").first_segment(), Some("prod-s1"));
