@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use shardgate_proxy::access_log::AccessLogTarget;
 use shardgate_proxy::config::{Config, ConfigErrors, load};
 
 thread_local! {
@@ -77,7 +78,8 @@ fn check(folder: &Folder, file: &[u8], env: &[(String, String)], sets: &[String]
         }
     };
     // A relative path of a variable is one of the working directory, and would be one of the file's folder when printed.
-    if config.discovery.file.is_relative() {
+    let log_is_relative = matches!(&config.log.access, AccessLogTarget::File(path) if path.is_relative());
+    if config.discovery.file.is_relative() || log_is_relative {
         return;
     }
     let printed = config.to_string();
