@@ -60,7 +60,7 @@ impl DiscoveryHandle {
     /// An operator commands a shard on this node. In the current snapshot when it returns; the source's next word does not undo it.
     ///
     /// # Errors
-    /// [`OrderError`] when the shard is not listed, or the weight is none.
+    /// [`OrderError`] when the shard is not listed, the weight is none, or nothing is published any more.
     pub fn order(&self, shard: &ShardName, order: Order) -> Result<Published, OrderError> {
         let state = &mut *lock(&self.state);
         if state.current.is_none() {

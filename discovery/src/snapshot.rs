@@ -23,8 +23,9 @@ pub struct Snapshot {
     shards: Shards,
     peers: Vec<PeerNode>,
     live_release: Option<ReleaseName>,
-    pins: HashMap<TenantName, ReleaseName, RandomState>,
-    bans: Bans,
+    /// Shared by the snapshots that an operator's command makes of one source.
+    pins: Arc<HashMap<TenantName, ReleaseName, RandomState>>,
+    bans: Arc<Bans>,
 }
 
 /// The same shards in the orders in which they are asked for.
@@ -70,7 +71,7 @@ impl Snapshot {
 
     /// What is banned.
     #[must_use]
-    pub const fn bans(&self) -> &Bans {
+    pub fn bans(&self) -> &Bans {
         &self.bans
     }
 
@@ -208,8 +209,8 @@ impl SnapshotBuilder {
         let shards = Shards::new(self.shards.into_iter().map(Arc::new).collect());
         let mut peers = self.peers;
         peers.sort_by(|a, b| a.id.cmp(&b.id));
-        let pins = self.pins.into_iter().collect();
-        let (live_release, bans) = (self.live_release, Bans::new(self.bans));
+        let pins = Arc::new(self.pins.into_iter().collect());
+        let (live_release, bans) = (self.live_release, Arc::new(Bans::new(self.bans)));
         Ok(Snapshot { version: 0, shards, peers, live_release, pins, bans })
     }
 

@@ -174,7 +174,7 @@ pub(super) enum What {
     },
     Weight {
         shards: Vec<ShardRef>,
-        weight: u16,
+        weight: Weight,
     },
     Map {
         op: String,
@@ -259,6 +259,28 @@ pub(super) enum Relation {
 pub(super) enum ShardRef {
     Name(String),
     Reached { step: u32 },
+}
+
+/// `set server .. weight`: a number, or percent of the weight that the server began with.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Weight {
+    Number(u16),
+    Text(String),
+}
+
+impl Weight {
+    /// As shards have it, 0 to 256, which they begin with; `None` for what is no weight.
+    pub(super) fn of_256(&self) -> Option<u16> {
+        let weight = match self {
+            Self::Number(weight) => *weight,
+            Self::Text(text) => match text.strip_suffix('%') {
+                Some(percent) => percent.parse::<u16>().ok()?.checked_mul(256)? / 100,
+                None => text.parse().ok()?,
+            },
+        };
+        (weight <= 256).then_some(weight)
+    }
 }
 
 /// A request on a connection that is kept.

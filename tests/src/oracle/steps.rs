@@ -50,7 +50,9 @@ impl Player<'_> {
             }
             What::Weight { shards, weight } => {
                 for shard in self.named(shards)? {
-                    self.site.plan.weights.insert(shard, *weight);
+                    let weight =
+                        weight.of_256().ok_or_else(|| io::Error::other(format!("weight {weight:?}")))?;
+                    self.site.plan.weights.insert(shard, weight);
                 }
                 self.site.plan_has_changed()?;
                 Ok(Verdict::Done)
