@@ -6,9 +6,11 @@
 mod check;
 mod fault;
 mod raw;
+mod stamp;
 mod watch;
 
 pub use fault::{Fault, Faults, Problem};
+pub use stamp::FileStamp;
 pub use watch::{FileWatch, FileWatchConfig, watch_file};
 
 use crate::snapshot::Snapshot;

@@ -1,12 +1,11 @@
 //! Watches the file: one owned task looks at it at every period. A poll, no inotify: it also sees what network file systems
 //! and bind mounts never announce, and an atomic rename is nothing special to it.
 
-use super::{FileError, parse_bytes, read_bytes};
+use super::{FileError, FileStamp, parse_bytes, read_bytes};
 use crate::publish::{DiscoveryHandle, Published, Publisher, Refused};
 use crate::snapshot::Snapshot;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -65,7 +64,7 @@ pub fn watch_file(
     config: FileWatchConfig,
 ) -> Result<(DiscoveryHandle, FileWatch), FileError> {
     let path = path.into();
-    let stamp = Stamp::of(&path);
+    let stamp = FileStamp::of(&path);
     let bytes = read_bytes(&path)?;
     let first = parse_bytes(&path, &bytes)?;
     let (peers, shards) = (first.peers().len(), first.shards().len());
@@ -155,7 +154,7 @@ enum Sight {
 /// What the last look left behind.
 struct Eye {
     path: PathBuf,
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     /// What was last judged. Compared whole: it is small, and exact.
     settled: Result<Vec<u8>, FileError>,
     /// What was read once and has to be read once more to be believed.
@@ -167,7 +166,7 @@ struct Eye {
 impl Eye {
     fn look(&mut self) -> Sight {
         // The stamp is taken before the content: a write between the two is seen at the next look.
-        let stamp = Stamp::of(&self.path);
+        let stamp = FileStamp::of(&self.path);
         let untouched = stamp.as_ref().is_some_and(|stamp| !stamp.is_fresh()) && stamp == self.stamp;
         if untouched && self.pending.is_none() {
             return self.still();
@@ -202,35 +201,6 @@ fn equal(a: &Result<Vec<u8>, FileError>, b: &Result<Vec<u8>, FileError>) -> bool
         (Ok(a), Ok(b)) => a == b,
         (Err(a), Err(b)) => a.to_string() == b.to_string(),
         (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
-    }
-}
-
-/// What `stat` says of the file; equal stamps mean an unchanged file, unless it was written just now.
-#[derive(PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    len: u64,
-    modified: SystemTime,
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            len: metadata.len(),
-            modified: metadata.modified().ok()?,
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
-
-    /// Whether a second write could have left the same stamp: time stamps of file systems tick slowly (up to 2 s on some).
-    /// One from the future says nothing, so it counts as fresh.
-    fn is_fresh(&self) -> bool {
-        !SystemTime::now().duration_since(self.modified).is_ok_and(|age| age >= Duration::from_secs(4))
     }
 }
 

@@ -21,6 +21,7 @@ mod routing;
 mod section;
 mod shutdown;
 mod stick_table;
+mod tls;
 mod tree;
 mod units;
 mod value;
@@ -39,6 +40,7 @@ pub use overrides::process_environment;
 pub use pages::{Page, PagesConfig};
 pub use shutdown::ShutdownConfig;
 pub use stick_table::StickTableConfig;
+pub use tls::{TlsCertificate, TlsConfig, TlsVersion};
 
 use crate::routing_key::Routing;
 use section::Section;
@@ -52,6 +54,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// `[frontend]`: the side of the clients.
     pub frontend: FrontendConfig,
+    /// `[tls]`: certificates. Without it no listener speaks https.
+    pub tls: Option<TlsConfig>,
     /// `[backend]`: the side of the shards.
     pub backend: BackendConfig,
     /// `[stick_table]`: conference to shard.
@@ -79,6 +83,7 @@ impl Config {
         Self {
             node,
             frontend: FrontendConfig::default(),
+            tls: None,
             backend: BackendConfig::default(),
             stick_table: StickTableConfig::default(),
             mesh: None,
@@ -119,6 +124,7 @@ pub fn load(
 fn read(mut root: Section<'_>) -> Option<Config> {
     let node = NodeConfig::read(root.section("node"));
     let frontend = FrontendConfig::read(root.section("frontend"));
+    let tls = root.optional_section("tls").map(TlsConfig::read);
     let backend = BackendConfig::read(root.section("backend"));
     let stick_table = StickTableConfig::read(root.section("stick_table"));
     let mesh = root.optional_section("mesh").map(MeshConfig::read);
@@ -149,6 +155,10 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     Some(Config {
         node: node?,
         frontend,
+        tls: match tls {
+            Some(tls) => Some(tls?),
+            None => None,
+        },
         backend,
         stick_table,
         mesh: match mesh {
@@ -171,7 +181,12 @@ impl fmt::Display for Config {
             // Before the first table, or it would be a field of the last one.
             writeln!(f, "# no admin listeners\nadmin = []\n")?;
         }
-        write!(f, "{}\n{}\n{}\n{}\n", self.node, self.frontend, self.backend, self.stick_table)?;
+        write!(f, "{}\n{}\n", self.node, self.frontend)?;
+        match &self.tls {
+            Some(tls) => writeln!(f, "{tls}")?,
+            None => writeln!(f, "# no [tls]: no listener speaks https\n")?,
+        }
+        write!(f, "{}\n{}\n", self.backend, self.stick_table)?;
         match &self.mesh {
             Some(mesh) => writeln!(f, "{mesh}")?,
             None => writeln!(f, "# no [mesh]: this node works alone\n")?,

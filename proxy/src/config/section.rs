@@ -79,7 +79,8 @@ impl<'a> Section<'a> {
     pub(super) fn sections(&mut self, name: &'static str) -> Option<Vec<ListedTable>> {
         let item = self.take(name)?;
         let Value::List(items) = item.value else {
-            self.complain(name, &item, &format!("a list of tables, each written as [[{name}]]"));
+            let expected = format!("a list of tables, each written as [[{}{name}]]", self.path);
+            self.complain(name, &item, &expected);
             return None;
         };
         let mut tables = Vec::new();
@@ -88,7 +89,8 @@ impl<'a> Section<'a> {
                 let path = format!("{}{name}[{index}].", self.path);
                 tables.push(ListedTable { path, place: item.place, table });
             } else {
-                self.complain(&format!("{name}[{index}]"), &item, &format!("a table, written as [[{name}]]"));
+                let expected = format!("a table, written as [[{}{name}]]", self.path);
+                self.complain(&format!("{name}[{index}]"), &item, &expected);
             }
         }
         Some(tables)
@@ -141,7 +143,8 @@ impl<'a> Section<'a> {
         self.get(name, parse)
     }
 
-    fn miss(&mut self, name: &'static str, expected: &str) {
+    /// Notes that the field `name` is missing, if it is.
+    pub(super) fn miss(&mut self, name: &'static str, expected: &str) {
         if !self.table.contains_key(name) {
             self.reading.errors.push(ConfigError::Missing {
                 place: self.place.clone(),

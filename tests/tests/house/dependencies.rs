@@ -45,7 +45,9 @@ const ALLOWED: &[Allowed] = &[
         name: "shardgate-proxy",
         storey: 4,
         foreign: &[
+            "arc-swap",
             "axum",
+            "base64",
             "bytes",
             "clap",
             "crossterm",
@@ -60,6 +62,7 @@ const ALLOWED: &[Allowed] = &[
             "libc",
             "prometheus-client",
             "ring",
+            "rustls",
             "serde",
             "serde_json",
             "slab",
@@ -67,11 +70,13 @@ const ALLOWED: &[Allowed] = &[
             "thiserror",
             "tikv-jemallocator",
             "tokio",
+            "tokio-rustls",
             "tokio-tungstenite",
             "toml",
             "tonic",
             "tracing",
             "tracing-subscriber",
+            "x509-parser",
         ],
     },
     Allowed {
@@ -98,7 +103,7 @@ const ALLOWED: &[Allowed] = &[
 
 /// What tests beside the code may use in addition.
 const ALLOWED_IN_TESTS: &[&str] =
-    &["insta", "proptest", "prost-build", "protox", "tempfile", "tonic-prost-build"];
+    &["insta", "proptest", "prost-build", "protox", "rcgen", "tempfile", "tonic-prost-build"];
 
 /// Packages whose library has another name than they: (package, library).
 const LIBRARY_NAMES: &[(&str, &str)] = &[("rustls-webpki", "webpki")];
@@ -109,7 +114,7 @@ const ONE_DOOR: &[(&str, &[&str])] = &[
     ("hyper", &["shardgate-proxy"]),
     ("quinn", &["shardgate-peering", "shardgate-tests"]),
     ("reqwest", &["shardgate-discovery"]),
-    ("rustls", &["shardgate-peering", "shardgate-tests"]),
+    ("rustls", &["shardgate-peering", "shardgate-proxy", "shardgate-tests"]),
     ("tonic", &["shardgate-ops", "shardgate-proto", "shardgate-proxy"]),
 ];
 

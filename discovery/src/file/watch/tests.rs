@@ -149,8 +149,13 @@ fn content_is_believed_only_when_it_is_seen_twice() {
     let path = dir.path().join("d.toml");
     fs::write(&path, FIRST).unwrap();
     let bytes = read_bytes(&path).unwrap();
-    let mut eye =
-        Eye { path: path.clone(), stamp: Stamp::of(&path), settled: Ok(bytes), pending: None, valid: true };
+    let mut eye = Eye {
+        path: path.clone(),
+        stamp: FileStamp::of(&path),
+        settled: Ok(bytes),
+        pending: None,
+        valid: true,
+    };
     assert!(matches!(eye.look(), Sight::StillGood));
     // A writer that truncates first: the empty file is valid, but it never shows.
     fs::write(&path, "").unwrap();
