@@ -1,20 +1,23 @@
-//! One client connection as its parts see it: what it waits for and since when, and its socket as hyper reads and writes it.
+//! One client's exchange as its parts see it: what it waits for and since when, and an HTTP/1 connection's socket as hyper reads
+//! and writes it.
 
 use crate::clock::{Millis, to_millis};
 use crate::counters::TimeoutKind;
 use crate::forward::Limits;
-use crate::frontend::Frontend;
+use crate::frontend::{Frontend, OpenStream};
+use crate::socket::Socket;
 use crate::tunnel::Opening;
 use crate::worker::Worker;
-use http::{HeaderValue, StatusCode};
+use http::header::SEC_WEBSOCKET_ACCEPT;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 
 /// Whom a connection waits for; each has its timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub(crate) enum Waiting {
     Body,
     /// The shard.
     Shard,
+    /// The client, to take more of its answer (HTTP/2, whose windows are the client's; over HTTP/1 the socket itself tells).
+    Reader,
     /// Us: whatever is awaited has its own bound.
     Ours,
 }
@@ -42,12 +47,39 @@ enum Answer {
     Ended,
 }
 
-/// The state of a client connection. Timeouts are found by the worker's sweep, which looks at all clients a few times a
-/// second; so a request sets no timer.
-pub(crate) struct Client {
+/// Where a connection comes from, the same for all its requests.
+pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
     pub(crate) forwarded_for: HeaderValue,
     pub(crate) frontend: Rc<Frontend>,
+}
+
+impl Origin {
+    pub(crate) fn new(peer: SocketAddr, frontend: Rc<Frontend>) -> Self {
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        // An address is plain ASCII.
+        let forwarded_for = HeaderValue::from_str(&peer.ip().to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Self { peer, forwarded_for, frontend }
+    }
+}
+
+/// What carries an exchange.
+pub(crate) enum Carrier {
+    /// An HTTP/1 connection, which has one exchange after the other.
+    Connection,
+    /// One stream of an HTTP/2 connection.
+    Stream(OpenStream),
+}
+
+/// The state of an HTTP/1 connection, or of one HTTP/2 stream. Timeouts are found by the worker's sweep, which looks at all clients
+/// a few times a second; so a request sets no timer.
+pub(crate) struct Client {
+    pub(crate) origin: Rc<Origin>,
+    pub(crate) carrier: Carrier,
+    /// The task of a stream, which may have to be ended while it waits for the client's window and nothing of ours is asked.
+    task: RefCell<Option<AbortHandle>>,
+    accept: RefCell<Option<String>>,
     /// Set by the request whose answer is 101; the connection's task finds it when hyper is through.
     pub(crate) opening: RefCell<Option<Box<Opening>>>,
     waiting: Cell<Waiting>,
@@ -75,14 +107,12 @@ pub(crate) enum BodyState {
 }
 
 impl Client {
-    pub(crate) fn new(peer: SocketAddr, frontend: Rc<Frontend>, now: Millis) -> Self {
-        // An address is plain ASCII.
-        let forwarded_for = HeaderValue::from_str(&peer.ip().to_canonical().to_string())
-            .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+    pub(crate) fn new(origin: Rc<Origin>, carrier: Carrier, now: Millis) -> Self {
         Self {
-            peer,
-            forwarded_for,
-            frontend,
+            origin,
+            carrier,
+            task: RefCell::new(None),
+            accept: RefCell::new(None),
             opening: RefCell::new(None),
             waiting: Cell::new(Waiting::Request),
             since: Cell::new(now),
@@ -108,6 +138,30 @@ impl Client {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
+    }
+
+    /// Notes the task of a stream.
+    pub(crate) fn runs_in(&self, task: AbortHandle) {
+        *self.task.borrow_mut() = Some(task);
+    }
+
+    /// The answer waits for the client to take it, where HTTP/2's windows decide.
+    pub(crate) fn offers(&self) {
+        if let Carrier::Stream(stream) = &self.carrier {
+            self.waiting.set(Waiting::Reader);
+            self.since.set(stream.now());
+        }
+    }
+
+    /// The shard has to answer a WebSocket handshake that this node made up with `accept`.
+    pub(crate) fn expect(&self, accept: String) {
+        *self.accept.borrow_mut() = Some(accept);
+    }
+
+    /// Whether a shard's consent is to the handshake it was sent. A client that made up its key looks itself.
+    pub(crate) fn is_consent(&self, headers: &HeaderMap) -> bool {
+        let answered = headers.get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
+        self.accept.borrow().as_ref().is_none_or(|accept| answered == Some(accept.as_bytes()))
     }
 
     /// A request's head is complete. Answers when it began.
@@ -189,17 +243,30 @@ impl Client {
             Waiting::Head if over(since, limits.head_timeout) => TimeoutKind::Head,
             Waiting::Body if over(since, limits.client_timeout) => TimeoutKind::Body,
             Waiting::Shard if over(since, limits.server_timeout) => TimeoutKind::Server,
-            Waiting::Request | Waiting::Head | Waiting::Body | Waiting::Shard | Waiting::Ours => return None,
+            Waiting::Reader if over(since, limits.client_timeout) => TimeoutKind::Client,
+            Waiting::Request
+            | Waiting::Head
+            | Waiting::Body
+            | Waiting::Shard
+            | Waiting::Reader
+            | Waiting::Ours => return None,
         };
-        self.expired.set(Some(kind));
-        self.wake();
+        self.end(kind);
         Some(kind)
     }
 
     /// The worker ends: whatever is going on, the connection is closed.
     pub(crate) fn let_go(&self) {
-        self.expired.set(Some(TimeoutKind::Client));
-        self.wake();
+        self.end(TimeoutKind::Client);
+    }
+
+    fn end(&self, kind: TimeoutKind) {
+        self.expired.set(Some(kind));
+        match &*self.task.borrow() {
+            // Dropping what answers a stream resets it.
+            Some(task) if kind == TimeoutKind::Client => task.abort(),
+            Some(_) | None => self.wake(),
+        }
     }
 
     fn read(&self, worker: &Worker) {
@@ -234,17 +301,17 @@ const JOINED_MAX: usize = 1024;
 /// What hyper writes while there is no answer to write is its own refusal of a head. It is swallowed, and its status kept: how
 /// an error looks is for `rescue` alone to say.
 pub(crate) struct ClientStream {
-    stream: TcpStream,
+    stream: Socket,
     client: Rc<Client>,
     worker: Rc<Worker>,
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: TcpStream, client: Rc<Client>, worker: Rc<Worker>) -> Self {
+    pub(crate) fn new(stream: Socket, client: Rc<Client>, worker: Rc<Worker>) -> Self {
         Self { stream, client, worker }
     }
 
-    pub(crate) fn into_inner(self) -> TcpStream {
+    pub(crate) fn into_inner(self) -> Socket {
         self.stream
     }
 
@@ -321,8 +388,10 @@ impl AsyncWrite for ClientStream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes when all it had is written. TCP itself has nothing to flush.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // TLS may hold records that the socket did not take yet. TCP itself has nothing to flush.
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        // hyper flushes when all it had is written.
         if self.client.answer.get() == Answer::Ended {
             self.client.answer.set(Answer::None);
             self.client.since.set(self.worker.clock.coarse());

@@ -153,6 +153,14 @@ counters! {
     connections_opened,
     /// Client connections ended; one that became a tunnel counts when the tunnel ends.
     connections_closed,
+    /// TLS handshakes of clients completed.
+    handshakes,
+    /// TLS handshakes that failed or did not end in time.
+    handshakes_failed,
+    /// HTTP/2 connections.
+    http2_connections,
+    /// HTTP/2 connections ended because of too many resets or control frames.
+    http2_calmed,
     /// Times that accepting paused: too many connections, or no descriptor left.
     accept_pauses,
     /// Requests whose head was read, and those refused before.

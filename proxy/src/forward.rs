@@ -3,7 +3,7 @@
 use crate::admission::{check_key, read_head};
 use crate::backend::{ConnectError, ConnectLimits, PoolLimits, Upstream, connect};
 use crate::body::{AnswerBody, RequestBody, waiting};
-use crate::client::{BodyState, Client};
+use crate::client::{BodyState, Carrier, Client};
 use crate::config::Redispatch;
 use crate::counters::TimeoutKind;
 use crate::headers::{Sent, Upgrade, switches_to_websocket, tell_key, upgrade_of};
@@ -17,12 +17,11 @@ use bytes::Bytes;
 use http::header::{CONNECTION, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use shardgate_discovery::Shard;
 use shardgate_peering_core::{ShardName, StickKey};
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -103,7 +102,7 @@ pub(crate) async fn answer(
     worker: Rc<Worker>,
     client: Rc<Client>,
     request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
+) -> Response<AnswerBody> {
     let (head, body) = request.into_parts();
     let mut record = Record::begin(&worker, &client, head.method.clone(), head.uri.clone());
     let reached = forward(&worker, &client, &mut record, head, body).await;
@@ -117,10 +116,24 @@ pub(crate) async fn answer(
             rescue::respond(&failure, &worker.settings.pages).map(|page| AnswerBody::page(page, record))
         }
     };
-    if worker.is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    let ends = worker.is_draining() && matches!(client.carrier, Carrier::Connection);
+    if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    response
+}
+
+/// Answers a request that cannot be forwarded at all.
+pub(crate) fn refused(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    method: Method,
+    target: Uri,
+    failure: &Failure,
+) -> Response<AnswerBody> {
+    let mut record = Record::begin(worker, client, method, target);
+    record.failed(failure);
+    rescue::respond(failure, &worker.settings.pages).map(|page| AnswerBody::page(page, record))
 }
 
 /// An absolute target without the port that its scheme means anyway, if it names that: HAProxy drops it as well (R27).
@@ -162,8 +175,9 @@ async fn forward(
         true => upgrade_of(&head.method, head.version, &head.headers),
         false => Upgrade::None,
     };
-    let proto = &client.frontend.forwarded_proto;
-    worker.settings.marks.to_shard(&mut head.headers, upgrade, &client.forwarded_for, proto);
+    let origin = &client.origin;
+    let proto = &origin.frontend.forwarded_proto;
+    worker.settings.marks.to_shard(&mut head.headers, upgrade, &origin.forwarded_for, proto);
     tell_key(&mut head.headers, &key);
     if let Some(uri) = without_default_port(&head.uri) {
         head.uri = uri;
@@ -222,7 +236,8 @@ async fn finish(
     (mut response, upstream): (Response<Incoming>, Box<Upstream>),
 ) -> Result<Reached, Failure> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if switched && (upgrade == Upgrade::None || !switches_to_websocket(response.headers())) {
+    let consented = || switches_to_websocket(response.headers()) && client.is_consent(response.headers());
+    if switched && (upgrade == Upgrade::None || !consented()) {
         return Err(Failure::Broken);
     }
     let kept = if switched { Upgrade::WebSocket } else { Upgrade::None };

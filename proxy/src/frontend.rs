@@ -1,42 +1,45 @@
-//! Client connections: accepted, served by hyper, and at the end closed, refused or turned into a tunnel.
+//! Client connections: accepted, with TLS if their listener has it, and served as HTTP/1 or HTTP/2.
 
-use crate::body::AnswerBody;
-use crate::client::{BodyState, Client, ClientStream};
-use crate::counters::TimeoutKind;
-use crate::forward;
-use crate::rescue::{Failure, respond_raw};
-use crate::tunnel;
+use crate::client::Origin;
+use crate::socket::Socket;
+use crate::tls::{Alpn, ServerTls};
 use crate::worker::{Connected, Worker};
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http1::Connection;
-use hyper_util::rt::TokioIo;
+use http::HeaderValue;
 use shardgate_peering::Readiness;
-use std::convert::Infallible;
-use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+mod frame_budget;
+mod http1;
+mod http2;
+mod translate;
+
+pub(crate) use http2::{Http2, Http2Builder, OpenStream, Streams, http2_builder};
 
 /// An address that clients connect to, as its connections see it.
 #[derive(Debug)]
 pub(crate) struct Frontend {
     pub(crate) name: String,
     pub(crate) forwarded_proto: HeaderValue,
+    pub(crate) security: Security,
+}
+
+/// What clients speak before HTTP.
+#[derive(Debug, Clone)]
+pub enum Security {
+    /// Nothing.
+    Plain,
+    /// TLS, with these protocols to choose from.
+    Tls(ServerTls, Alpn),
 }
 
 /// How long accepting pauses when the process is out of descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-/// How long and how much is still read from a client that was answered before it had sent everything: were its socket closed at
-/// once, the kernel would reset the connection, and the answer might never be read.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
-
 /// How long connections wait in the kernel's queue for a node that is not ready: it knows too little to decide well. After that
 /// serving badly is better than not serving.
 const READY_WAIT: Duration = Duration::from_secs(10);
@@ -72,31 +75,8 @@ pub(crate) async fn accept(worker: Rc<Worker>, frontend: Rc<Frontend>, listener:
     }
 }
 
-/// What hyper asks for each request.
-struct Service {
-    worker: Rc<Worker>,
-    client: Rc<Client>,
-}
-
-impl hyper::service::Service<Request<Incoming>> for Service {
-    type Response = Response<AnswerBody>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        Box::pin(forward::answer(Rc::clone(&self.worker), Rc::clone(&self.client), request))
-    }
-}
-
-/// Why a connection is no longer served.
-enum Ended {
-    /// hyper is through with it.
-    Through,
-    /// It broke, or was refused.
-    Broken,
-    /// It was idle for too long, or the worker drains, or it does not read: nothing is left to be said.
-    LetGo,
-}
+/// What the ALPN extension calls HTTP/2 over TLS (RFC 9113, 3.2).
+const HTTP2: &[u8] = b"h2";
 
 async fn serve(
     worker: Rc<Worker>,
@@ -105,83 +85,40 @@ async fn serve(
     peer: SocketAddr,
     connected: Connected,
 ) {
-    let client = Rc::new(Client::new(peer, frontend, worker.clock.coarse()));
-    let registered = worker.register(&client);
-    let stream = TokioIo::new(ClientStream::new(stream, Rc::clone(&client), Rc::clone(&worker)));
-    let service = Service { worker: Rc::clone(&worker), client: Rc::clone(&client) };
-    let mut http = worker.client_http.serve_connection(stream, service);
-    let ended = poll_fn(|cx| poll(&worker, &client, &mut http, cx)).await;
-    if matches!(ended, Ended::LetGo) {
-        return;
-    }
-    let parts = http.into_parts();
-    let mut stream = parts.io.into_inner().into_inner();
-    if let Some(opening) = client.opening.take() {
-        if matches!(ended, Ended::Through) {
-            tunnel::open(&worker, stream, &parts.read_buf, *opening, &client, connected);
+    let origin = Rc::new(Origin::new(peer, frontend));
+    // Boxed: only the connection's beginning needs it.
+    match Box::pin(secured(&worker, &origin, stream)).await {
+        Ok(Secured { socket, http: Http::One }) => http1::serve(worker, origin, socket, connected).await,
+        Ok(Secured { socket, http: Http::Two }) => {
+            Box::pin(http2::serve(worker, origin, socket, connected)).await;
         }
-        return;
+        Err(error) => {
+            worker.counters.handshakes_failed.up();
+            tracing::debug!(%error, client = %origin.peer, "TLS handshake failed");
+        }
     }
-    let refusal = match (client.refused(), client.expired()) {
-        (_, Some(TimeoutKind::Head)) => Some(Failure::HeadTimeout),
-        (Some(status), _) => Some(Failure::Head(status)),
-        (None, _) => None,
+}
+
+struct Secured {
+    socket: Socket,
+    http: Http,
+}
+
+enum Http {
+    One,
+    Two,
+}
+
+/// Makes the TLS handshake, where the listener has one.
+async fn secured(worker: &Worker, origin: &Origin, stream: TcpStream) -> io::Result<Secured> {
+    let Security::Tls(tls, alpn) = &origin.frontend.security else {
+        return Ok(Secured { socket: Socket::Plain(stream), http: Http::One });
     };
-    drop(registered);
-    if let Some(failure) = refusal {
-        refuse(&worker, &client, &mut stream, &failure).await;
-        linger(&mut stream).await;
-    } else if client.body() == BodyState::Abandoned && matches!(ended, Ended::Through) {
-        linger(&mut stream).await;
-    }
-    // Its place in the count is free only now that the socket is.
-    drop((stream, connected));
-}
-
-fn poll(
-    worker: &Worker,
-    client: &Client,
-    http: &mut Connection<TokioIo<ClientStream>, Service>,
-    cx: &mut Context<'_>,
-) -> Poll<Ended> {
-    client.remember(cx.waker());
-    if matches!(client.expired(), Some(TimeoutKind::KeepAlive | TimeoutKind::Client)) {
-        return Poll::Ready(Ended::LetGo);
-    }
-    match Pin::new(http).poll(cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(Ended::Through),
-        Poll::Ready(Err(error)) => {
-            tracing::debug!(%error, client = %client.peer, "client connection ended");
-            Poll::Ready(Ended::Broken)
-        }
-        Poll::Pending if worker.is_draining() && client.is_between_requests() => Poll::Ready(Ended::LetGo),
-        Poll::Pending => Poll::Pending,
-    }
-}
-
-/// Answers a head that hyper has refused, or did not get.
-async fn refuse(worker: &Worker, client: &Client, stream: &mut TcpStream, failure: &Failure) {
-    worker.refused(client, failure);
-    let page = respond_raw(failure, &worker.settings.pages);
-    // Whoever does not read even that is not waited for.
-    let written = timeout(LINGER, stream.write_all(&page)).await;
-    tracing::debug!(client = %client.peer, %failure, written = matches!(written, Ok(Ok(()))), "refused");
-}
-
-async fn linger(stream: &mut TcpStream) {
-    let reading = async {
-        stream.shutdown().await?;
-        let mut buffer = [0; 1024];
-        let mut left = LINGER_BYTES_MAX;
-        while left > 0 {
-            match stream.read(&mut buffer).await? {
-                0 => break,
-                bytes => left = left.saturating_sub(bytes),
-            }
-        }
-        Ok::<(), std::io::Error>(())
-    };
-    if let Ok(Err(error)) = timeout(LINGER, reading).await {
-        tracing::trace!(%error, "client reset its connection");
-    }
+    let handshake = TlsAcceptor::from(tls.config(*alpn)).accept(stream);
+    let stream = timeout(worker.settings.limits.head_timeout, handshake)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    worker.counters.handshakes.up();
+    let http = if stream.get_ref().1.alpn_protocol() == Some(HTTP2) { Http::Two } else { Http::One };
+    Ok(Secured { socket: Socket::Tls(Box::new(stream.into())), http })
 }

@@ -29,6 +29,7 @@ pub mod route;
 pub mod routing_key;
 pub mod rule;
 pub mod sessions;
+mod socket;
 pub mod tls;
 mod tunnel;
 pub mod worker;

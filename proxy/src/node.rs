@@ -15,6 +15,7 @@ use tracing::info;
 use crate::admin::{Admin, AdminError, AdminParts, Phase};
 use crate::config::Config;
 use crate::sessions::Sessions;
+use crate::tls::{ServerTls, TlsErrors};
 use crate::worker::{Running, StartError, Workers};
 
 mod settings;
@@ -45,6 +46,9 @@ pub enum NodeError {
     /// A page for a status that is never answered.
     #[error("pages: {0}")]
     Page(#[from] crate::rescue::PageError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsErrors),
     /// The workers.
     #[error(transparent)]
     Workers(#[from] StartError),
@@ -82,7 +86,9 @@ impl RunningNode {
             None => Mesh::alone(table)?,
         };
         let handle = mesh.handle();
-        let workers = Workers::start(settings::workers(&config)?, &handle, &discovery.subscribe())?;
+        let tls = config.tls.as_ref().map(ServerTls::load).transpose()?;
+        let workers =
+            Workers::start(settings::workers(&config, tls.as_ref())?, &handle, &discovery.subscribe())?;
         let (phase, phases) = watch::channel(Phase::Serving);
         let parts = AdminParts {
             node: config.node.clone(),

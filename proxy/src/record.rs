@@ -1,7 +1,7 @@
 //! What is known of one request, until it is logged and counted: exactly once, when its record is dropped, whatever happened.
 
 use crate::access_log::{End, From, Line, Request, Size, Timers};
-use crate::client::Client;
+use crate::client::{Carrier, Client};
 use crate::clock::Millis;
 use crate::rescue::{COMPLETE, Failure, Termination};
 use crate::route::Why;
@@ -81,7 +81,12 @@ impl Drop for Record {
         let status = self.status.map_or(0, |status| status.as_u16());
         counters.responses[usize::from(status / 100).min(5)].up();
         match self.termination {
-            [b'C', b'H' | b'D'] => counters.client_aborts.up(),
+            [b'C', b'H' | b'D'] => {
+                counters.client_aborts.up();
+                if let Carrier::Stream(stream) = &self.client.carrier {
+                    stream.aborted();
+                }
+            }
             [b'S', b'D'] => counters.shard_aborts.up(),
             _ => {}
         }
@@ -90,7 +95,7 @@ impl Drop for Record {
         }
         // Room names are personal: at debug level only.
         tracing::debug!(
-            client = %self.client.peer,
+            client = %self.client.origin.peer,
             method = %self.method,
             target = %self.target,
             status,
@@ -101,8 +106,8 @@ impl Drop for Record {
         );
         self.worker.log(&Line {
             from: From {
-                client: self.client.peer,
-                frontend: &self.client.frontend.name,
+                client: self.client.origin.peer,
+                frontend: &self.client.origin.frontend.name,
                 at: self.worker.clock.wall(self.began),
             },
             shard: self.shard.as_deref(),

@@ -30,6 +30,9 @@ pub(crate) enum Failure {
     /// CONNECT asks for a tunnel to anywhere.
     #[error("method CONNECT is not served")]
     Connect,
+    /// An extended CONNECT (RFC 8441) asks for something else than a WebSocket.
+    #[error("only websocket is served by CONNECT with :protocol")]
+    Protocol,
     /// It is not let in.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -65,6 +68,7 @@ impl Failure {
         match self {
             Self::Head(status) => *status,
             Self::Key(_) | Self::Target(_) | Self::Connect | Self::Body => StatusCode::BAD_REQUEST,
+            Self::Protocol => StatusCode::NOT_IMPLEMENTED,
             Self::Refused(Refusal::Hosts | Refusal::HeadBeyondBuffer) => StatusCode::BAD_REQUEST,
             Self::Refused(Refusal::RewrittenBeyondBuffer) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Refused(Refusal::UserAgent | Refusal::Banned) => StatusCode::FORBIDDEN,
@@ -86,7 +90,12 @@ impl Failure {
     pub(crate) fn termination(&self) -> Termination {
         *match self {
             Self::Refused(Refusal::BannedPage) => b"LR",
-            Self::Head(_) | Self::Key(_) | Self::Target(_) | Self::Connect | Self::Refused(_) => b"PR",
+            Self::Head(_)
+            | Self::Key(_)
+            | Self::Target(_)
+            | Self::Connect
+            | Self::Protocol
+            | Self::Refused(_) => b"PR",
             Self::HeadTimeout => b"cR",
             Self::Body => b"CD",
             Self::BodyTimeout => b"cD",
@@ -106,7 +115,8 @@ impl Failure {
             Self::Target(_) => Some(Rule::TargetForm),
             Self::Refused(refusal) => Some(refusal.rule()),
             Self::Key(refused) => Some(refused.rule()),
-            Self::Head(_)
+            Self::Protocol
+            | Self::Head(_)
             | Self::HeadTimeout
             | Self::Body
             | Self::BodyTimeout

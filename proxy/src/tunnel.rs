@@ -3,30 +3,30 @@
 //! tunnels of a worker share, and the worker's sweep finds the idle ones.
 
 use crate::access_log::{End, From, Line, Request, Size, Timers};
-use crate::client::Client;
+use crate::client::{Client, Origin};
 use crate::clock::Millis;
 use crate::counters::TunnelEnd;
-use crate::frontend::Frontend;
 use crate::rescue::{COMPLETE, Termination};
 use crate::sessions::Hold;
+use crate::socket::Socket;
 use crate::worker::{Connected, Worker};
 use http::uri::PathAndQuery;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use shardgate_discovery::Shard;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// What is kept of the target for the log line at the tunnel's end.
 const TARGET_KEPT_MAX: usize = 256;
 
 /// What a request leaves behind whose answer is 101, until hyper lets go of the client's socket.
 pub(crate) struct Opening {
-    stream: TcpStream,
+    stream: Socket,
     leftover: Vec<u8>,
     shard: Arc<Shard>,
     hold: Option<Hold>,
@@ -36,7 +36,7 @@ pub(crate) struct Opening {
 impl Opening {
     /// `leftover` is what the shard sent behind its 101. It is copied: hyper's buffer is large, and goes.
     pub(crate) fn new(
-        stream: TcpStream,
+        stream: Socket,
         leftover: &[u8],
         shard: Arc<Shard>,
         hold: Option<Hold>,
@@ -48,14 +48,30 @@ impl Opening {
     }
 }
 
+/// The client's side of a tunnel.
+pub(crate) enum ClientEnd {
+    /// A connection of its own.
+    Socket(Socket),
+    /// A stream of an HTTP/2 connection.
+    Stream(Box<TokioIo<Upgraded>>),
+}
+
+/// What a tunnel takes part of while it is open.
+pub(crate) enum Place {
+    /// The count of connections.
+    Connection(#[expect(dead_code, reason = "held, not read")] Connected),
+    /// The streams of its HTTP/2 connection.
+    Stream(#[expect(dead_code, reason = "held, not read")] Rc<Client>),
+}
+
 /// Starts a tunnel; `leftover` is what the client sent behind its request.
 pub(crate) fn open(
     worker: &Rc<Worker>,
-    stream: TcpStream,
+    client: ClientEnd,
     leftover: &[u8],
     opening: Opening,
-    client: &Client,
-    connected: Connected,
+    origin: &Rc<Origin>,
+    place: Place,
 ) {
     let key = opening.hold.as_ref().map(Hold::key);
     let id = {
@@ -71,7 +87,8 @@ pub(crate) fn open(
     };
     worker.counters.tunnels_opened.up();
     drop(tokio::task::spawn_local(Tunnel {
-        client: stream,
+        worker: Rc::clone(worker),
+        client,
         shard: opening.stream,
         up: Direction::new(leftover.to_vec()),
         down: Direction::new(opening.leftover),
@@ -79,45 +96,51 @@ pub(crate) fn open(
         end: TunnelEnd::Closed,
         began: worker.clock.exact(),
         to: opening.shard,
-        peer: client.peer,
-        frontend: Rc::clone(&client.frontend),
+        origin: Rc::clone(origin),
         target: opening.target,
         _hold: opening.hold,
-        connected,
+        _place: place,
     }));
 }
 
 struct Tunnel {
-    client: TcpStream,
-    shard: TcpStream,
+    worker: Rc<Worker>,
+    client: ClientEnd,
+    shard: Socket,
     up: Direction,
     down: Direction,
     id: u32,
     end: TunnelEnd,
     began: Millis,
     to: Arc<Shard>,
-    peer: SocketAddr,
-    frontend: Rc<Frontend>,
+    origin: Rc<Origin>,
     target: Box<str>,
     _hold: Option<Hold>,
-    connected: Connected,
+    _place: Place,
 }
 
 impl Future for Tunnel {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { client, shard, up, down, id, end, connected, .. } = self.get_mut();
-        let worker = connected.worker();
+        let Self { worker, client, shard, up, down, id, end, .. } = self.get_mut();
         let ordered = worker.sessions.borrow_mut().attend(*id, cx.waker());
         if let Some(ordered) = ordered {
             *end = ordered;
+            say_goodbye(client, shard, cx);
             return Poll::Ready(());
         }
         let before = (up.bytes, down.bytes);
         let mut buffer = worker.copy_buffer.borrow_mut();
-        let up_result = up.pump(client, shard, &mut buffer, cx);
-        let down_result = down.pump(shard, client, &mut buffer, cx);
+        let (up_result, down_result) = match client {
+            ClientEnd::Socket(Socket::Plain(client)) => match shard {
+                // Most tunnels; what they do with every message shall not ask what they are.
+                Socket::Plain(shard) => both(client, shard, up, down, &mut buffer, cx),
+                Socket::Tls(_) => both(client, shard, up, down, &mut buffer, cx),
+            },
+            ClientEnd::Socket(client) => both(client, shard, up, down, &mut buffer, cx),
+            ClientEnd::Stream(client) => both(client, shard, up, down, &mut buffer, cx),
+        };
         drop(buffer);
         worker.counters.client_bytes_in.add(up.bytes - before.0);
         worker.counters.client_bytes_out.add(down.bytes - before.1);
@@ -147,13 +170,13 @@ impl Future for Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        let worker = self.connected.worker();
+        let worker = &self.worker;
         worker.sessions.borrow_mut().remove(self.id);
         worker.counters.tunnel_ends[self.end as usize].up();
         worker.log(&Line {
             from: From {
-                client: self.peer,
-                frontend: &self.frontend.name,
+                client: self.origin.peer,
+                frontend: &self.origin.frontend.name,
                 at: worker.clock.wall(self.began),
             },
             shard: Some(&self.to),
@@ -177,6 +200,36 @@ const fn termination(end: TunnelEnd) -> Termination {
     }
 }
 
+type Pumped = Poll<io::Result<()>>;
+
+fn both<C, S>(
+    client: &mut C,
+    shard: &mut S,
+    up: &mut Direction,
+    down: &mut Direction,
+    buffer: &mut [u8],
+    cx: &mut Context<'_>,
+) -> (Pumped, Pumped)
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    (up.pump(client, shard, buffer, cx), down.pump(shard, client, buffer, cx))
+}
+
+/// Both sides are told that it is over, as far as their sockets take it at once: TLS's `close_notify`, HTTP/2's END_STREAM, a FIN.
+fn say_goodbye(client: &mut ClientEnd, shard: &mut Socket, cx: &mut Context<'_>) {
+    let told = match client {
+        ClientEnd::Socket(client) => Pin::new(client).poll_shutdown(cx),
+        ClientEnd::Stream(client) => Pin::new(client).poll_shutdown(cx),
+    };
+    if let (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) =
+        (told, Pin::new(shard).poll_shutdown(cx))
+    {
+        tracing::trace!(%error, "one side of a tunnel was gone");
+    }
+}
+
 /// One way through a tunnel.
 struct Direction {
     /// Read, but not yet written: only while the other side does not take it.
@@ -189,6 +242,8 @@ struct Direction {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Flowing,
+    /// All is written, but the target still holds some of it: TLS's records, of which its socket took a part.
+    Flushing,
     /// The source has closed; what is pending still goes.
     Closing,
     Closed,
@@ -202,11 +257,11 @@ impl Direction {
     /// Moves what can be moved. `Ready` when the source has closed and the target was told.
     fn pump(
         &mut self,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
         buffer: &mut [u8],
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Pumped {
         loop {
             while self.written < self.pending.len() {
                 let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.pending[self.written..]))?;
@@ -218,6 +273,10 @@ impl Direction {
             }
             match self.state {
                 State::Flowing => {}
+                State::Flushing => {
+                    ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                    self.state = State::Flowing;
+                }
                 State::Closing => {
                     // The other side may have closed as well, which makes this an error of no interest.
                     let _told: io::Result<()> = ready!(Pin::new(&mut *to).poll_shutdown(cx));
@@ -227,7 +286,12 @@ impl Direction {
                 State::Closed => return Poll::Ready(Ok(())),
             }
             let mut read = ReadBuf::new(buffer);
-            ready!(Pin::new(&mut *from).poll_read(cx, &mut read))?;
+            match ready!(Pin::new(&mut *from).poll_read(cx, &mut read)) {
+                Ok(()) => {}
+                // TLS without a close_notify: browsers close so. WebSocket has an end of its own.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
             let mut rest = read.filled();
             if rest.is_empty() {
                 self.state = State::Closing;
@@ -237,6 +301,7 @@ impl Direction {
                     Poll::Ready(written) => {
                         self.bytes += written as u64;
                         rest = &rest[written..];
+                        self.state = State::Flushing;
                     }
                     Poll::Pending => {
                         self.pending = rest.to_vec();
@@ -250,6 +315,9 @@ impl Direction {
     fn moved(&mut self, written: usize) {
         self.written += written;
         self.bytes += written as u64;
+        if self.state == State::Flowing {
+            self.state = State::Flushing;
+        }
     }
 }
 

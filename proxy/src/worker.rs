@@ -4,10 +4,11 @@
 use crate::absent::Absent;
 use crate::access_log::{AccessLog, End, From, Line, Request, Size, Timers};
 use crate::backend::{Pool, Suspects};
-use crate::client::Client;
+use crate::client::{Client, Origin};
 use crate::clock::{Clock, Millis};
-use crate::counters::WorkerCounters;
+use crate::counters::{TimeoutKind, WorkerCounters};
 use crate::forward::Limits;
+use crate::frontend::{Http2, Http2Builder, Streams};
 use crate::headers::Marks;
 use crate::rescue::{Failure, Pages};
 use crate::route::{Missing, Topology};
@@ -29,6 +30,7 @@ mod housekeeping;
 mod releases;
 mod start;
 
+pub use crate::frontend::Security;
 use releases::Releases;
 pub use start::{ForwardedProto, FrontendConfig, Running, StartError, Workers, WorkersConfig};
 
@@ -56,11 +58,13 @@ pub(crate) struct Worker {
     pub(crate) sessions: RefCell<Registry>,
     pub(crate) copy_buffer: RefCell<Box<[u8]>>,
     pub(crate) client_http: server::conn::http1::Builder,
+    pub(crate) client_http2: Http2Builder,
+    pub(crate) streams: Streams,
     pub(crate) shard_http: client::conn::http1::Builder,
     topology: RefCell<Rc<Topology>>,
     suspects: RefCell<Suspects>,
     absent: RefCell<Absent>,
-    clients: RefCell<Slab<Rc<Client>>>,
+    watched: RefCell<Slab<Watched>>,
     log: RefCell<AccessLog>,
     releases: Releases,
     connected: Cell<usize>,
@@ -123,7 +127,7 @@ impl Worker {
     }
 
     /// Counts and logs a request whose head was not read.
-    pub(crate) fn refused(&self, client: &Client, failure: &Failure) {
+    pub(crate) fn refused(&self, origin: &Origin, failure: &Failure) {
         let status = failure.status().as_u16();
         self.counters.requests.up();
         self.counters.rescues.up();
@@ -133,8 +137,8 @@ impl Worker {
         }
         self.log(&Line {
             from: From {
-                client: client.peer,
-                frontend: &client.frontend.name,
+                client: origin.peer,
+                frontend: &origin.frontend.name,
                 at: self.clock.wall(self.clock.exact()),
             },
             shard: None,
@@ -163,14 +167,47 @@ impl Worker {
         }
     }
 
-    /// Lets the sweep find a client connection.
-    pub(crate) fn register(self: &Rc<Self>, client: &Rc<Client>) -> Registered {
-        let id = self.clients.borrow_mut().insert(Rc::clone(client));
+    /// Lets the sweep find what may have to be timed out.
+    pub(crate) fn register(self: &Rc<Self>, watched: Watched) -> Registered {
+        let id = self.watched.borrow_mut().insert(watched);
         Registered { worker: Rc::clone(self), id }
     }
 }
 
-/// A client connection's place among those that the sweep looks at.
+/// What the sweep looks at.
+pub(crate) enum Watched {
+    /// An HTTP/1 connection, or a stream of an HTTP/2 one.
+    Exchange(Rc<Client>),
+    /// An HTTP/2 connection as a whole.
+    Http2(Rc<Http2>),
+}
+
+impl Watched {
+    /// Looks at the time; answers what was timed out.
+    fn expire(&self, now: Millis, limits: &Limits) -> Option<TimeoutKind> {
+        match self {
+            Self::Exchange(client) => client.expire(now, limits),
+            Self::Http2(connection) => connection.expire(now, limits),
+        }
+    }
+
+    /// The worker drains: what is idle ends.
+    fn wake(&self) {
+        match self {
+            Self::Exchange(client) => client.wake(),
+            Self::Http2(connection) => connection.wake(),
+        }
+    }
+
+    fn let_go(&self) {
+        match self {
+            Self::Exchange(client) => client.let_go(),
+            Self::Http2(connection) => connection.let_go(),
+        }
+    }
+}
+
+/// A place among what the sweep looks at.
 pub(crate) struct Registered {
     worker: Rc<Worker>,
     id: usize,
@@ -178,11 +215,11 @@ pub(crate) struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        drop(self.worker.clients.borrow_mut().try_remove(self.id));
+        drop(self.worker.watched.borrow_mut().try_remove(self.id));
     }
 }
 
-/// A client connection's place in the count, a tunnel's too.
+/// A client connection's place in the count, also when it has become a tunnel.
 pub(crate) struct Connected(Rc<Worker>);
 
 impl Connected {
@@ -190,10 +227,6 @@ impl Connected {
         worker.connected.set(worker.connected.get() + 1);
         worker.counters.connections_opened.up();
         Self(Rc::clone(worker))
-    }
-
-    pub(crate) fn worker(&self) -> &Worker {
-        &self.0
     }
 }
 

@@ -149,6 +149,10 @@ impl Reading {
         out.counters("tunnel_ends", "Ended tunnels by why", "why", ends)?;
         for (name, help, value) in [
             ("connections", "Client connections accepted", totals.connections_opened),
+            ("tls_handshakes", "TLS handshakes of clients", totals.handshakes),
+            ("tls_handshakes_failed", "TLS handshakes of clients that failed", totals.handshakes_failed),
+            ("http2_connections", "HTTP/2 connections of clients", totals.http2_connections),
+            ("http2_calmed", "HTTP/2 connections ended for floods of resets or frames", totals.http2_calmed),
             ("requests", "Requests", totals.requests),
             ("parse_refusals", "Requests that the parser refused", totals.parse_refusals),
             ("rescues", "Error answers of this node's own making", totals.rescues),

@@ -2,6 +2,7 @@
 
 use super::{State, Upstream};
 use crate::counters::ConnectReason;
+use crate::socket::Socket;
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use std::io;
@@ -96,7 +97,7 @@ pub(crate) async fn connect(
     };
     stream.set_nodelay(true).map_err(|error| ConnectError::new(address, error))?;
     // HTTP/1.1 has no handshake: this does not wait, and cannot fail.
-    match http.handshake(TokioIo::new(stream)).await {
+    match http.handshake(TokioIo::new(Socket::Plain(stream))).await {
         Ok((sender, connection)) => Ok(Box::new(Upstream { sender, state: State::Open(connection) })),
         Err(error) => Err(ConnectError::Unreachable { address, source: io::Error::other(error) }),
     }

@@ -2,6 +2,7 @@
 //! request costs one wake-up per socket event and no message between tasks. While it lies in the pool nobody drives it.
 
 use crate::body::RequestBody;
+use crate::socket::Socket;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -9,7 +10,6 @@ use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use std::task::{Context, Poll, Waker, ready};
-use tokio::net::TcpStream;
 
 mod connect;
 mod pool;
@@ -32,9 +32,9 @@ pub(crate) struct Upstream {
 }
 
 enum State {
-    Open(Connection<TokioIo<TcpStream>, RequestBody>),
+    Open(Connection<TokioIo<Socket>, RequestBody>),
     /// hyper is through with it; after an upgrade the socket is still to be taken.
-    Over(Connection<TokioIo<TcpStream>, RequestBody>),
+    Over(Connection<TokioIo<Socket>, RequestBody>),
     Abandoned,
 }
 
@@ -68,7 +68,7 @@ impl Upstream {
     }
 
     /// The socket, and what was read beyond HTTP, once hyper is through with it after an upgrade; `None` after [`Self::abandon`].
-    pub(crate) fn into_stream(self) -> Option<(TcpStream, Bytes)> {
+    pub(crate) fn into_stream(self) -> Option<(Socket, Bytes)> {
         match self.state {
             State::Open(connection) | State::Over(connection) => {
                 let parts = connection.into_parts();

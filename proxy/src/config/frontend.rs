@@ -1,5 +1,6 @@
 //! `[frontend]`: the side of the clients.
 
+use super::listeners::ListenerConfig;
 use super::section::Section;
 use super::tree::Item;
 use super::value;
@@ -46,7 +47,7 @@ impl fmt::Display for Workers {
 /// How clients are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontendConfig {
-    /// Addresses for HTTP. Default `0.0.0.0:80`, as the HAProxy that is replaced.
+    /// Addresses for plain HTTP. Default `0.0.0.0:80`, as the HAProxy that is replaced; none where `[[listeners]]` are given.
     pub listen: Vec<SocketAddr>,
     /// Workers. Default `auto`: the hot path takes no lock across cores, so more than cores gain nothing.
     pub workers: Workers,
@@ -90,11 +91,14 @@ impl Default for FrontendConfig {
 }
 
 impl FrontendConfig {
-    pub(super) fn read(mut section: Section<'_>) -> Self {
-        let default = Self::default();
+    pub(super) fn read(mut section: Section<'_>, listeners: &[ListenerConfig]) -> Self {
+        let mut default = Self::default();
+        if !listeners.is_empty() {
+            default.listen.clear();
+        }
         let timeout = || value::duration(SHORTEST..=DAY);
         let listen = section.list("listen", "addresses", value::listen_address).unwrap_or(default.listen);
-        if listen.is_empty() {
+        if listen.is_empty() && listeners.is_empty() {
             section.refuse("listen", &"[]", "at least one address".to_owned());
         }
         for (index, address) in listen.iter().enumerate() {
@@ -118,10 +122,7 @@ impl FrontendConfig {
                 .get("max_header_size", value::size(8 << 10..=1 << 20))
                 .unwrap_or(default.max_header_size),
             forwarded_proto: section
-                .get(
-                    "forwarded_proto",
-                    value::word(&[("http", ForwardedProto::Http), ("https", ForwardedProto::Https)]),
-                )
+                .get("forwarded_proto", value::word(ForwardedProto::WORDS))
                 .unwrap_or(default.forwarded_proto),
             max_headers: section
                 .get("max_headers", value::integer(16..=1_000))
@@ -152,11 +153,7 @@ impl fmt::Display for FrontendConfig {
         writeln!(f, "keepalive_timeout = {}", write::duration(self.keepalive_timeout))?;
         writeln!(f, "client_fin = {}", write::duration(self.client_fin))?;
         writeln!(f, "max_header_size = {}", write::size(self.max_header_size))?;
-        let proto = match self.forwarded_proto {
-            ForwardedProto::Http => "http",
-            ForwardedProto::Https => "https",
-        };
-        writeln!(f, "forwarded_proto = \"{proto}\"")?;
+        writeln!(f, "forwarded_proto = {}", write::text(self.forwarded_proto.as_str()))?;
         writeln!(f, "max_headers = {}", self.max_headers)
     }
 }

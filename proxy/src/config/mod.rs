@@ -10,6 +10,7 @@ mod decisive;
 mod discovery;
 mod error;
 mod frontend;
+mod listeners;
 mod log;
 mod mesh;
 mod nearest;
@@ -33,6 +34,7 @@ pub use decisive::{Decisive, load_decisive};
 pub use discovery::DiscoveryConfig;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use frontend::{FrontendConfig, Workers};
+pub use listeners::{AcceptProxy, ListenerConfig, ListenerName, OfferHttp2, Protocol, Redirect};
 pub use log::LogConfig;
 pub use mesh::MeshConfig;
 pub use node::{Environment, EnvironmentError, NodeConfig};
@@ -43,6 +45,7 @@ pub use stick_table::StickTableConfig;
 pub use tls::{TlsCertificate, TlsConfig, TlsVersion};
 
 use crate::routing_key::Routing;
+use listeners::Certificates;
 use section::Section;
 use std::fmt;
 use std::path::Path;
@@ -56,6 +59,8 @@ pub struct Config {
     pub frontend: FrontendConfig,
     /// `[tls]`: certificates. Without it no listener speaks https.
     pub tls: Option<TlsConfig>,
+    /// `[[listeners]]`: addresses with more to say of them than `[frontend] listen` does.
+    pub listeners: Vec<ListenerConfig>,
     /// `[backend]`: the side of the shards.
     pub backend: BackendConfig,
     /// `[stick_table]`: conference to shard.
@@ -84,6 +89,7 @@ impl Config {
             node,
             frontend: FrontendConfig::default(),
             tls: None,
+            listeners: Vec::new(),
             backend: BackendConfig::default(),
             stick_table: StickTableConfig::default(),
             mesh: None,
@@ -123,8 +129,13 @@ pub fn load(
 /// `None` only when a field without a default is missing or wrong, which has been noted then.
 fn read(mut root: Section<'_>) -> Option<Config> {
     let node = NodeConfig::read(root.section("node"));
-    let frontend = FrontendConfig::read(root.section("frontend"));
     let tls = root.optional_section("tls").map(TlsConfig::read);
+    let mut listeners = Vec::new();
+    for table in root.sections("listeners").unwrap_or_default() {
+        let certificates = if tls.is_some() { Certificates::Given } else { Certificates::None };
+        listeners.extend(ListenerConfig::read(root.entry(table), &listeners, certificates));
+    }
+    let frontend = FrontendConfig::read(root.section("frontend"), &listeners);
     let backend = BackendConfig::read(root.section("backend"));
     let stick_table = StickTableConfig::read(root.section("stick_table"));
     let mesh = root.optional_section("mesh").map(MeshConfig::read);
@@ -159,6 +170,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
             Some(tls) => Some(tls?),
             None => None,
         },
+        listeners,
         backend,
         stick_table,
         mesh: match mesh {
@@ -185,6 +197,9 @@ impl fmt::Display for Config {
         match &self.tls {
             Some(tls) => writeln!(f, "{tls}")?,
             None => writeln!(f, "# no [tls]: no listener speaks https\n")?,
+        }
+        for listener in &self.listeners {
+            writeln!(f, "{listener}")?;
         }
         write!(f, "{}\n{}\n", self.backend, self.stick_table)?;
         match &self.mesh {

@@ -6,7 +6,9 @@ use shardgate_peering::{Environment, IdentityFiles, MeshConfig, core};
 
 use super::NodeError;
 use crate::config::Config;
-use crate::worker::{FrontendConfig, WorkersConfig};
+use crate::config::{OfferHttp2, Protocol};
+use crate::tls::{Alpn, ServerTls};
+use crate::worker::{ForwardedProto, FrontendConfig, Security, WorkersConfig};
 use crate::{ConnectLimits, Limits, Pages, PoolLimits};
 
 pub(super) fn table(config: &Config) -> core::Config {
@@ -36,19 +38,48 @@ pub(super) fn mesh(config: &Config) -> Result<Option<MeshConfig>, NodeError> {
     }))
 }
 
-pub(super) fn workers(config: &Config) -> Result<WorkersConfig, NodeError> {
-    let frontend = |(index, address): (usize, &std::net::SocketAddr)| FrontendConfig {
+/// Each address of each listener; first those of the short form.
+fn frontends(config: &Config, tls: Option<&ServerTls>) -> Vec<FrontendConfig> {
+    let short = config.frontend.listen.iter().enumerate().map(|(index, address)| FrontendConfig {
         name: format!("http-{}", index + 1),
         address: *address,
         forwarded_proto: config.frontend.forwarded_proto,
-    };
+        security: Security::Plain,
+    });
+    let listed = config.listeners.iter().flat_map(|listener| {
+        let security = match (listener.protocol, tls) {
+            (Protocol::Https, Some(tls)) => Security::Tls(
+                tls.clone(),
+                match listener.http2 {
+                    OfferHttp2::On => Alpn::Http2AndHttp1,
+                    OfferHttp2::Off => Alpn::Http1,
+                },
+            ),
+            // A listener with TLS and no [tls] was refused when the configuration was read.
+            (Protocol::Http, _) | (Protocol::Https, None) => Security::Plain,
+        };
+        let usual = match listener.protocol {
+            Protocol::Http => config.frontend.forwarded_proto,
+            Protocol::Https => ForwardedProto::Https,
+        };
+        listener.listen.iter().map(move |address| FrontendConfig {
+            name: listener.name.to_string(),
+            address: *address,
+            forwarded_proto: listener.forwarded_proto.unwrap_or(usual),
+            security: security.clone(),
+        })
+    });
+    short.chain(listed).collect()
+}
+
+pub(super) fn workers(config: &Config, tls: Option<&ServerTls>) -> Result<WorkersConfig, NodeError> {
     let mut pages = Pages::default();
     for (status, page) in config.pages.iter() {
         pages.replace(status, page.body.clone())?;
     }
     Ok(WorkersConfig {
         threads: config.frontend.workers.count(),
-        frontends: config.frontend.listen.iter().enumerate().map(frontend).collect(),
+        frontends: frontends(config, tls),
         backlog: config.frontend.backlog,
         region: config.node.region.clone(),
         host: config.node.host_name.clone(),

@@ -282,4 +282,3 @@ fn intermediate() -> CryptoProvider {
         ..default_provider()
     }
 }
-

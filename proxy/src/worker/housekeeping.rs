@@ -81,8 +81,8 @@ fn tick(worker: &Worker, last_second: &mut Millis) {
     worker.clock.tick();
     let now = worker.clock.coarse();
     let limits = &worker.settings.limits;
-    for (_, client) in worker.clients.borrow().iter() {
-        if let Some(kind) = client.expire(now, limits) {
+    for (_, watched) in worker.watched.borrow().iter() {
+        if let Some(kind) = watched.expire(now, limits) {
             worker.counters.timeouts[kind as usize].up();
         }
     }
@@ -102,8 +102,8 @@ fn drain(worker: &Worker, accepting: &[JoinHandle<()>]) {
     for task in accepting {
         task.abort();
     }
-    for (_, client) in worker.clients.borrow().iter() {
-        client.wake();
+    for (_, watched) in worker.watched.borrow().iter() {
+        watched.wake();
     }
 }
 
@@ -122,8 +122,8 @@ fn compare(worker: &Worker, missed: u64) {
 async fn end(worker: &Rc<Worker>, releasing: JoinHandle<()>) {
     let until = Instant::now() + LAST_WORDS;
     let tunnels = worker.sessions.borrow_mut().obey(&Which::All, Verb::Close);
-    for (_, client) in worker.clients.borrow().iter() {
-        client.let_go();
+    for (_, watched) in worker.watched.borrow().iter() {
+        watched.let_go();
     }
     let left = worker.connected.get();
     if left > 0 {

@@ -9,7 +9,7 @@ use crate::backend::{Pool, Suspects};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::forward::{HEADERS_USUAL, Limits};
-use crate::frontend::Frontend;
+use crate::frontend::{Frontend, Security, http2_builder};
 use crate::headers::Marks;
 use crate::rescue::Pages;
 use crate::route::Topology;
@@ -38,12 +38,26 @@ use tokio::time::Instant;
 pub enum ForwardedProto {
     /// Clients speak plain HTTP.
     Http,
-    /// They speak TLS to whatever stands before this node, as behind Jitsi's cloud balancer.
+    /// They speak TLS, to this node or to whatever stands before it, as behind Jitsi's cloud balancer.
     Https,
 }
 
+impl ForwardedProto {
+    /// The words for it.
+    pub const WORDS: &[(&str, Self)] = &[("http", Self::Http), ("https", Self::Https)];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// An address that clients connect to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct FrontendConfig {
     /// Its name, for the log.
     pub name: String,
@@ -51,6 +65,8 @@ pub struct FrontendConfig {
     pub address: SocketAddr,
     /// What shards are told.
     pub forwarded_proto: ForwardedProto,
+    /// What clients speak before HTTP.
+    pub security: Security,
 }
 
 /// All that the data plane is told.
@@ -250,8 +266,11 @@ impl Seed {
             let moves = table.moves();
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             let limits = &settings.limits;
+            let (client_http2, streams) = http2_builder(limits);
             let worker = Rc::new(Worker {
                 client_http: client_http(limits),
+                client_http2,
+                streams,
                 shard_http: shard_http(limits),
                 pool: Pool::new(limits.pool.clone()),
                 connected_max: limits.connections_max.div_ceil(workers).max(1),
@@ -267,7 +286,7 @@ impl Seed {
                 copy_buffer: RefCell::new(vec![0; COPY_BUFFER_BYTES].into_boxed_slice()),
                 suspects: RefCell::new(Suspects::default()),
                 absent: RefCell::new(Absent::default()),
-                clients: RefCell::default(),
+                watched: RefCell::default(),
                 log: RefCell::new(log),
                 releases: Releases::default(),
                 connected: Cell::new(0),
@@ -311,11 +330,9 @@ fn registered(listeners: Vec<(FrontendConfig, TcpListener)>) -> io::Result<Regis
     listeners
         .into_iter()
         .map(|(config, listener)| {
-            let forwarded_proto = HeaderValue::from_static(match config.forwarded_proto {
-                ForwardedProto::Http => "http",
-                ForwardedProto::Https => "https",
-            });
-            let frontend = Rc::new(Frontend { name: config.name, forwarded_proto });
+            let forwarded_proto = HeaderValue::from_static(config.forwarded_proto.as_str());
+            let frontend =
+                Rc::new(Frontend { name: config.name, forwarded_proto, security: config.security });
             Ok((frontend, tokio::net::TcpListener::from_std(listener)?))
         })
         .collect()

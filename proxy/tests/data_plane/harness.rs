@@ -15,7 +15,7 @@ use shardgate_peering::{Mesh, TableHandle};
 use shardgate_proxy::access_log::AccessLogTarget;
 use shardgate_proxy::counters::Totals;
 use shardgate_proxy::routing_key::Routing;
-use shardgate_proxy::worker::{ForwardedProto, FrontendConfig, Running, Workers, WorkersConfig};
+use shardgate_proxy::worker::{ForwardedProto, FrontendConfig, Running, Security, Workers, WorkersConfig};
 use shardgate_proxy::{ConnectLimits, Limits, Pages};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -96,6 +96,7 @@ pub(crate) fn config(limits: Limits) -> WorkersConfig {
         name: "http".to_owned(),
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         forwarded_proto: ForwardedProto::Https,
+        security: Security::Plain,
     };
     WorkersConfig {
         threads: NonZeroUsize::new(2).unwrap(),

@@ -1,0 +1,189 @@
+//! How many frames a client may send on an HTTP/2 connection that ask for nothing (RFC 9113, 10.5): pings, settings, windows,
+//! priorities, resets, empty data. hyper bounds what they make it keep; this bounds what they make it do.
+
+use crate::clock::Millis;
+
+/// The client's connection preface (RFC 9113, 3.4).
+pub(super) const PREFACE_LEN: u32 = 24;
+const HEADER_LEN: usize = 9;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const END_STREAM: u8 = 1;
+
+/// One frame's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame {
+    kind: u8,
+    flags: u8,
+    len: u32,
+}
+
+impl Frame {
+    /// Whether it moves a request or an answer on.
+    const fn is_work(self) -> bool {
+        match self.kind {
+            HEADERS => true,
+            DATA => self.len > 0 || self.flags & END_STREAM != 0,
+            _ => false,
+        }
+    }
+}
+
+/// Finds the frames in one direction of a connection, in pieces of any size (RFC 9113, 4.1).
+#[derive(Debug)]
+pub(super) struct Frames {
+    header: [u8; HEADER_LEN],
+    filled: usize,
+    /// Bytes of the present frame's payload, or of the preface, that are still to come.
+    left: u32,
+}
+
+impl Frames {
+    /// `skip` bytes come before the first frame.
+    pub(super) const fn after(skip: u32) -> Self {
+        Self { header: [0; HEADER_LEN], filled: 0, left: skip }
+    }
+
+    /// Whether the last frame is complete.
+    pub(super) const fn is_between(&self) -> bool {
+        self.filled == 0 && self.left == 0
+    }
+
+    /// Tells `each` of the frames whose header ends in `bytes`.
+    pub(super) fn scan(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame)) {
+        while !bytes.is_empty() {
+            let payload = bytes.len().min(self.left as usize);
+            bytes = &bytes[payload..];
+            self.left -= payload as u32;
+            if self.left > 0 {
+                return;
+            }
+            let piece = bytes.len().min(HEADER_LEN - self.filled);
+            self.header[self.filled..self.filled + piece].copy_from_slice(&bytes[..piece]);
+            self.filled += piece;
+            bytes = &bytes[piece..];
+            if self.filled < HEADER_LEN {
+                return;
+            }
+            self.filled = 0;
+            let [high, middle, low, kind, flags, ..] = self.header;
+            self.left = u32::from_be_bytes([0, high, middle, low]);
+            each(Frame { kind, flags, len: self.left });
+        }
+    }
+}
+
+/// Frames without work that a client may send at once.
+const BURST: u32 = 5_000;
+/// How many more it may send with every second.
+const PER_SECOND: u64 = 500;
+/// An honest client opens its windows again for what it was sent: the stream's and the connection's.
+const PER_DATA_SENT: u32 = 2;
+/// Data of fewer bytes is what a client asks for that opens its window byte by byte.
+const DATA_WORTH_MIN: u32 = 16;
+
+/// What a client may still send.
+#[derive(Debug)]
+pub(super) struct FrameBudget {
+    left: u32,
+    refilled: Millis,
+}
+
+/// The client has sent too many frames that ask for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exhausted;
+
+impl FrameBudget {
+    pub(super) const fn new(now: Millis) -> Self {
+        Self { left: BURST, refilled: now }
+    }
+
+    /// A frame has come.
+    pub(super) fn received(&mut self, frame: Frame, now: Millis) -> Result<(), Exhausted> {
+        if frame.is_work() {
+            return Ok(());
+        }
+        let earned = now.saturating_sub(self.refilled) * PER_SECOND / 1_000;
+        if earned > 0 {
+            self.refilled = now;
+            self.earn(u32::try_from(earned).unwrap_or(BURST));
+        }
+        self.left = self.left.checked_sub(1).ok_or(Exhausted)?;
+        Ok(())
+    }
+
+    /// A frame went out.
+    pub(super) fn sent(&mut self, frame: Frame) {
+        if frame.kind == DATA && frame.len >= DATA_WORTH_MIN {
+            self.earn(PER_DATA_SENT);
+        }
+    }
+
+    fn earn(&mut self, more: u32) {
+        self.left = self.left.saturating_add(more).min(BURST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes(frames: &[(u8, u8, usize)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, flags, len) in frames {
+            bytes.extend_from_slice(&u32::try_from(*len).unwrap().to_be_bytes()[1..]);
+            bytes.extend_from_slice(&[*kind, *flags, 0, 0, 0, 1]);
+            bytes.resize(bytes.len() + len, 0xaa);
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn frames_are_found_however_they_are_cut(
+            frames in prop::collection::vec((0..12_u8, any::<u8>(), 0..300_usize), 0..20),
+            cuts in prop::collection::vec(1..40_usize, 1..20),
+        ) {
+            let mut stream = vec![b'p'; PREFACE_LEN as usize];
+            stream.extend(bytes(&frames));
+            let mut scanner = Frames::after(PREFACE_LEN);
+            let mut found = Vec::new();
+            let mut rest = &stream[..];
+            for cut in cuts.iter().cycle() {
+                let (piece, after) = rest.split_at(rest.len().min(*cut));
+                scanner.scan(piece, |frame| found.push((frame.kind, frame.flags, frame.len as usize)));
+                rest = after;
+                if rest.is_empty() { break; }
+            }
+            prop_assert_eq!(found, frames);
+            prop_assert!(scanner.is_between());
+        }
+    }
+
+    #[test]
+    fn a_flood_ends_and_work_does_not() {
+        let mut budget = FrameBudget::new(0);
+        let ping = Frame { kind: 6, flags: 0, len: 8 };
+        let data = Frame { kind: DATA, flags: 0, len: 100 };
+        for _ in 0..BURST {
+            budget.received(ping, 0).unwrap();
+        }
+        assert_eq!(budget.received(ping, 0), Err(Exhausted));
+        for _ in 0..100_000 {
+            budget.received(data, 0).unwrap();
+            budget.received(Frame { kind: HEADERS, flags: 0, len: 20 }, 0).unwrap();
+        }
+        assert_eq!(budget.received(Frame { len: 0, ..data }, 0), Err(Exhausted));
+        budget.received(Frame { len: 0, flags: END_STREAM, ..data }, 0).unwrap();
+        // Half a second later there are 250 more; windows for what was sent come on top.
+        for _ in 0..250 {
+            budget.received(ping, 500).unwrap();
+        }
+        budget.sent(data);
+        budget.sent(Frame { len: 1, ..data });
+        let window = Frame { kind: 8, flags: 0, len: 4 };
+        assert_eq!([(); 3].map(|()| budget.received(window, 500)), [Ok(()), Ok(()), Err(Exhausted)]);
+    }
+}
