@@ -113,7 +113,7 @@ pub(crate) async fn answer(
         Ok(Reached::Switched { response }) => response.map(|()| AnswerBody::page(Bytes::new(), record)),
         Err(failure) => {
             record.failed(&failure);
-            rescue::respond(&failure, &worker.settings.pages).map(|page| AnswerBody::page(page, record))
+            rescue::respond(&failure, &record.settings.pages).map(|page| AnswerBody::page(page, record))
         }
     };
     let ends = worker.is_draining() && matches!(client.carrier, Carrier::Connection);
@@ -133,7 +133,7 @@ pub(crate) fn refused(
 ) -> Response<AnswerBody> {
     let mut record = Record::begin(worker, client, method, target);
     record.failed(failure);
-    rescue::respond(failure, &worker.settings.pages).map(|page| AnswerBody::page(page, record))
+    rescue::respond(failure, &record.settings.pages).map(|page| AnswerBody::page(page, record))
 }
 
 /// An absolute target without the port that its scheme means anyway, if it names that: HAProxy drops it as well (R27).
@@ -164,7 +164,8 @@ async fn forward(
     // First of all: whatever is refused, the connection knows that there may be a body.
     let body = RequestBody::new(body, Rc::clone(client));
     let topology = worker.topology();
-    let (bans, routing) = (topology.snapshot().bans(), &worker.settings.routing);
+    let settings = Rc::clone(&record.settings);
+    let (bans, routing) = (topology.snapshot().bans(), &settings.routing);
     // What the key borrows is copied: target and headers change before its last use.
     let (target, sent) = (record.target.clone(), Sent::of(&head.headers, routing.compat));
     let key = read_head(&head.method, &target, &head.headers, &sent, bans, routing, &mut record.fired)?;
@@ -177,7 +178,7 @@ async fn forward(
     };
     let origin = &client.origin;
     let proto = &origin.frontend.forwarded_proto;
-    worker.settings.marks.to_shard(&mut head.headers, upgrade, &origin.forwarded_for, proto);
+    settings.marks.to_shard(&mut head.headers, upgrade, &origin.forwarded_for, proto);
     tell_key(&mut head.headers, &key);
     if let Some(uri) = without_default_port(&head.uri) {
         head.uri = uri;
@@ -210,7 +211,7 @@ async fn forward(
         };
         // What this node lacks, descriptors or ports, is no reason to move a conference.
         let ours = matches!(cause, ConnectError::Local { .. });
-        if first.is_some() || ours || worker.settings.limits.redispatch == Redispatch::Off {
+        if first.is_some() || ours || settings.limits.redispatch == Redispatch::Off {
             return Err(cause.into());
         }
         // Once, to another shard. If there is none, the first failure is what happened.
@@ -241,7 +242,7 @@ async fn finish(
         return Err(Failure::Broken);
     }
     let kept = if switched { Upgrade::WebSocket } else { Upgrade::None };
-    worker.settings.marks.to_client(response.headers_mut(), kept);
+    record.settings.marks.to_client(response.headers_mut(), kept);
     record.answered(response.status());
     if !switched {
         return Ok(Reached::Answer { response, upstream, address: resolved.shard.address });
@@ -310,7 +311,7 @@ async fn send(
         record.retries += 1;
         worker.counters.retries.up();
     }
-    let limits = &worker.settings.limits.connect;
+    let limits = record.settings.limits.connect.clone();
     // Somebody has just been through all attempts: once is enough to see whether it is back.
     let attempts = if worker.is_suspect(&shard.name) { 1 } else { 1 + limits.retries };
     let mut pause = limits.backoff;
@@ -353,7 +354,8 @@ async fn open(
     let began = record.elapsed();
     // Boxed: most requests find a connection in the pool.
     let upstream =
-        Box::pin(connect(shard.address, &worker.settings.limits.connect, &worker.shard_http)).await?;
+        Box::pin(connect(shard.address, &record.settings.limits.connect, &worker.protocols().shard_http))
+            .await?;
     record.timers.connect = Some(record.elapsed() - began);
     worker.counters.shard_connects.up();
     worker.trust(&shard.name);

@@ -6,6 +6,7 @@ use crate::tls::{Alpn, ServerTls};
 use crate::worker::{Connected, Worker};
 use http::HeaderValue;
 use shardgate_peering::Readiness;
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -29,6 +30,26 @@ pub(crate) struct Frontend {
     pub(crate) security: Security,
 }
 
+/// A listening socket's place: what it serves as may change while it stays open.
+#[derive(Debug)]
+pub(crate) struct Slot(RefCell<Rc<Frontend>>);
+
+impl Slot {
+    pub(crate) fn new(frontend: Frontend) -> Self {
+        Self(RefCell::new(Rc::new(frontend)))
+    }
+
+    /// What the next connection is served as.
+    pub(crate) fn frontend(&self) -> Rc<Frontend> {
+        Rc::clone(&self.0.borrow())
+    }
+
+    /// From the next connection on.
+    pub(crate) fn change(&self, frontend: Frontend) {
+        self.0.replace(Rc::new(frontend));
+    }
+}
+
 /// What clients speak before HTTP.
 #[derive(Debug, Clone)]
 pub enum Security {
@@ -45,20 +66,22 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const READY_WAIT: Duration = Duration::from_secs(10);
 
 /// Accepts connections until the worker drains and drops the future. Begins when the node is ready.
-pub(crate) async fn accept(worker: Rc<Worker>, frontend: Rc<Frontend>, listener: TcpListener) {
+pub(crate) async fn accept(worker: Rc<Worker>, slot: Rc<Slot>, listener: TcpListener) {
     let mut readiness = worker.table.watch_readiness();
     let ready = readiness.wait_for(|readiness| matches!(readiness, Readiness::Ready { .. }));
     if timeout(READY_WAIT, ready).await.is_err() {
-        tracing::warn!(frontend = frontend.name, "serving before the mesh is ready");
+        tracing::warn!(frontend = slot.frontend().name, "serving before the mesh is ready");
     }
     loop {
         worker.room().await;
-        match listener.accept().await {
+        let accepted = listener.accept().await;
+        let frontend = slot.frontend();
+        match accepted {
             Ok((stream, peer)) => {
                 // A connection that died in the queue fails here; it will not be served anyway.
                 if stream.set_nodelay(true).is_ok() {
                     let connected = Connected::new(&worker);
-                    let serving = serve(Rc::clone(&worker), Rc::clone(&frontend), stream, peer, connected);
+                    let serving = serve(Rc::clone(&worker), frontend, stream, peer, connected);
                     drop(tokio::task::spawn_local(serving));
                 }
             }
@@ -115,7 +138,7 @@ async fn secured(worker: &Worker, origin: &Origin, stream: TcpStream) -> io::Res
         return Ok(Secured { socket: Socket::Plain(stream), http: Http::One });
     };
     let handshake = TlsAcceptor::from(tls.config(*alpn)).accept(stream);
-    let stream = timeout(worker.settings.limits.head_timeout, handshake)
+    let stream = timeout(worker.settings().limits.head_timeout, handshake)
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     worker.counters.handshakes.up();

@@ -109,7 +109,7 @@ impl RunningNode {
 
     /// Where clients come in, in the order of the configuration.
     #[must_use]
-    pub fn frontend_addresses(&self) -> &[SocketAddr] {
+    pub fn frontend_addresses(&self) -> Vec<SocketAddr> {
         self.workers.addresses()
     }
 

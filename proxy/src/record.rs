@@ -6,7 +6,7 @@ use crate::clock::Millis;
 use crate::rescue::{COMPLETE, Failure, Termination};
 use crate::route::Why;
 use crate::rule::Fired;
-use crate::worker::Worker;
+use crate::worker::{Settings, Worker};
 use http::{Method, StatusCode, Uri};
 use shardgate_discovery::Shard;
 use std::rc::Rc;
@@ -15,6 +15,8 @@ use std::sync::Arc;
 /// One request from its head to the end of its answer.
 pub(crate) struct Record {
     pub(crate) worker: Rc<Worker>,
+    /// What the configuration said when the request came; it holds to its end.
+    pub(crate) settings: Rc<Settings>,
     pub(crate) client: Rc<Client>,
     pub(crate) method: Method,
     pub(crate) target: Uri,
@@ -38,6 +40,7 @@ impl Record {
         worker.counters.requests.up();
         Box::new(Self {
             worker: Rc::clone(worker),
+            settings: worker.settings(),
             client: Rc::clone(client),
             method,
             target,

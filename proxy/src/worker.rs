@@ -7,8 +7,8 @@ use crate::backend::{Pool, Suspects};
 use crate::client::{Client, Origin};
 use crate::clock::{Clock, Millis};
 use crate::counters::{TimeoutKind, WorkerCounters};
-use crate::forward::Limits;
-use crate::frontend::{Http2, Http2Builder, Streams};
+use crate::forward::{HEADERS_USUAL, Limits};
+use crate::frontend::{Http2, Http2Builder, Streams, http2_builder};
 use crate::headers::Marks;
 use crate::rescue::{Failure, Pages};
 use crate::route::{Missing, Topology};
@@ -26,20 +26,25 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+mod change;
 mod housekeeping;
+mod listeners;
 mod releases;
 mod start;
 
 pub use crate::frontend::Security;
+pub use change::Change;
+pub use listeners::{ForwardedProto, FrontendConfig};
 use releases::Releases;
-pub use start::{ForwardedProto, FrontendConfig, Running, StartError, Workers, WorkersConfig};
+pub use start::{Running, StartError, Workers, WorkersConfig};
 
 /// The largest piece that a tunnel moves at once.
 const COPY_BUFFER_BYTES: usize = 64 * 1024;
 /// The table answers within its budgets; should its driver hang, requests do not hang with it.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What all workers have alike.
+/// What the configuration says to all workers alike. A request sees one of these from start to end.
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) region: RegionName,
     pub(crate) marks: Marks,
@@ -48,19 +53,24 @@ pub(crate) struct Settings {
     pub(crate) pages: Pages,
 }
 
+/// hyper's sides, as the settings want them.
+pub(crate) struct Protocols {
+    pub(crate) client_http: server::conn::http1::Builder,
+    pub(crate) client_http2: Http2Builder,
+    pub(crate) shard_http: client::conn::http1::Builder,
+}
+
 /// The state of one worker.
 pub(crate) struct Worker {
-    pub(crate) settings: Arc<Settings>,
+    settings: RefCell<Rc<Settings>>,
+    protocols: RefCell<Rc<Protocols>>,
     pub(crate) table: TableHandle,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) clock: Clock,
     pub(crate) pool: Pool,
     pub(crate) sessions: RefCell<Registry>,
     pub(crate) copy_buffer: RefCell<Box<[u8]>>,
-    pub(crate) client_http: server::conn::http1::Builder,
-    pub(crate) client_http2: Http2Builder,
     pub(crate) streams: Streams,
-    pub(crate) shard_http: client::conn::http1::Builder,
     topology: RefCell<Rc<Topology>>,
     suspects: RefCell<Suspects>,
     absent: RefCell<Absent>,
@@ -68,13 +78,34 @@ pub(crate) struct Worker {
     log: RefCell<AccessLog>,
     releases: Releases,
     connected: Cell<usize>,
-    connected_max: usize,
+    connected_max: Cell<usize>,
+    workers: usize,
     freed: Notify,
     draining: Cell<bool>,
     nonce: Cell<u64>,
 }
 
 impl Worker {
+    pub(crate) fn settings(&self) -> Rc<Settings> {
+        Rc::clone(&self.settings.borrow())
+    }
+
+    pub(crate) fn protocols(&self) -> Rc<Protocols> {
+        Rc::clone(&self.protocols.borrow())
+    }
+
+    /// The configuration has changed: what begins from now on goes by `settings`.
+    fn set_settings(&self, settings: Settings) {
+        self.protocols.replace(Rc::new(Protocols::new(&settings.limits, &self.streams)));
+        self.pool.set_limits(settings.limits.pool.clone());
+        self.connected_max.set(connected_max(&settings.limits, self.workers));
+        let snapshot = Arc::clone(self.topology.borrow().snapshot());
+        let topology = Topology::new(snapshot, &settings.region, &settings.routing.region_order);
+        self.topology.replace(Rc::new(topology));
+        self.settings.replace(Rc::new(settings));
+        self.freed.notify_waiters();
+    }
+
     pub(crate) fn topology(&self) -> Rc<Topology> {
         Rc::clone(&self.topology.borrow())
     }
@@ -86,9 +117,9 @@ impl Worker {
 
     fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
         self.absent.borrow_mut().changed(self.topology.borrow().snapshot(), &snapshot);
-        let topology =
-            Rc::new(Topology::new(snapshot, &self.settings.region, &self.settings.routing.region_order));
-        self.topology.replace(topology);
+        let settings = self.settings();
+        let topology = Topology::new(snapshot, &settings.region, &settings.routing.region_order);
+        self.topology.replace(Rc::new(topology));
     }
 
     pub(crate) fn lookup(&self, token: &str) -> Option<ShardName> {
@@ -158,10 +189,10 @@ impl Worker {
 
     /// Waits while there are as many connections as there may be.
     pub(crate) async fn room(&self) {
-        if self.connected.get() >= self.connected_max {
+        if self.connected.get() >= self.connected_max.get() {
             self.counters.accept_pauses.up();
             tracing::warn!(connections = self.connected.get(), "connection limit reached, not accepting");
-            while self.connected.get() >= self.connected_max {
+            while self.connected.get() >= self.connected_max.get() {
                 self.freed.notified().await;
             }
         }
@@ -236,10 +267,47 @@ impl Drop for Connected {
         let connected = worker.connected.get();
         worker.connected.set(connected - 1);
         worker.counters.connections_closed.up();
-        if connected >= worker.connected_max || worker.draining.get() {
+        if connected >= worker.connected_max.get() || worker.draining.get() {
             worker.freed.notify_waiters();
         }
     }
+}
+
+impl Protocols {
+    fn new(limits: &Limits, streams: &Streams) -> Self {
+        Self {
+            client_http: client_http(limits),
+            client_http2: http2_builder(limits, streams),
+            shard_http: shard_http(limits),
+        }
+    }
+}
+
+fn client_http(limits: &Limits) -> server::conn::http1::Builder {
+    let mut http = server::conn::http1::Builder::new();
+    // Timeouts are the sweep's, the date is the shard's to set.
+    http.header_read_timeout(None)
+        .auto_date_header(false)
+        .max_header_size(limits.head_bytes_max)
+        .max_buf_size(limits.buffer_bytes_max.max(limits.head_bytes_max));
+    if limits.headers_max != HEADERS_USUAL {
+        http.max_headers(limits.headers_max);
+    }
+    http
+}
+
+fn shard_http(limits: &Limits) -> client::conn::http1::Builder {
+    let mut http = client::conn::http1::Builder::new();
+    // Requests are mostly one small piece, for which send is cheaper than writev.
+    http.writev(false);
+    http.max_header_size(limits.head_bytes_max)
+        .max_buf_size(limits.buffer_bytes_max.max(limits.head_bytes_max));
+    http
+}
+
+/// A worker's part of the connections that the process may have.
+fn connected_max(limits: &Limits, workers: usize) -> usize {
+    limits.connections_max.div_ceil(workers).max(1)
 }
 
 /// How often timeouts are looked for: often enough for the shortest of them.

@@ -30,13 +30,18 @@ struct Idle {
 
 /// The idle connections of a worker.
 pub(crate) struct Pool {
-    limits: PoolLimits,
+    limits: RefCell<PoolLimits>,
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>, RandomState>>,
 }
 
 impl Pool {
     pub(crate) fn new(limits: PoolLimits) -> Self {
-        Self { limits, idle: RefCell::default() }
+        Self { limits: RefCell::new(limits), idle: RefCell::default() }
+    }
+
+    /// From now on; spare connections go at the next sweep, by their age.
+    pub(crate) fn set_limits(&self, limits: PoolLimits) {
+        self.limits.replace(limits);
     }
 
     /// A connection that served before and is still open.
@@ -55,14 +60,14 @@ impl Pool {
     pub(crate) fn put(&self, address: SocketAddr, upstream: Box<Upstream>, now: Millis) {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(address).or_default();
-        if connections.len() < self.limits.idle_per_shard {
+        if connections.len() < self.limits.borrow().idle_per_shard {
             connections.push(Idle { upstream, since: now });
         }
     }
 
     /// Lets go of what is old or closed.
     pub(crate) fn sweep(&self, now: Millis) {
-        let timeout = to_millis(self.limits.idle_timeout);
+        let timeout = to_millis(self.limits.borrow().idle_timeout);
         self.idle.borrow_mut().retain(|_, connections| {
             connections
                 .retain_mut(|idle| now.saturating_sub(idle.since) < timeout && idle.upstream.is_reusable());

@@ -60,8 +60,9 @@ pub(super) async fn resolve_by_cookie(
     let mut followed = Why::Entry;
     for _ in 0..CLAIMS_MAX {
         let stick = entry.as_ref().map_or(Stick::New, Stick::Entry);
-        let decision =
-            with_outlook(worker, excluded, |outlook| in_pool(pool, stick, outlook, &mut record.fired))?;
+        let decision = with_outlook(worker, &record.settings, excluded, |outlook| {
+            in_pool(pool, stick, outlook, &mut record.fired)
+        })?;
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
             NeedsClaim::No => {
@@ -99,7 +100,7 @@ fn by_hash(
     record: &mut Record,
 ) -> Result<Resolved, Failure> {
     let turn = hash64(key.as_str().as_bytes(), 0);
-    let decision = with_outlook(worker, excluded, |outlook| {
+    let decision = with_outlook(worker, &record.settings, excluded, |outlook| {
         in_pool(pool, Stick::Turns, &Outlook { nonce: turn, ..*outlook }, &mut record.fired)
     })?;
     Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Nothing })

@@ -7,10 +7,11 @@ use crate::record::Record;
 use crate::rescue::Failure;
 use crate::route::{Decision, NeedsClaim, NoRoute, Outlook, Topology, Why, by_hash, decide, keeps};
 use crate::routing_key::{RoutingKey, Store};
-use crate::worker::Worker;
+use crate::worker::{Settings, Worker};
 use shardgate_discovery::Shard;
 use shardgate_peering::{ClaimReason, Claimed};
 use shardgate_peering_core::{ShardName, StickKey};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Where a request goes.
@@ -54,9 +55,10 @@ pub(super) async fn resolve(
         }
         Store::MatchOnly | Store::MatchOrStore => None,
     };
-    let routing = &worker.settings.routing;
+    let settings = Rc::clone(&record.settings);
+    let routing = &settings.routing;
     for _ in 0..CLAIMS_MAX {
-        let decision = with_outlook(worker, excluded, |outlook| {
+        let decision = with_outlook(worker, &settings, excluded, |outlook| {
             decide(key, topology, entry.as_ref(), routing, outlook, &mut record.fired)
         })?;
         let Decision { shard, why, claim } = decision;
@@ -76,18 +78,19 @@ pub(super) async fn resolve(
         let Some(answer) = Box::pin(ask_home(worker, stick_key, &shard.name, reason, record)).await else {
             // Somebody else's answer may have come meanwhile; a tunnel holds the key all the same, and so hears where it goes.
             let there = worker.lookup(key.token());
-            let there = there.and_then(|name| usable(worker, key, topology, excluded, &name));
+            let there = there.and_then(|name| usable(record, key, topology, excluded, &name));
             if let Some(shard) = there {
                 return Ok(Resolved { shard, why: Why::Entry, holds: Holds::Entry });
             }
-            let decision =
-                with_outlook(worker, excluded, |outlook| by_hash(key, topology, outlook, &mut record.fired))?;
+            let decision = with_outlook(worker, &settings, excluded, |outlook| {
+                by_hash(key, topology, outlook, &mut record.fired)
+            })?;
             return Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Entry });
         };
         if answer == shard.name {
             return Ok(Resolved { shard, why, holds: Holds::Entry });
         }
-        if let Some(shard) = usable(worker, key, topology, excluded, &answer) {
+        if let Some(shard) = usable(record, key, topology, excluded, &answer) {
             return Ok(Resolved { shard, why: Why::Claimed, holds: Holds::Entry });
         }
         if entry.as_ref() == Some(&answer) {
@@ -101,14 +104,17 @@ pub(super) async fn resolve(
 
 /// The shard of that name, when it keeps conferences that it has.
 fn usable(
-    worker: &Worker,
+    record: &Record,
     key: &RoutingKey<'_>,
     topology: &Topology,
     excluded: Option<&ShardName>,
     name: &ShardName,
 ) -> Option<Arc<Shard>> {
     let shard = topology.snapshot().shard(name.as_str())?;
-    with_outlook(worker, excluded, |outlook| keeps(shard, key, topology, outlook)).then(|| Arc::clone(shard))
+    let kept = with_outlook(&record.worker, &record.settings, excluded, |outlook| {
+        keeps(shard, key, topology, outlook)
+    });
+    kept.then(|| Arc::clone(shard))
 }
 
 /// Asks a key's home, and answers what it said; `None` when the table does not take the key.
@@ -134,6 +140,7 @@ pub(super) async fn ask_home(
 
 pub(super) fn with_outlook<T>(
     worker: &Worker,
+    settings: &Settings,
     excluded: Option<&ShardName>,
     ask: impl FnOnce(&Outlook<'_>) -> T,
 ) -> T {
@@ -142,7 +149,7 @@ pub(super) fn with_outlook<T>(
         suspect: &|name| worker.is_suspect(name),
         conferences: &|name| worker.table.conferences(name),
         missing: &|name| worker.missing(name),
-        balance_percent: worker.settings.limits.balance_percent,
+        balance_percent: settings.limits.balance_percent,
         nonce: worker.nonce(),
     })
 }

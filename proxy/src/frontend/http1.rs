@@ -59,7 +59,7 @@ pub(super) async fn serve(worker: Rc<Worker>, origin: Rc<Origin>, socket: Socket
     let registered = worker.register(Watched::Exchange(Rc::clone(&client)));
     let stream = TokioIo::new(ClientStream::new(socket, Rc::clone(&client), Rc::clone(&worker)));
     let service = Service { worker: Rc::clone(&worker), client: Rc::clone(&client) };
-    let mut http = worker.client_http.serve_connection(stream, service);
+    let mut http = worker.protocols().client_http.serve_connection(stream, service);
     let ended = poll_fn(|cx| poll(&worker, &client, &mut http, cx)).await;
     if matches!(ended, Ended::LetGo) {
         return;
@@ -119,7 +119,7 @@ fn poll(
 /// Answers a head that hyper has refused, or did not get.
 async fn refuse(worker: &Worker, origin: &Origin, stream: &mut Socket, failure: &Failure) {
     worker.refused(origin, failure);
-    let page = respond_raw(failure, &worker.settings.pages);
+    let page = respond_raw(failure, &worker.settings().pages);
     // Whoever does not read even that is not waited for.
     let written = timeout(LINGER, async {
         stream.write_all(&page).await?;

@@ -70,8 +70,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
 }
 
 /// Prepares HTTP/2 for all connections of a worker.
-pub(crate) fn http2_builder(limits: &Limits) -> (Http2Builder, Streams) {
-    let streams = Streams::default();
+pub(crate) fn http2_builder(limits: &Limits, streams: &Streams) -> Http2Builder {
     let mut http = Builder::new(streams.clone());
     http.auto_date_header(false)
         .enable_connect_protocol()
@@ -81,7 +80,7 @@ pub(crate) fn http2_builder(limits: &Limits) -> (Http2Builder, Streams) {
         .max_pending_accept_reset_streams(RESETS_UNSEEN_MAX)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX));
-    (http, streams)
+    http
 }
 
 /// Why we end a connection.
@@ -239,7 +238,7 @@ pub(super) async fn serve(worker: Rc<Worker>, origin: Rc<Origin>, socket: Socket
     }));
     let io = TokioIo::new(Metered { wire: Rc::clone(&wire), connection: Rc::clone(&connection) });
     let service = Service { worker: Rc::clone(&worker), connection: Rc::clone(&connection) };
-    let mut http = Box::pin(worker.client_http2.serve_connection(io, service));
+    let mut http = Box::pin(worker.protocols().client_http2.serve_connection(io, service));
     let mut leaving = Leaving::No;
     poll_fn(|cx| poll(&connection, http.as_mut(), &mut leaving, cx)).await;
     drop((http, registered));

@@ -1,20 +1,20 @@
 //! What a worker does beside serving: its one loop that looks for timeouts, follows topology and table, obeys orders, and ends.
 
+use super::change::Order;
+use super::listeners::Listening;
 use super::releases::tell;
 use super::{SECOND_MS, Worker, tick_of};
 use crate::clock::Millis;
-use crate::frontend::{Frontend, accept};
 use crate::sessions::{Command, Verb, Which};
 use shardgate_discovery::Snapshot;
 use shardgate_peering::Moved;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
 
 /// When the drain ends; `None` while there is none.
 pub(super) type Stop = Option<Instant>;
@@ -25,6 +25,7 @@ pub(super) struct Inbox {
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) moves: broadcast::Receiver<Moved>,
     pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) changes: mpsc::Receiver<Order>,
 }
 
 /// Whether moves can still be heard of.
@@ -38,14 +39,9 @@ enum Table {
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs a worker to its end.
-pub(super) async fn run(worker: Rc<Worker>, listeners: Vec<(Rc<Frontend>, TcpListener)>, mut inbox: Inbox) {
+pub(super) async fn run(worker: Rc<Worker>, mut listening: Listening, mut inbox: Inbox) {
     let releasing = spawn_local(tell(Rc::clone(&worker), worker.table.clone()));
-    let accepting: Vec<JoinHandle<()>> = listeners
-        .into_iter()
-        .map(|(frontend, listener)| spawn_local(accept(Rc::clone(&worker), frontend, listener)))
-        .collect();
-    let mut ticks = interval(tick_of(&worker.settings.limits));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut ticks = every(tick_of(&worker.settings().limits));
     let mut deadline: Stop = None;
     let mut last_second = 0;
     let mut table = Table::Running;
@@ -55,7 +51,7 @@ pub(super) async fn run(worker: Rc<Worker>, listeners: Vec<(Rc<Frontend>, TcpLis
             changed = inbox.stop.changed(), if deadline.is_none() => {
                 // Without a sender nobody is left who could stop us in order.
                 deadline = if changed.is_ok() { *inbox.stop.borrow_and_update() } else { Some(Instant::now()) };
-                drain(&worker, &accepting);
+                drain(&worker, &mut listening);
             }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => break,
             () = worker.freed.notified(), if deadline.is_some() => {}
@@ -68,6 +64,10 @@ pub(super) async fn run(worker: Rc<Worker>, listeners: Vec<(Rc<Frontend>, TcpLis
                 Err(RecvError::Lagged(missed)) => compare(&worker, missed),
                 Err(RecvError::Closed) => table = Table::Stopped,
             },
+            Some(order) = inbox.changes.recv(), if deadline.is_none() => {
+                order.obey(&worker, &mut listening);
+                ticks = every(tick_of(&worker.settings().limits));
+            }
             Some(Command { which, verb, reply }) = inbox.commands.recv() => {
                 // Whoever asked may be gone.
                 let _gone: Result<(), usize> = reply.send(worker.sessions.borrow_mut().obey(&which, verb));
@@ -77,10 +77,16 @@ pub(super) async fn run(worker: Rc<Worker>, listeners: Vec<(Rc<Frontend>, TcpLis
     end(&worker, releasing).await;
 }
 
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
+
 fn tick(worker: &Worker, last_second: &mut Millis) {
     worker.clock.tick();
     let now = worker.clock.coarse();
-    let limits = &worker.settings.limits;
+    let limits = &worker.settings().limits;
     for (_, watched) in worker.watched.borrow().iter() {
         if let Some(kind) = watched.expire(now, limits) {
             worker.counters.timeouts[kind as usize].up();
@@ -97,11 +103,9 @@ fn tick(worker: &Worker, last_second: &mut Millis) {
 }
 
 /// Nothing new is accepted; idle connections close, and the others after their answer.
-fn drain(worker: &Worker, accepting: &[JoinHandle<()>]) {
+fn drain(worker: &Worker, listening: &mut Listening) {
     worker.draining.set(true);
-    for task in accepting {
-        task.abort();
-    }
+    listening.close();
     for (_, watched) in worker.watched.borrow().iter() {
         watched.wake();
     }

@@ -1,28 +1,27 @@
 //! Starting the workers, and stopping them.
 
+use super::change::Order;
 use super::housekeeping::{Inbox, Stop, run};
+use super::listeners::{Bound, FrontendConfig, Listening, bind};
 use super::releases::Releases;
-use super::{COPY_BUFFER_BYTES, Settings, Worker};
+use super::{COPY_BUFFER_BYTES, Protocols, Settings, Worker, connected_max};
 use crate::absent::Absent;
 use crate::access_log::{AccessLog, AccessLogError, AccessLogTarget, LogWriter};
 use crate::backend::{Pool, Suspects};
 use crate::clock::Clock;
 use crate::counters::Counters;
-use crate::forward::{HEADERS_USUAL, Limits};
-use crate::frontend::{Frontend, Security, http2_builder};
+use crate::forward::Limits;
+use crate::frontend::Streams;
 use crate::headers::Marks;
 use crate::rescue::Pages;
 use crate::route::Topology;
 use crate::routing_key::Routing;
 use crate::sessions::{COMMANDS_MAX, Command, Sessions};
-use http::HeaderValue;
-use hyper::{client, server};
 use shardgate_discovery::{RegionName, Snapshot};
 use shardgate_peering::TableHandle;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,42 +31,6 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
-
-/// What shards are told in `X-Forwarded-Proto`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ForwardedProto {
-    /// Clients speak plain HTTP.
-    Http,
-    /// They speak TLS, to this node or to whatever stands before it, as behind Jitsi's cloud balancer.
-    Https,
-}
-
-impl ForwardedProto {
-    /// The words for it.
-    pub const WORDS: &[(&str, Self)] = &[("http", Self::Http), ("https", Self::Https)];
-
-    /// The word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
-
-/// An address that clients connect to.
-#[derive(Debug, Clone)]
-pub struct FrontendConfig {
-    /// Its name, for the log.
-    pub name: String,
-    /// Where to listen; with port 0 the system chooses one.
-    pub address: SocketAddr,
-    /// What shards are told.
-    pub forwarded_proto: ForwardedProto,
-    /// What clients speak before HTTP.
-    pub security: Security,
-}
 
 /// All that the data plane is told.
 #[derive(Debug, Clone)]
@@ -138,7 +101,9 @@ pub struct Workers;
 #[derive(Debug)]
 #[must_use = "the workers stop when this is dropped"]
 pub struct Running {
-    addresses: Vec<SocketAddr>,
+    /// Each frontend's address, as it was configured and as it is.
+    pub(super) bound: Vec<(SocketAddr, SocketAddr)>,
+    pub(super) changes: Vec<mpsc::Sender<Order>>,
     sessions: Sessions,
     counters: Counters,
     stop: watch::Sender<Stop>,
@@ -158,24 +123,24 @@ impl Workers {
     ) -> Result<Running, StartError> {
         let WorkersConfig { threads, frontends, backlog, region, host, limits, routing, pages, access_log } =
             config;
-        if limits.buffer_bytes_max < 8192 {
-            return Err(StartError::Buffer { bytes: limits.buffer_bytes_max });
-        }
-        let marks = Marks::new(region.as_str(), &host).ok_or(StartError::Host { host })?;
-        let (addresses, listeners) = listen(&frontends, threads.get(), backlog)?;
-        let settings = Arc::new(Settings { region, marks, routing, limits, pages });
+        let settings = settings(region, host, limits, routing, pages)?;
+        let (addresses, listeners) = bind(&frontends, threads.get(), backlog)?;
+        let bound = frontends.iter().map(|frontend| frontend.address).zip(addresses).collect();
         let log = LogWriter::start(&access_log)?;
         let counters = Counters::new(threads.get());
         let (stop, stopped) = watch::channel(None);
         let mut commands = Vec::new();
+        let mut changes = Vec::new();
         let mut running = Vec::new();
         for (index, listeners) in listeners.into_iter().enumerate() {
             let (command, commanded) = mpsc::channel(COMMANDS_MAX);
             commands.push(command);
+            let (change, changed) = mpsc::channel(1);
+            changes.push(change);
             let seed = Seed {
                 index,
                 workers: threads.get(),
-                settings: Arc::clone(&settings),
+                settings: settings.clone(),
                 table: table.clone(),
                 counters: counters.clone(),
                 log: log.log(),
@@ -183,19 +148,35 @@ impl Workers {
                 stop: stopped.clone(),
                 snapshots: snapshots.clone(),
                 commands: commanded,
+                changes: changed,
             };
             running.push(seed.start().map_err(|source| StartError::Worker { worker: index, source })?);
         }
         let sessions = Sessions::new(commands.into(), counters.clone());
-        Ok(Running { addresses, sessions, counters, stop, threads: running, log })
+        Ok(Running { bound, changes, sessions, counters, stop, threads: running, log })
     }
+}
+
+/// What all workers go by.
+pub(super) fn settings(
+    region: RegionName,
+    host: String,
+    limits: Limits,
+    routing: Routing,
+    pages: Pages,
+) -> Result<Settings, StartError> {
+    if limits.buffer_bytes_max < 8192 {
+        return Err(StartError::Buffer { bytes: limits.buffer_bytes_max });
+    }
+    let marks = Marks::new(region.as_str(), &host).ok_or(StartError::Host { host })?;
+    Ok(Settings { region, marks, routing, limits, pages })
 }
 
 impl Running {
     /// Where the frontends listen, in the order of the configuration.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.bound.iter().map(|(_, address)| *address).collect()
     }
 
     /// The tunnels.
@@ -229,14 +210,15 @@ impl Running {
 struct Seed {
     index: usize,
     workers: usize,
-    settings: Arc<Settings>,
+    settings: Settings,
     table: TableHandle,
     counters: Counters,
     log: AccessLog,
-    listeners: Vec<(FrontendConfig, TcpListener)>,
+    listeners: Vec<Bound>,
     stop: watch::Receiver<Stop>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     commands: mpsc::Receiver<Command>,
+    changes: mpsc::Receiver<Order>,
 }
 
 impl Seed {
@@ -256,24 +238,30 @@ impl Seed {
     }
 
     fn run(self, runtime: &LocalRuntime, ready: impl FnOnce(io::Result<()>)) {
-        let Self { index, workers, settings, table, counters, log, listeners, stop, mut snapshots, commands } =
-            self;
+        let Self {
+            index,
+            workers,
+            settings,
+            table,
+            counters,
+            log,
+            listeners,
+            stop,
+            mut snapshots,
+            commands,
+            changes,
+        } = self;
         runtime.block_on(async move {
-            let listeners = match registered(listeners) {
-                Ok(listeners) => listeners,
-                Err(error) => return ready(Err(error)),
-            };
             let moves = table.moves();
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             let limits = &settings.limits;
-            let (client_http2, streams) = http2_builder(limits);
+            let streams = Streams::default();
             let worker = Rc::new(Worker {
-                client_http: client_http(limits),
-                client_http2,
+                protocols: RefCell::new(Rc::new(Protocols::new(limits, &streams))),
                 streams,
-                shard_http: shard_http(limits),
                 pool: Pool::new(limits.pool.clone()),
-                connected_max: limits.connections_max.div_ceil(workers).max(1),
+                connected_max: Cell::new(connected_max(limits, workers)),
+                workers,
                 topology: RefCell::new(Rc::new(Topology::new(
                     snapshot,
                     &settings.region,
@@ -293,97 +281,15 @@ impl Seed {
                 freed: Notify::new(),
                 draining: Cell::new(false),
                 nonce: Cell::new((index as u64) << 48),
-                settings,
+                settings: RefCell::new(Rc::new(settings)),
             });
-            ready(Ok(()));
-            run(worker, listeners, Inbox { stop, snapshots, moves, commands }).await;
+            let mut listening = Listening::default();
+            let opened = listeners.into_iter().try_for_each(|bound| listening.open(&worker, bound));
+            let failed = opened.is_err();
+            ready(opened);
+            if !failed {
+                run(worker, listening, Inbox { stop, snapshots, moves, commands, changes }).await;
+            }
         });
     }
-}
-
-fn client_http(limits: &Limits) -> server::conn::http1::Builder {
-    let mut http = server::conn::http1::Builder::new();
-    // Timeouts are the sweep's, the date is the shard's to set.
-    http.header_read_timeout(None)
-        .auto_date_header(false)
-        .max_header_size(limits.head_bytes_max)
-        .max_buf_size(limits.buffer_bytes_max.max(limits.head_bytes_max));
-    if limits.headers_max != HEADERS_USUAL {
-        http.max_headers(limits.headers_max);
-    }
-    http
-}
-
-fn shard_http(limits: &Limits) -> client::conn::http1::Builder {
-    let mut http = client::conn::http1::Builder::new();
-    // Requests are mostly one small piece, for which send is cheaper than writev.
-    http.writev(false);
-    http.max_header_size(limits.head_bytes_max)
-        .max_buf_size(limits.buffer_bytes_max.max(limits.head_bytes_max));
-    http
-}
-
-type Registered = Vec<(Rc<Frontend>, tokio::net::TcpListener)>;
-
-/// Hands the listeners to the runtime of the current thread.
-fn registered(listeners: Vec<(FrontendConfig, TcpListener)>) -> io::Result<Registered> {
-    listeners
-        .into_iter()
-        .map(|(config, listener)| {
-            let forwarded_proto = HeaderValue::from_static(config.forwarded_proto.as_str());
-            let frontend =
-                Rc::new(Frontend { name: config.name, forwarded_proto, security: config.security });
-            Ok((frontend, tokio::net::TcpListener::from_std(listener)?))
-        })
-        .collect()
-}
-
-type Listeners = Vec<Vec<(FrontendConfig, TcpListener)>>;
-
-/// Binds each frontend once per worker; the kernel spreads connections over them.
-fn listen(
-    frontends: &[FrontendConfig],
-    workers: usize,
-    backlog: u32,
-) -> Result<(Vec<SocketAddr>, Listeners), StartError> {
-    let mut addresses = Vec::new();
-    let mut listeners: Listeners = (0..workers).map(|_| Vec::new()).collect();
-    for frontend in frontends {
-        let failed = |source| StartError::Listen {
-            frontend: frontend.name.clone(),
-            address: frontend.address,
-            source,
-        };
-        // Shared ports would let a second daemon take half of the connections, without a word.
-        if frontend.address.port() != 0 {
-            socket(frontend.address, Sharing::Alone).map_err(failed)?;
-        }
-        let mut address = frontend.address;
-        for worker in &mut listeners {
-            let socket = socket(address, Sharing::AmongWorkers).map_err(failed)?;
-            socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(failed)?;
-            let listener = TcpListener::from(socket);
-            address = listener.local_addr().map_err(failed)?;
-            worker.push((frontend.clone(), listener));
-        }
-        addresses.push(address);
-    }
-    Ok((addresses, listeners))
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sharing {
-    Alone,
-    AmongWorkers,
-}
-
-fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if sharing == Sharing::AmongWorkers {
-        socket.set_reuse_port(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
 }

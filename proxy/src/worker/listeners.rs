@@ -1,0 +1,158 @@
+//! Where a worker listens: bound by whoever starts or changes the workers, accepted from by the worker.
+
+use super::{StartError, Worker};
+use crate::frontend::{Frontend, Security, Slot, accept};
+use http::HeaderValue;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use tokio::task::{JoinHandle, spawn_local};
+
+/// What shards are told in `X-Forwarded-Proto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedProto {
+    /// Clients speak plain HTTP.
+    Http,
+    /// They speak TLS, to this node or to whatever stands before it, as behind Jitsi's cloud balancer.
+    Https,
+}
+
+impl ForwardedProto {
+    /// The words for it.
+    pub const WORDS: &[(&str, Self)] = &[("http", Self::Http), ("https", Self::Https)];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// An address that clients connect to.
+#[derive(Debug, Clone)]
+pub struct FrontendConfig {
+    /// Its name, for the log.
+    pub name: String,
+    /// Where to listen; with port 0 the system chooses one.
+    pub address: SocketAddr,
+    /// What shards are told.
+    pub forwarded_proto: ForwardedProto,
+    /// What clients speak before HTTP.
+    pub security: Security,
+}
+
+impl FrontendConfig {
+    fn frontend(&self) -> Frontend {
+        Frontend {
+            name: self.name.clone(),
+            forwarded_proto: HeaderValue::from_static(self.forwarded_proto.as_str()),
+            security: self.security.clone(),
+        }
+    }
+}
+
+/// A worker's open listeners.
+#[derive(Default)]
+pub(super) struct Listening(Vec<Open>);
+
+struct Open {
+    /// As it was configured.
+    address: SocketAddr,
+    slot: Rc<Slot>,
+    accepting: JoinHandle<()>,
+}
+
+impl Listening {
+    /// Accepts from `bound`. Must be called on the worker's runtime.
+    ///
+    /// # Errors
+    /// When the runtime does not take the socket.
+    pub(super) fn open(&mut self, worker: &Rc<Worker>, bound: Bound) -> io::Result<()> {
+        let Bound { config, listener } = bound;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let slot = Rc::new(Slot::new(config.frontend()));
+        let accepting = spawn_local(accept(Rc::clone(worker), Rc::clone(&slot), listener));
+        self.0.push(Open { address: config.address, slot, accepting });
+        Ok(())
+    }
+
+    /// Closes what is no longer among `frontends`, and serves the others as these say. Connections stay.
+    pub(super) fn change(&mut self, frontends: &[FrontendConfig]) {
+        self.0.retain(|open| match frontends.iter().find(|config| config.address == open.address) {
+            Some(config) => {
+                open.slot.change(config.frontend());
+                true
+            }
+            None => {
+                open.accepting.abort();
+                false
+            }
+        });
+    }
+
+    /// Accepts nothing any more.
+    pub(super) fn close(&mut self) {
+        for open in self.0.drain(..) {
+            open.accepting.abort();
+        }
+    }
+}
+
+/// One frontend's socket in one worker.
+#[derive(Debug)]
+pub(super) struct Bound {
+    config: FrontendConfig,
+    listener: TcpListener,
+}
+
+/// Binds each frontend once per worker; the kernel spreads connections over them. Answers where, and for each worker its sockets.
+pub(super) fn bind(
+    frontends: &[FrontendConfig],
+    workers: usize,
+    backlog: u32,
+) -> Result<(Vec<SocketAddr>, Vec<Vec<Bound>>), StartError> {
+    let mut addresses = Vec::new();
+    let mut listeners: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
+    for frontend in frontends {
+        let failed = |source| StartError::Listen {
+            frontend: frontend.name.clone(),
+            address: frontend.address,
+            source,
+        };
+        // Shared ports would let a second daemon take half of the connections, without a word.
+        if frontend.address.port() != 0 {
+            socket(frontend.address, Sharing::Alone).map_err(failed)?;
+        }
+        let mut address = frontend.address;
+        for worker in &mut listeners {
+            let socket = socket(address, Sharing::AmongWorkers).map_err(failed)?;
+            socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(failed)?;
+            let listener = TcpListener::from(socket);
+            address = listener.local_addr().map_err(failed)?;
+            worker.push(Bound { config: frontend.clone(), listener });
+        }
+        addresses.push(address);
+    }
+    Ok((addresses, listeners))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    AmongWorkers,
+}
+
+fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if sharing == Sharing::AmongWorkers {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
