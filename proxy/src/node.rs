@@ -15,7 +15,7 @@ use tracing::info;
 use crate::admin::{Admin, AdminError, AdminParts, Phase};
 use crate::config::Config;
 use crate::sessions::Sessions;
-use crate::tls::{ServerTls, TlsErrors};
+use crate::tls::{ServerTls, TlsErrors, TlsWatch, TlsWatchConfig};
 use crate::worker::{Running, StartError, Workers};
 
 mod settings;
@@ -37,6 +37,9 @@ pub enum NodeError {
     /// The discovery file.
     #[error("discovery.file: {0}")]
     Discovery(#[from] FileError),
+    /// Certificates or ticket keys.
+    #[error(transparent)]
+    Tls(#[from] TlsErrors),
     /// The mesh.
     #[error(transparent)]
     Mesh(#[from] MeshError),
@@ -46,9 +49,6 @@ pub enum NodeError {
     /// A page for a status that is never answered.
     #[error("pages: {0}")]
     Page(#[from] crate::rescue::PageError),
-    /// Certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsErrors),
     /// The workers.
     #[error(transparent)]
     Workers(#[from] StartError),
@@ -67,6 +67,7 @@ pub struct RunningNode {
     admin: Admin,
     discovery: DiscoveryHandle,
     watch: FileWatch,
+    certificates: Option<TlsWatch>,
     peers: JoinHandle<()>,
     phase: watch::Sender<Phase>,
     drain: Duration,
@@ -78,6 +79,7 @@ impl RunningNode {
     /// # Errors
     /// [`NodeError`]; nothing runs then.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
+        let tls = config.tls.as_ref().map(ServerTls::load).transpose()?;
         let (discovery, watch) = watch_file(config.discovery.file.clone(), config.discovery.watch())?;
         let (peers, follower) = follow_peers(discovery.subscribe());
         let table = settings::table(&config);
@@ -86,7 +88,6 @@ impl RunningNode {
             None => Mesh::alone(table)?,
         };
         let handle = mesh.handle();
-        let tls = config.tls.as_ref().map(ServerTls::load).transpose()?;
         let workers =
             Workers::start(settings::workers(&config, tls.as_ref())?, &handle, &discovery.subscribe())?;
         let (phase, phases) = watch::channel(Phase::Serving);
@@ -96,15 +97,28 @@ impl RunningNode {
             links: mesh.counters(),
             sessions: workers.sessions().clone(),
             counters: workers.counters().clone(),
+            tls: tls.clone(),
             discovery: discovery.clone(),
             phase: phases,
         };
         let admin = Admin::start(&config.admin, parts).await?;
+        let certificates = tls.map(|tls| tls.watch(TlsWatchConfig::default()));
         let drain = config.shutdown.drain;
         for address in workers.addresses() {
             info!(%address, "frontend listens");
         }
-        Ok(Self { mesh, table: handle, workers, admin, discovery, watch, peers: follower, phase, drain })
+        Ok(Self {
+            mesh,
+            table: handle,
+            workers,
+            admin,
+            discovery,
+            watch,
+            certificates,
+            peers: follower,
+            phase,
+            drain,
+        })
     }
 
     /// Where clients come in, in the order of the configuration.
@@ -153,6 +167,9 @@ impl RunningNode {
         self.mesh.shutdown().await;
         self.peers.abort();
         self.watch.stop().await;
+        if let Some(certificates) = self.certificates {
+            certificates.stop().await;
+        }
         self.admin.shutdown().await;
     }
 }

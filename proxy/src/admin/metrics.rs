@@ -1,5 +1,5 @@
 //! `/metrics`: everything that is counted, in Prometheus' text format. Labels come from closed sets only, or name shards and
-//! peers; never keys.
+//! peers, or files of certificates; never keys.
 
 use axum::Router;
 use axum::extract::State;
@@ -113,6 +113,7 @@ impl Collector for Reading {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Written {
         let mut out = Writer(encoder);
         self.node(&mut out)?;
+        self.certificates(&mut out)?;
         self.requests(&mut out)?;
         self.table(&mut out)?;
         self.peers(&mut out)
@@ -127,6 +128,22 @@ impl Reading {
         out.gauge("discovery_age_seconds", "Since discovery last had a good answer", age)?;
         out.counter("discovery_changes", "Snapshots published", status.changes)?;
         out.counter("discovery_refused", "Answers of discovery that were refused", status.refused)
+    }
+
+    fn certificates(&self, out: &mut Writer<'_>) -> Written {
+        let Some(tls) = &self.parts.tls else { return Ok(()) };
+        let ends = tls.expiries().into_iter().map(|end| (end.path.display().to_string(), end.not_after));
+        let ends: Vec<_> = ends.collect();
+        out.family(
+            "tls_certificate_expiry_timestamp_seconds",
+            "notAfter of a certificate in use, as Unix time",
+            MetricType::Gauge,
+            "certificate",
+            ends.iter().map(|(file, not_after)| (file.as_str(), ConstGauge::new(*not_after))),
+        )?;
+        let counts = tls.counts();
+        out.counter("tls_reloads", "Changes of certificates and ticket keys taken", counts.reloads)?;
+        out.counter("tls_reloads_refused", "Changes of certificates and ticket keys refused", counts.refused)
     }
 
     fn requests(&self, out: &mut Writer<'_>) -> Written {

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::config::{AdminListener, AdminRole, NodeConfig};
 use crate::counters::Counters;
 use crate::sessions::Sessions;
+use crate::tls::ServerTls;
 
 mod grpc;
 mod health;
@@ -50,6 +51,8 @@ pub struct AdminParts {
     pub sessions: Sessions,
     /// The workers' numbers.
     pub counters: Counters,
+    /// Certificates, when clients may speak TLS.
+    pub tls: Option<ServerTls>,
     /// Shards, peers, releases.
     pub discovery: DiscoveryHandle,
     /// Serving or draining.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use super::{CheckArgs, refuse};
 use crate::config::{load, process_environment};
+use crate::tls::ServerTls;
 
 #[expect(clippy::print_stdout, reason = "its output is what was asked for")]
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
@@ -15,6 +16,18 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     };
     print!("{config}");
     println!();
+    match config.tls.as_ref().map(ServerTls::load).transpose() {
+        Ok(tls) => {
+            for certificate in tls.iter().flat_map(ServerTls::expiries) {
+                let name = certificate.name.as_deref().unwrap_or("no name");
+                println!("# certificate: {} for {name}", certificate.path.display());
+            }
+            for warning in tls.iter().flat_map(ServerTls::warnings) {
+                println!("# warning: {warning}");
+            }
+        }
+        Err(errors) => return refuse(&errors, None),
+    }
     match shardgate_discovery::read_file(&config.discovery.file) {
         Ok(snapshot) => {
             let live = snapshot.live_release().map_or("none", |release| release.as_str());

@@ -84,7 +84,9 @@ fn what_is_printed_is_read_back_equal() {
         "routing.denied_referers=spam.example.com,evil.example.com/x",
         "shutdown.drain=0s",
     ];
-    let text = format!("{MINIMAL}[mesh]\nca = \"ca.pem\"\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
+    let tls = "[tls]\ndirectory = \"pages\"\nticket_keys = \"key.pem\"\nmin_version = \"1.3\"\n[[tls.certificates]]\n\
+               cert = \"cert.pem\"\n[[tls.certificates]]\ncert = \"cert.pem\"\nkey = \"key.pem\"\nocsp = \"ca.pem\"\n";
+    let text = format!("{MINIMAL}{tls}[mesh]\nca = \"ca.pem\"\ncert = \"cert.pem\"\nkey = \"key.pem\"\n");
     let full = Folder::with(text);
     let pages = format!("pages.dir={}", full.path("pages").display());
     let ca = format!("mesh.ca={}", full.path("ca.pem").display());

@@ -146,12 +146,14 @@ impl ServerTls {
     }
 
     /// The second half: what was prepared is used from the next handshake on, and its files are watched.
-    pub fn apply(&self, Prepared { generation, judged }: Prepared) {
+    pub fn apply(&self, prepared: Prepared) {
+        self.switch(self.judged(), prepared);
+    }
+
+    fn switch(&self, mut last: MutexGuard<'_, Judged>, Prepared { generation, judged }: Prepared) {
         tell(&generation);
-        let mut last = self.judged();
         *last = judged;
         self.0.current.store(Arc::new(generation));
-        drop(last);
         self.0.reloads.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -282,3 +284,6 @@ fn intermediate() -> CryptoProvider {
         ..default_provider()
     }
 }
+
+#[cfg(test)]
+mod tests;

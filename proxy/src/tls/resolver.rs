@@ -56,7 +56,11 @@ impl Resolver {
 
     /// `None` only without any certificate. One that the client cannot verify is returned when there is no better one: the
     /// handshake fails with the right alert.
-    fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
+    pub(super) fn choose(
+        &self,
+        name: Option<&str>,
+        schemes: &[SignatureScheme],
+    ) -> Option<&Arc<CertifiedKey>> {
         let name = name.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
         let exact = name.as_deref().and_then(|name| self.names.get(name));
         let wildcard = || {

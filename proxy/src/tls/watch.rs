@@ -139,18 +139,18 @@ impl Eye {
         }
         self.pending = None;
         let generation = Generation::new(material, config.min_version, &self.tls.0.own_tickets);
+        let mut judged = self.tls.judged();
         // A change of `[tls]` meanwhile wins; its files are read at the next look.
-        if self.tls.judged().config != config {
+        if judged.config != config {
             return Sight::Still;
         }
-        let judged = Judged { config, fingerprint };
         match generation {
             Ok(generation) => {
-                self.tls.apply(Prepared { generation, judged });
+                self.tls.switch(judged, Prepared { generation, judged: Judged { config, fingerprint } });
                 Sight::Used
             }
             Err(errors) => {
-                *self.tls.judged() = judged;
+                judged.fingerprint = fingerprint;
                 self.tls.count_refused();
                 Sight::Refused(errors)
             }

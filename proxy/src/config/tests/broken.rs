@@ -77,6 +77,18 @@ const CASES: &[(&str, &str)] = &[
         "c.toml:7:19: frontend.max_header_size is \"4KiB\", expected a size such as \"64KiB\" (units B, KiB, MiB, GiB) from 8KiB to 1MiB",
     ),
     (
+        "[tls]\nmin_version = \"1.1\"\n",
+        "c.toml:7:15: tls.min_version is \"1.1\", expected \"1.2\" or \"1.3\"\nc.toml:6:1: tls.directory is none (the default), expected the path of a folder with *.pem files of chain and key, such as \"/etc/shardgate/certs\", or [[tls.certificates]]",
+    ),
+    (
+        "[tls]\ndirectory = \"lost\"\nticket_keys = \"pages\"\ncertificate = []\n",
+        "c.toml:7:13: tls.directory is \"lost\", expected a readable folder (lost: No such file or directory (os error 2))\nc.toml:8:15: tls.ticket_keys is \"pages\", expected a readable file of at most 1MiB (pages: it is no regular file)\nc.toml:9:1: unknown field tls.certificate, did you mean tls.certificates?",
+    ),
+    (
+        "[[tls.certificates]]\nkey = \"key.pem\"\n[[tls.certificates]]\ncert = \"lost.pem\"\nkey = 1\nname = \"a\"\n",
+        "c.toml:6:1: tls.certificates[0].cert is missing, expected the path of a PEM file, such as \"/etc/shardgate/tls/example.com.pem\"\nc.toml:9:8: tls.certificates[1].cert is \"lost.pem\", expected a readable file of at most 1MiB (lost.pem: No such file or directory (os error 2))\nc.toml:10:7: tls.certificates[1].key is 1, expected the path of a PEM file, such as \"/etc/shardgate/tls/example.com.pem\"\nc.toml:11:1: unknown field tls.certificates[1].name, expected one of cert, key, ocsp",
+    ),
+    (
         "[backend]\nretries = 11\nbalance_factor = 1.5\n",
         "c.toml:7:11: backend.retries is 11, expected an integer from 0 to 10\nc.toml:8:18: backend.balance_factor is 1.5, expected an integer from 100 to 1000",
     ),
