@@ -21,7 +21,8 @@ fn new_files_are_used_and_faulty_ones_are_not() {
     let mut eye = Eye::new(server.clone());
     assert!(matches!(look(&mut eye), Sight::Still));
     // A client of its own each time: one that resumes is shown no certificate.
-    let shown = |name: &str| issuer.client().shake(&server.config(Alpn::Http1), name).map(|shaken| shaken.own);
+    let shown =
+        |name: &str| issuer.client().shake(&server.config(Alpn::Http1), name).map(|shaken| shaken.own);
     let first = shown("a.example").unwrap();
 
     issuer.ecdsa("a.pem", &["a.example"]);
