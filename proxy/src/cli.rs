@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::dev::DevArgs;
 
 mod check;
+mod config_watch;
 mod pki;
 mod route;
 mod serve;
@@ -120,18 +121,25 @@ fn refuse(error: &dyn std::error::Error, hint: Option<&str>) -> ExitCode {
     ExitCode::from(REFUSED)
 }
 
-#[expect(clippy::print_stderr, reason = "the command line speaks here")]
-fn complain(error: &dyn std::error::Error, hint: Option<&str>) {
-    eprint!("error: {error}");
+/// An error with its causes, each told once.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let told = error.to_string();
+    let mut text = told.clone();
     let mut source = error.source();
     while let Some(cause) = source {
-        let text = cause.to_string();
-        if !error.to_string().contains(&text) {
-            eprint!(": {text}");
+        let cause_text = cause.to_string();
+        if !told.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
         }
         source = cause.source();
     }
-    eprintln!();
+    text
+}
+
+#[expect(clippy::print_stderr, reason = "the command line speaks here")]
+fn complain(error: &dyn std::error::Error, hint: Option<&str>) {
+    eprintln!("error: {}", with_causes(error));
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }

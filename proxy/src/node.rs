@@ -18,7 +18,10 @@ use crate::sessions::Sessions;
 use crate::tls::{ServerTls, TlsErrors, TlsWatch, TlsWatchConfig};
 use crate::worker::{Running, StartError, Workers};
 
+mod reload;
 mod settings;
+
+pub use reload::{ConfigCounts, Reloaded};
 
 /// Whether conferences stick; anything but the default proves that a test of stickiness can fail.
 #[cfg(feature = "test-hooks")]
@@ -61,6 +64,10 @@ pub enum NodeError {
 #[derive(Debug)]
 #[must_use = "a node runs until shutdown"]
 pub struct RunningNode {
+    /// What it runs by now.
+    config: Config,
+    counts: Arc<ConfigCounts>,
+    tls: watch::Sender<Option<ServerTls>>,
     mesh: Mesh,
     table: TableHandle,
     workers: Running,
@@ -90,6 +97,8 @@ impl RunningNode {
         let handle = mesh.handle();
         let workers =
             Workers::start(settings::workers(&config, tls.as_ref())?, &handle, &discovery.subscribe())?;
+        let (tls_told, tls_known) = watch::channel(tls.clone());
+        let counts = Arc::default();
         let (phase, phases) = watch::channel(Phase::Serving);
         let parts = AdminParts {
             node: config.node.clone(),
@@ -97,7 +106,8 @@ impl RunningNode {
             links: mesh.counters(),
             sessions: workers.sessions().clone(),
             counters: workers.counters().clone(),
-            tls: tls.clone(),
+            tls: tls_known,
+            config: Arc::clone(&counts),
             discovery: discovery.clone(),
             phase: phases,
         };
@@ -108,6 +118,9 @@ impl RunningNode {
             info!(%address, "frontend listens");
         }
         Ok(Self {
+            config,
+            counts,
+            tls: tls_told,
             mesh,
             table: handle,
             workers,
@@ -119,6 +132,12 @@ impl RunningNode {
             phase,
             drain,
         })
+    }
+
+    /// How long its end waits for what runs.
+    #[must_use]
+    pub const fn drain(&self) -> Duration {
+        self.drain
     }
 
     /// Where clients come in, in the order of the configuration.

@@ -126,12 +126,17 @@ impl Reading {
         let age = i64::try_from(status.last_good.elapsed().as_secs()).unwrap_or(i64::MAX);
         out.gauge("ready", "1 when this node should be sent traffic", self.ready)?;
         out.gauge("discovery_age_seconds", "Since discovery last had a good answer", age)?;
+        let config = &self.parts.config;
+        out.counter("config_reloads", "Changes of the configuration taken", config.reloads())?;
+        out.counter("config_refused", "Changes of the configuration refused", config.refused())?;
+        let waiting = i64::try_from(config.waiting()).unwrap_or(i64::MAX);
+        out.gauge("config_restart_needed", "Changed fields that a restart alone brings into use", waiting)?;
         out.counter("discovery_changes", "Snapshots published", status.changes)?;
         out.counter("discovery_refused", "Answers of discovery that were refused", status.refused)
     }
 
     fn certificates(&self, out: &mut Writer<'_>) -> Written {
-        let Some(tls) = &self.parts.tls else { return Ok(()) };
+        let Some(tls) = &*self.parts.tls.borrow() else { return Ok(()) };
         let ends = tls.expiries().into_iter().map(|end| (end.path.display().to_string(), end.not_after));
         let ends: Vec<_> = ends.collect();
         out.family(

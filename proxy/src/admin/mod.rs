@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{AdminListener, AdminRole, NodeConfig};
 use crate::counters::Counters;
+use crate::node::ConfigCounts;
 use crate::sessions::Sessions;
 use crate::tls::ServerTls;
 
@@ -52,7 +53,9 @@ pub struct AdminParts {
     /// The workers' numbers.
     pub counters: Counters,
     /// Certificates, when clients may speak TLS.
-    pub tls: Option<ServerTls>,
+    pub tls: watch::Receiver<Option<ServerTls>>,
+    /// Changes of the configuration.
+    pub config: Arc<ConfigCounts>,
     /// Shards, peers, releases.
     pub discovery: DiscoveryHandle,
     /// Serving or draining.

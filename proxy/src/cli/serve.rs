@@ -1,14 +1,17 @@
 //! `shardgate serve`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::{ServeArgs, refuse};
+use super::config_watch::{ConfigWatch, Look};
+use super::{ServeArgs, refuse, with_causes};
 use crate::config::{Config, load, process_environment};
-use crate::node::{NodeError, RunningNode};
+use crate::node::{NodeError, Reloaded, RunningNode};
 
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
@@ -28,39 +31,91 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     // An unparsable level was refused by `load`.
     let filter = EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
+    let subscriber = subscriber.with_filter_reloading();
+    let filters = subscriber.reload_handle();
+    subscriber.init();
+    let set_level = move |level: &str| {
+        // An unparsable one was refused by `load`.
+        if let Ok(filter) = EnvFilter::try_new(level)
+            && let Err(error) = filters.reload(filter)
+        {
+            warn!(%error, "log.level stays as it was");
+        }
+    };
     let served = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()
         .map_err(ServeError::Runtime)
-        .and_then(|runtime| runtime.block_on(serve(args, config)));
+        .and_then(|runtime| runtime.block_on(serve(args, config, set_level)));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&error, None),
     }
 }
 
-/// Runs the node on the control runtime until SIGTERM or SIGINT; a second signal ends the drain.
-async fn serve(args: &ServeArgs, config: Config) -> Result<(), ServeError> {
+/// How often the configuration file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Runs the node on the control runtime until SIGTERM or SIGINT; a second signal ends the drain. SIGHUP, or a changed file, changes what it
+/// runs by.
+async fn serve(args: &ServeArgs, config: Config, set_level: impl Fn(&str)) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
-    let drain = config.shutdown.drain;
+    let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
+    let mut watch = ConfigWatch::new(&args.config);
     info!(node = %config.node.id, region = %config.node.region, version = env!("CARGO_PKG_VERSION"), "starting");
-    let node = RunningNode::start(config).await?;
+    let mut node = RunningNode::start(config).await?;
     test_hooks(args, &node);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                info!("SIGHUP: reading the configuration again");
+                reload(args, &mut node, &set_level).await;
+            }
+            _ = looks.tick() => if watch.look() == Look::Changed {
+                info!(file = %args.config.display(), "configuration file has changed");
+                reload(args, &mut node, &set_level).await;
+            },
+        }
     }
-    info!(?drain, "stopping: not ready, draining");
+    info!(drain = ?node.drain(), "stopping: not ready, draining");
     tokio::select! {
         () = node.shutdown() => info!("stopped"),
         _ = terminate.recv() => info!("second signal, not waiting any longer"),
         _ = interrupt.recv() => info!("second signal, not waiting any longer"),
     }
     Ok(())
+}
+
+/// Reads the configuration again, with the same variables and `--set`s over it. Whatever is wrong refuses the whole.
+async fn reload(args: &ServeArgs, node: &mut RunningNode, set_level: &impl Fn(&str)) {
+    let config = match load(&args.config, process_environment(), &args.overrides.sets) {
+        Ok(config) => config,
+        Err(errors) => {
+            node.refused();
+            error!("configuration refused, the running one stays:\n{errors}");
+            return;
+        }
+    };
+    let level = config.log.level.clone();
+    match node.reload(config).await {
+        Ok(Reloaded { applied, waiting }) => {
+            set_level(&level);
+            info!(fields = applied.join(", "), "configuration in use");
+            if !waiting.is_empty() {
+                warn!(fields = waiting.join(", "), "changed in the file, in use only after a restart");
+            }
+        }
+        Err(error) => error!("configuration refused, the running one stays: {}", with_causes(&error)),
+    }
 }
 
 #[cfg(feature = "test-hooks")]

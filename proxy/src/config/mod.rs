@@ -6,6 +6,7 @@
 
 mod admin;
 mod backend;
+mod changes;
 mod decisive;
 mod discovery;
 mod error;
