@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 mod orders;
+mod reload;
 
 /// A built binary of the same profile as this test.
 fn binary(name: &str) -> PathBuf {
