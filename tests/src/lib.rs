@@ -1,6 +1,7 @@
 //! What the benches and simulations share. The tests of the whole stand in `tests/tests` and `tests/e2e`.
 
 pub mod bench;
+pub mod certificates;
 pub mod fuzz;
 pub mod oracle;
 pub mod scenario;

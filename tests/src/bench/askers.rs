@@ -1,12 +1,13 @@
 //! Keep-alive connections to any nodes, each with at most one question under way, all answered on one thread.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
 
 use super::http_load::{Connection, Received, connect};
+use super::wire::Transport;
 
 /// The connections.
 pub struct Askers {
@@ -38,7 +39,7 @@ impl Askers {
     /// Connects to a node; the number of the connection.
     pub fn add(&mut self, target: SocketAddr) -> io::Result<usize> {
         let asker = self.connections.len();
-        self.connections.push((target, connect(&self.poll, target, asker)?));
+        self.connections.push((target, connect(&self.poll, target, asker, &Transport::Plain)?));
         Ok(asker)
     }
 
@@ -46,14 +47,14 @@ impl Askers {
     pub fn ask(&mut self, asker: usize, question: usize, request: &[u8]) -> io::Result<Instant> {
         let (target, connection) = &mut self.connections[asker];
         if connection.awaited.is_some() {
-            *connection = connect(&self.poll, *target, asker)?;
+            *connection = connect(&self.poll, *target, asker, &Transport::Plain)?;
         }
         let mut now = Instant::now();
-        if !connection.stream.write(request).is_ok_and(|count| count == request.len()) {
+        if connection.send(request).is_err() {
             // It was idle, so the node was free to close it.
-            *connection = connect(&self.poll, *target, asker)?;
+            *connection = connect(&self.poll, *target, asker, &Transport::Plain)?;
             now = Instant::now();
-            connection.stream.write_all(request)?;
+            connection.send(request)?;
         }
         connection.awaited = Some((question, now));
         Ok(now)
@@ -75,7 +76,7 @@ impl Askers {
                 }
                 Received::Broken => {
                     let awaited = connection.awaited.take();
-                    *connection = connect(&self.poll, *target, asker)?;
+                    *connection = connect(&self.poll, *target, asker, &Transport::Plain)?;
                     connection.awaited = awaited;
                     None
                 }

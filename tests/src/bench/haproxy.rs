@@ -1,6 +1,7 @@
 //! HAProxy as a subject: stick table with store, access log, replication to a second HAProxy.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
 use std::net::SocketAddr;
@@ -13,9 +14,10 @@ use std::{env, fs};
 use super::haproxy_rules::{self, Place};
 use super::process::{Obedient, Process, sibling};
 use super::site::{Routing, Site};
-use super::subject::{Count, Duties, Ground, Kind, Subject};
+use super::subject::{Count, Duties, Entrances, Ground, Kind, Subject};
 
 const CONFIGURATION: &str = include_str!("../../bench/haproxy.cfg");
+const TLS: &str = include_str!("../../bench/haproxy-tls.cfg");
 const NODES: [&str; 2] = ["a", "b"];
 const HOST_NAME: &str = "haproxy-bench";
 
@@ -75,7 +77,7 @@ fn start_node(
                 file: &file,
                 maps: ground.folder,
                 socket: &socket,
-                frontend: frontend(ground, index),
+                binds: &binds(ground, index),
                 log: log_sink(ground, index),
                 peers: &[(NODES[0], peer(ground, 0)), (NODES[1], peer(ground, 1))],
                 host_name: HOST_NAME,
@@ -84,7 +86,14 @@ fn start_node(
         }
     }
     let cpu = if index == 0 { ground.cpus.subject } else { ground.cpus.rest };
-    let arguments = ["-f".as_ref(), file.as_os_str(), "-L".as_ref(), name.as_ref()];
+    // How TLS is done must be known before the lines that use it.
+    let tls = ground.folder.join("haproxy-tls.cfg");
+    let mut arguments: Vec<&OsStr> = vec![];
+    if ground.entrances == Entrances::PlainAndTls {
+        fs::write(&tls, TLS)?;
+        arguments.extend(["-f".as_ref(), tls.as_os_str()]);
+    }
+    arguments.extend(["-f".as_ref(), file.as_os_str(), "-L".as_ref(), name.as_ref()]);
     let mut process = Process::start(&format!("haproxy-{name}"), cpu, ground.folder, &program()?, arguments)?;
     process.wait_until_listening(frontend(ground, index))?;
     Ok((process, socket))
@@ -99,11 +108,20 @@ fn configuration(ground: Ground<'_>, index: usize, site: &Site, socket: &Path) -
     }
     CONFIGURATION
         .replace("@SOCKET@", &socket.display().to_string())
-        .replace("@FRONTEND@", &frontend(ground, index).to_string())
+        .replace("@BINDS@", &binds(ground, index))
         .replace("@LOG@", &log_sink(ground, index).to_string())
         .replace("@PEER_A@", &peer(ground, 0).to_string())
         .replace("@PEER_B@", &peer(ground, 1).to_string())
         .replace("@SHARDS@", shards.trim_end())
+}
+
+fn binds(ground: Ground<'_>, index: usize) -> String {
+    let plain = frontend(ground, index);
+    let tls = ground.tls_address(plain).map(|address| {
+        let certificate = ground.certificate();
+        format!("\n    bind {address} ssl crt {} alpn h2,http/1.1", certificate.display())
+    });
+    format!("bind {plain}{}", tls.unwrap_or_default())
 }
 
 fn frontend(ground: Ground<'_>, index: usize) -> SocketAddr {

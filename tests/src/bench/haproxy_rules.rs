@@ -23,8 +23,8 @@ pub struct Place<'a> {
     pub maps: &'a Path,
     /// Its stats socket.
     pub socket: &'a Path,
-    /// Where clients connect.
-    pub frontend: SocketAddr,
+    /// Where clients connect: `bind` lines.
+    pub binds: &'a str,
     /// Where its access log goes.
     pub log: SocketAddr,
     /// The names of all peers, itself among them.
@@ -44,7 +44,7 @@ pub fn write(site: &Site, place: Place<'_>) -> io::Result<()> {
     let peers = place.peers.iter().map(|(name, address)| format!("    peer {name} {address}\n"));
     let text = CONFIGURATION
         .replace("@SOCKET@", &place.socket.display().to_string())
-        .replace("@FRONTEND@", &place.frontend.to_string())
+        .replace("@BINDS@", place.binds)
         .replace("@LOG@", &place.log.to_string())
         .replace("@PEERS@", peers.collect::<String>().trim_end())
         .replace("@MAPS@", &place.maps.display().to_string())

@@ -2,24 +2,15 @@
 //!
 //! Each connection asks, waits for the whole answer and asks again. Rooms follow one deterministic walk over all of them.
 
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
-use super::latency::Latencies;
-use super::load_report::LoadReport;
-use super::net::dial;
 use super::origin::find;
-
-/// Rooms asked for in one run.
-pub const ROOMS: usize = 10_000;
-/// A step that visits every room once before any twice (it shares no factor with the number of rooms).
-const STRIDE: usize = 7_919;
-/// An answer that has not come after this time is an error.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+use super::room_walk::{self, ANSWER_MAX, ROOMS, RoomWalk, Until, Walking};
+use super::wire::{Flow, HOST, Transport, Wire};
 
 /// A 30-byte room name, the length that the baseline used.
 #[must_use]
@@ -39,83 +30,41 @@ pub fn obey(
     target: SocketAddr,
     connections: usize,
     target_of: fn(usize) -> String,
+    transport: Transport,
     input: impl BufRead,
-    mut output: impl Write,
+    output: impl Write,
 ) -> io::Result<()> {
-    let mut load = Load::connect(target, connections, target_of)?;
-    writeln!(output, "ready")?;
-    for line in input.lines() {
-        let line = line?;
-        match line.split_once(' ').unwrap_or((&line, "")) {
-            ("warm", "") => load.run(Until::Asked(ROOMS))?,
-            ("run", milliseconds) => {
-                let milliseconds = milliseconds.parse().map_err(io::Error::other)?;
-                load.run(Until::Elapsed(Duration::from_millis(milliseconds)))?;
-            }
-            ("report", "") => {}
-            _ => return Err(io::Error::other(format!("unknown command {line:?}"))),
-        }
-        load.report.write_line(&load.latencies, &mut output)?;
-        if line == "report" {
-            load.report = LoadReport::default();
-            load.latencies = Latencies::default();
-        }
-    }
-    Ok(())
-}
-
-enum Until {
-    Elapsed(Duration),
-    Asked(usize),
+    room_walk::obey(&mut Load::connect(target, connections, target_of, transport)?, input, output)
 }
 
 struct Load {
     target: SocketAddr,
+    transport: Transport,
     poll: Poll,
     connections: Vec<Connection>,
     requests: Vec<Vec<u8>>,
-    /// The digit of the shard that first answered for each room; 0 before that.
-    shard_of_room: Vec<u8>,
-    asked: usize,
-    report: LoadReport,
-    latencies: Latencies,
+    walk: RoomWalk,
 }
 
 pub(super) struct Connection {
-    pub(super) stream: TcpStream,
+    wire: Wire,
     /// The room asked for and when, while an answer is awaited.
     pub(super) awaited: Option<(usize, Instant)>,
     received: Vec<u8>,
 }
 
-impl Load {
-    fn connect(target: SocketAddr, count: usize, target_of: fn(usize) -> String) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let connections = (0..count).map(|index| connect(&poll, target, index)).collect::<Result<_, _>>()?;
-        let requests = (0..ROOMS).map(|index| request(&target_of(index))).collect();
-        Ok(Self {
-            target,
-            poll,
-            connections,
-            requests,
-            shard_of_room: vec![0; ROOMS],
-            asked: 0,
-            report: LoadReport::default(),
-            latencies: Latencies::default(),
-        })
-    }
-
+impl Walking for Load {
     fn run(&mut self, until: Until) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         let mut buffer = vec![0; 64 * 1024];
         self.reconnect_closed(&mut events, &mut buffer)?;
         let start = Instant::now();
-        let last = self.asked + if let Until::Asked(count) = until { count } else { usize::MAX / 2 };
-        let end = if let Until::Elapsed(time) = until { start + time } else { start + 12 * ANSWER_MAX };
+        let span = self.walk.span(until, start);
         let mut awaited = 0;
         for index in 0..self.connections.len() {
-            if self.asked < last {
-                awaited += usize::from(self.ask(index, Instant::now()));
+            let now = Instant::now();
+            if span.goes_on(&self.walk, now) {
+                awaited += usize::from(self.ask(index, now));
             }
         }
         while awaited > 0 {
@@ -124,8 +73,8 @@ impl Load {
                 other => other?,
             }
             let now = Instant::now();
-            if events.is_empty() || now > end + ANSWER_MAX {
-                self.report.errors += awaited as u64;
+            if events.is_empty() || span.is_over(now) {
+                self.walk.report.errors += awaited as u64;
                 self.replace_awaited()?;
                 break;
             }
@@ -135,54 +84,64 @@ impl Load {
                     Received::Partly => {}
                     Received::Broken => {
                         awaited -= usize::from(self.connections[index].awaited.is_some());
-                        self.report.errors += 1;
-                        self.connections[index] = connect(&self.poll, self.target, index)?;
+                        self.walk.report.errors += 1;
+                        self.connections[index] = self.connect_one(index)?;
                     }
                     Received::Answer { status_2xx, shard } => {
+                        let Some((room, asked)) = self.connections[index].awaited.take() else {
+                            self.walk.report.errors += 1;
+                            continue;
+                        };
                         awaited -= 1;
-                        self.count(index, now, status_2xx, shard);
-                        if now < end && self.asked < last {
+                        self.walk.answered(room, now - asked, status_2xx, shard);
+                        if span.goes_on(&self.walk, now) {
                             awaited += usize::from(self.ask(index, now));
                         }
                     }
                 }
             }
         }
-        self.report.busy_us += u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.walk.was_busy_since(start);
         Ok(())
+    }
+
+    fn warm_up(&self) -> usize {
+        ROOMS
+    }
+
+    fn walk(&mut self) -> &mut RoomWalk {
+        &mut self.walk
+    }
+}
+
+impl Load {
+    fn connect(
+        target: SocketAddr,
+        count: usize,
+        target_of: fn(usize) -> String,
+        transport: Transport,
+    ) -> io::Result<Self> {
+        let requests = (0..ROOMS).map(|index| request(&target_of(index), KeepsAlive::Yes)).collect();
+        let poll = Poll::new()?;
+        let mut load = Self { target, transport, poll, connections: vec![], requests, walk: RoomWalk::new() };
+        load.connections = (0..count).map(|index| load.connect_one(index)).collect::<Result<_, _>>()?;
+        Ok(load)
+    }
+
+    fn connect_one(&self, index: usize) -> io::Result<Connection> {
+        connect(&self.poll, self.target, index, &self.transport)
     }
 
     /// Asks for the next room; false when the connection would not take it, which counts as an error.
     fn ask(&mut self, index: usize, now: Instant) -> bool {
-        let room = self.asked * STRIDE % ROOMS;
-        self.asked += 1;
+        let room = self.walk.next();
         let connection = &mut self.connections[index];
-        let request = &self.requests[room];
-        if connection.stream.write(request).is_ok_and(|count| count == request.len()) {
+        if connection.send(&self.requests[room]).is_ok() {
             connection.awaited = Some((room, now));
             return true;
         }
-        self.report.errors += 1;
+        self.walk.report.errors += 1;
         false
-    }
-
-    fn count(&mut self, index: usize, now: Instant, status_2xx: bool, shard: u8) {
-        let Some((room, asked_at)) = self.connections[index].awaited.take() else {
-            self.report.errors += 1;
-            return;
-        };
-        if !status_2xx {
-            self.report.non_2xx += 1;
-            return;
-        }
-        self.report.done += 1;
-        self.latencies.record(now - asked_at);
-        let first = &mut self.shard_of_room[room];
-        if *first == 0 {
-            *first = shard;
-        } else if *first != shard {
-            self.report.moved += 1;
-        }
     }
 
     /// A subject may close what was idle between two runs: that is its right and no error.
@@ -191,7 +150,7 @@ impl Load {
         for event in &*events {
             let Token(index) = event.token();
             if let Received::Broken = self.connections[index].receive(buffer) {
-                self.connections[index] = connect(&self.poll, self.target, index)?;
+                self.connections[index] = self.connect_one(index)?;
             }
         }
         Ok(())
@@ -200,23 +159,37 @@ impl Load {
     fn replace_awaited(&mut self) -> io::Result<()> {
         for index in 0..self.connections.len() {
             if self.connections[index].awaited.is_some() {
-                self.connections[index] = connect(&self.poll, self.target, index)?;
+                self.connections[index] = self.connect_one(index)?;
             }
         }
         Ok(())
     }
 }
 
-pub(super) fn connect(poll: &Poll, target: SocketAddr, index: usize) -> io::Result<Connection> {
-    let stream = dial(target, index)?;
-    stream.set_nonblocking(true)?;
-    let mut stream = TcpStream::from_std(stream);
-    poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
-    Ok(Connection { stream, awaited: None, received: vec![] })
+pub(super) fn connect(
+    poll: &Poll,
+    target: SocketAddr,
+    index: usize,
+    transport: &Transport,
+) -> io::Result<Connection> {
+    let mut wire = Wire::connect(target, index, transport)?;
+    wire.register(poll, Token(index))?;
+    Ok(Connection { wire, awaited: None, received: vec![] })
 }
 
-fn request(target: &str) -> Vec<u8> {
-    format!("GET {target} HTTP/1.1\r\nHost: meet.example.com\r\n\r\n").into_bytes()
+/// Whether a request asks for the connection's end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeepsAlive {
+    Yes,
+    No,
+}
+
+pub(super) fn request(target: &str, keeps_alive: KeepsAlive) -> Vec<u8> {
+    let close = match keeps_alive {
+        KeepsAlive::Yes => "",
+        KeepsAlive::No => "Connection: close\r\n",
+    };
+    format!("GET {target} HTTP/1.1\r\nHost: {HOST}\r\n{close}\r\n").into_bytes()
 }
 
 pub(super) enum Received {
@@ -226,12 +199,14 @@ pub(super) enum Received {
 }
 
 impl Connection {
+    pub(super) fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        self.wire.send(request)
+    }
+
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Received {
-        match self.stream.read(buffer) {
-            Ok(0) => return Received::Broken,
-            Ok(count) => self.received.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Received::Partly,
-            Err(_) => return Received::Broken,
+        match self.wire.receive(&mut self.received, buffer) {
+            Ok(Flow::Open) => {}
+            Ok(Flow::Ended) | Err(_) => return Received::Broken,
         }
         let received = match answer(&self.received) {
             Ok(None) => return Received::Partly,
@@ -245,9 +220,10 @@ impl Connection {
 
 /// Not an HTTP/1.1 answer with a content length, or more bytes than it announced.
 #[derive(Debug, PartialEq, Eq)]
-struct Unreadable;
+pub(super) struct Unreadable;
 
-fn answer(bytes: &[u8]) -> Result<Option<Received>, Unreadable> {
+/// The answer that `bytes` hold; none when it is not whole.
+pub(super) fn answer(bytes: &[u8]) -> Result<Option<Received>, Unreadable> {
     let Some(head_end) = find(bytes, b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&bytes[..head_end]).map_err(|_| Unreadable)?;
     let mut lines = head.split("\r\n");
@@ -285,9 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_walk_visits_every_room_and_names_have_30_bytes() {
-        let visited: std::collections::BTreeSet<_> = (0..ROOMS).map(|asked| asked * STRIDE % ROOMS).collect();
-        assert_eq!(visited.len(), ROOMS);
+    fn room_names_have_30_bytes() {
         assert_eq!(room_name(7).len(), 30);
     }
 }

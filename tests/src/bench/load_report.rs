@@ -17,6 +17,8 @@ pub struct LoadReport {
     pub errors: u64,
     /// Answers from another shard than the room's first one.
     pub moved: u64,
+    /// TLS handshakes that were full where a session should have been resumed, or the other way round.
+    pub other_handshakes: u64,
     /// Time in which requests were being sent.
     pub busy_us: u64,
     /// Median latency.
@@ -38,8 +40,12 @@ impl LoadReport {
     /// What makes the figures worthless, in words.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
-        let counts =
-            [(self.errors, "errors"), (self.non_2xx, "non-2xx"), (self.moved, "rooms on two shards")];
+        let counts = [
+            (self.errors, "errors"),
+            (self.non_2xx, "non-2xx"),
+            (self.moved, "rooms on two shards"),
+            (self.other_handshakes, "handshakes of the other kind"),
+        ];
         let mut faults: Vec<String> = counts
             .iter()
             .filter(|(count, _)| *count > 0)

@@ -8,7 +8,7 @@ pub const USAGE: &str =
     "[--rounds N] [--seconds S] [--smoke] [--output text|json] [--subjects haproxy,shardgate,relay]";
 
 /// Options of one run.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// How often everything is measured.
     pub rounds: u32,

@@ -13,6 +13,7 @@ use super::site::{REGION, Site};
 use super::subject::{Count, Duties, Ground, Kind, Subject};
 
 const CONFIGURATION: &str = include_str!("../../bench/shardgate.toml");
+const TLS: &str = include_str!("../../bench/shardgate-tls.toml");
 const ENVIRONMENT: &str = "bench";
 const NODES: [&str; 2] = ["bench-a", "bench-b"];
 /// The metric with the number of rooms in a node's table.
@@ -50,7 +51,17 @@ pub fn start(ground: Ground<'_>, site: &Site) -> io::Result<Subject> {
 fn start_node(ground: Ground<'_>, index: usize, pki: &Path, discovery: &Path) -> io::Result<Process> {
     let name = NODES[index];
     let file = ground.folder.join(format!("{name}.toml"));
-    let configuration = CONFIGURATION
+    let tls = ground.tls_address(frontend(ground, index));
+    let configuration = match tls {
+        None => CONFIGURATION.to_owned(),
+        Some(address) => {
+            let certificates = ground.certificate();
+            let folder = certificates.parent().unwrap_or(ground.folder).display().to_string();
+            let tls = TLS.replace("@FRONTEND_TLS@", &address.to_string()).replace("@CERTIFICATES@", &folder);
+            format!("{CONFIGURATION}{tls}")
+        }
+    };
+    let configuration = configuration
         .replace("@NODE@", name)
         .replace("@ENVIRONMENT@", ENVIRONMENT)
         .replace("@FRONTEND@", &frontend(ground, index).to_string())

@@ -204,7 +204,7 @@ mod tests {
 
     use shardgate_discovery::file::parse_text;
 
-    use super::super::http_load::ROOMS;
+    use super::super::room_walk::ROOMS;
     use super::*;
 
     #[test]

@@ -1,7 +1,9 @@
 //! A run's surroundings: the folder, the origin and the started subjects.
 
+use std::fs;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -17,8 +19,10 @@ use super::process::{Cpus, Obedient, sibling};
 use super::report::{Report, grouped};
 use super::rounds::{Measured, ask_report};
 use super::site::Routing;
-use super::subject::{Ground, Kind, Subject};
+use super::subject::{Entrances, Ground, Kind, Subject};
+use super::wire::HOST;
 use super::{haproxy, shardgate};
+use crate::certificates::Authority;
 
 /// By then a proxy must have written out its access log.
 const LOG_FLUSH_MAX: Duration = Duration::from_secs(5);
@@ -36,10 +40,18 @@ pub struct Stage {
 
 impl Stage {
     /// Starts the origin and the wanted subjects, all for the same site.
-    pub fn set(options: &Options, routing: Routing, report: &Report) -> io::Result<Self> {
+    pub fn set(
+        options: &Options,
+        routing: Routing,
+        entrances: Entrances,
+        report: &Report,
+    ) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("shardgate-bench-").tempdir()?;
         let (plan, cpus) = (AddressPlan::of_this_process(), Cpus::pick()?);
-        let ground = Ground { plan, cpus, folder: folder.path() };
+        let ground = Ground { plan, cpus, folder: folder.path(), entrances };
+        if entrances == Entrances::PlainAndTls {
+            write_certificate(&ground.certificate())?;
+        }
         let site = routing.site(plan);
         let shards = site.addresses().into_iter().map(|address| address.to_string());
         let origin = Obedient::start("origin", cpus.rest, &sibling("bench_origin")?, shards)?;
@@ -66,17 +78,22 @@ impl Stage {
 
     /// Starts a load of requests for rooms towards a subject.
     pub fn load(&self, subject: &Subject, connections: usize) -> io::Result<Obedient> {
-        self.load_of(self.routing.load(), subject, connections)
+        self.load_of(self.routing.load(), subject.kind, subject.address, &connections.to_string())
     }
 
     /// Starts a load of tunnels towards a subject.
     pub fn tunnels(&self, subject: &Subject, tunnels: usize) -> io::Result<Obedient> {
-        self.load_of("tunnels", subject, tunnels)
+        self.load_of("tunnels", subject.kind, subject.address, &tunnels.to_string())
     }
 
-    fn load_of(&self, kind: &str, subject: &Subject, count: usize) -> io::Result<Obedient> {
-        let name = format!("{kind} load on {}", subject.kind.name());
-        let arguments = [kind.to_owned(), subject.address.to_string(), count.to_string()];
+    /// Starts a load towards a subject's entrance with TLS: what `bench_load` calls it, and how many connections (and streams).
+    pub fn tls_load(&self, load: &str, subject: &Subject, shape: &str) -> io::Result<Obedient> {
+        self.load_of(load, subject.kind, subject.tls_address(), shape)
+    }
+
+    fn load_of(&self, load: &str, kind: Kind, target: SocketAddr, shape: &str) -> io::Result<Obedient> {
+        let name = format!("{load} load on {}", kind.name());
+        let arguments = [load.to_owned(), target.to_string(), shape.to_owned()];
         Obedient::start(&name, self.cpus.rest, &sibling("bench_load")?, arguments)
     }
 
@@ -147,6 +164,13 @@ impl Stage {
             "versions": self.versions,
         })
     }
+}
+
+fn write_certificate(file: &Path) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(file, Authority::new()?.issue(HOST, 1)?.bundle())
 }
 
 /// Both proxies name themselves in every answer; one that did not would do less work.

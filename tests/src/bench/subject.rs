@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::cpu::{CpuReading, resident_bytes};
 use super::net::AddressPlan;
 use super::process::{Cpus, Process, sibling};
 use super::site::Site;
+
+const TLS_PORT: u16 = 8443;
 
 /// A started subject.
 pub struct Subject {
@@ -61,6 +63,15 @@ impl Kind {
     }
 }
 
+/// How clients can come in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Entrances {
+    /// By TCP alone.
+    Plain,
+    /// By TLS as well, HTTP/2 or HTTP/1.1, with the certificate in [`Ground::certificate`].
+    PlainAndTls,
+}
+
 /// Everything a subject needs to be started.
 #[derive(Clone, Copy)]
 pub struct Ground<'a> {
@@ -70,6 +81,27 @@ pub struct Ground<'a> {
     pub cpus: Cpus,
     /// For configurations, logs and sockets; removed at the end.
     pub folder: &'a Path,
+    /// Whether clients can come by TLS as well.
+    pub entrances: Entrances,
+}
+
+impl Ground<'_> {
+    /// The file with the certificate and its key; alone in its folder.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.join("certificates").join("site.pem")
+    }
+
+    /// Where a subject that listens on `plain` takes TLS, if it does.
+    #[must_use]
+    pub fn tls_address(&self, plain: SocketAddr) -> Option<SocketAddr> {
+        (self.entrances == Entrances::PlainAndTls).then(|| tls_address(plain))
+    }
+}
+
+/// The plain entrance has another port, and nothing else.
+fn tls_address(plain: SocketAddr) -> SocketAddr {
+    SocketAddr::new(plain.ip(), TLS_PORT)
 }
 
 impl Subject {
@@ -87,6 +119,12 @@ impl Subject {
         let mut process = Process::start("relay", ground.cpus.subject, ground.folder, &program, arguments)?;
         process.wait_until_listening(address)?;
         Ok(Self::new(Kind::Relay, address, process, None))
+    }
+
+    /// Where clients connect with TLS, when it was started with that entrance.
+    #[must_use]
+    pub fn tls_address(&self) -> SocketAddr {
+        tls_address(self.address)
     }
 
     /// CPU time of all its threads so far.

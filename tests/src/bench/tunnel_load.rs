@@ -12,12 +12,13 @@ use super::latency::Latencies;
 use super::load_report::LoadReport;
 use super::net::dial;
 use super::origin::find;
+use super::wire::HOST;
 
 /// People per room, as in a small conference.
 const PEOPLE_PER_ROOM: usize = 3;
 const MESSAGE_LENGTH: usize = 200;
 /// A handshake or an echo that has not come after this time is an error.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 const KEY: &str = "c2hhcmRnYXRlIGJlbmNoLg==";
 
 /// Obeys `open`, `alive`, `run RATE MILLISECONDS` and `report` until the input ends; each is answered by one line of JSON.
@@ -50,20 +51,17 @@ pub fn obey(target: SocketAddr, count: usize, input: impl BufRead, mut output: i
 struct Load {
     poll: Poll,
     tunnels: Vec<TcpStream>,
-    message: Vec<u8>,
-    echo: Vec<u8>,
+    messages: Messages,
     report: LoadReport,
     latencies: Latencies,
 }
 
 impl Load {
     fn new() -> io::Result<Self> {
-        let payload: Vec<u8> = (0..MESSAGE_LENGTH).map(|index| b' ' + (index % 90) as u8).collect();
         Ok(Self {
             poll: Poll::new()?,
             tunnels: vec![],
-            message: client_frame(&payload, [0x5a, 0x13, 0xc7, 0x81]),
-            echo: server_frame(&payload),
+            messages: Messages::new(),
             report: LoadReport::default(),
             latencies: Latencies::default(),
         })
@@ -91,30 +89,7 @@ impl Load {
     fn open_one(&self, target: SocketAddr, index: usize) -> io::Result<std::net::TcpStream> {
         let mut stream = dial(target, index)?;
         stream.set_read_timeout(Some(ANSWER_MAX))?;
-        let room = index / PEOPLE_PER_ROOM;
-        write!(
-            stream,
-            "GET /xmpp-websocket?room=room-{room} HTTP/1.1\r\nHost: meet.example.com\r\nConnection: Upgrade\r\n\
-             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: xmpp\r\n\r\n"
-        )?;
-        let mut head = Vec::new();
-        let mut buffer = [0; 1024];
-        while find(&head, b"\r\n\r\n").is_none() {
-            let count = stream.read(&mut buffer)?;
-            head.extend_from_slice(&buffer[..count]);
-            if count == 0 || head.len() > 8 * buffer.len() {
-                return Err(io::Error::other("no answer to the upgrade"));
-            }
-        }
-        if !head.starts_with(b"HTTP/1.1 101 ") {
-            return Err(io::Error::other("the upgrade was refused"));
-        }
-        stream.write_all(&self.message)?;
-        let mut echo = [0; SERVER_HEAD + MESSAGE_LENGTH];
-        stream.read_exact(&mut echo)?;
-        if echo[..] != self.echo[..] {
-            return Err(io::Error::other("the echo differs from the message"));
-        }
+        self.messages.open(&mut stream, index)?;
         stream.set_nonblocking(true)?;
         Ok(stream)
     }
@@ -134,10 +109,10 @@ impl Load {
     fn run(&mut self, rate: u32, time: Duration) -> io::Result<()> {
         let total = usize::try_from(u128::from(rate) * time.as_millis() / 1000).map_err(io::Error::other)?;
         let schedule = Schedule { start: Instant::now(), rate, tunnels: self.tunnels.len(), total };
-        let (tunnels, message) = (&self.tunnels, &self.message);
+        let (tunnels, Messages { message, echo }) = (&self.tunnels, &self.messages);
         let (unsent, echoes) = std::thread::scope(|scope| {
             let sender = scope.spawn(move || send_all(tunnels, message, schedule));
-            let echoes = receive_all(&mut self.poll, tunnels, &self.echo, schedule, &mut self.latencies);
+            let echoes = receive_all(&mut self.poll, tunnels, echo, schedule, &mut self.latencies);
             (sender.join(), echoes)
         });
         let unsent = unsent.map_err(|_| io::Error::other("the sending thread panicked"))?;
@@ -146,6 +121,48 @@ impl Load {
         self.report.errors += (unsent + total.saturating_sub(echoes)) as u64;
         self.report.busy_us += micros(time);
         Ok(())
+    }
+}
+
+/// What is said in every tunnel, and what comes back.
+pub(super) struct Messages {
+    message: Vec<u8>,
+    echo: Vec<u8>,
+}
+
+impl Messages {
+    pub(super) fn new() -> Self {
+        let payload: Vec<u8> = (0..MESSAGE_LENGTH).map(|index| b' ' + (index % 90) as u8).collect();
+        Self { message: client_frame(&payload, [0x5a, 0x13, 0xc7, 0x81]), echo: server_frame(&payload) }
+    }
+
+    /// Upgrades a connection, and has one message echoed.
+    pub(super) fn open(&self, stream: &mut (impl Read + Write), index: usize) -> io::Result<()> {
+        let room = index / PEOPLE_PER_ROOM;
+        write!(
+            stream,
+            "GET /xmpp-websocket?room=room-{room} HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: xmpp\r\n\r\n"
+        )?;
+        let mut head = Vec::new();
+        let mut buffer = [0; 1024];
+        while find(&head, b"\r\n\r\n").is_none() {
+            let count = stream.read(&mut buffer)?;
+            head.extend_from_slice(&buffer[..count]);
+            if count == 0 || head.len() > 8 * buffer.len() {
+                return Err(io::Error::other("no answer to the upgrade"));
+            }
+        }
+        if !head.starts_with(b"HTTP/1.1 101 ") {
+            return Err(io::Error::other("the upgrade was refused"));
+        }
+        stream.write_all(&self.message)?;
+        let mut echo = [0; SERVER_HEAD + MESSAGE_LENGTH];
+        stream.read_exact(&mut echo)?;
+        match echo[..] == self.echo[..] {
+            true => Ok(()),
+            false => Err(io::Error::other("the echo differs from the message")),
+        }
     }
 }
 
@@ -220,6 +237,6 @@ fn receive_all(
     Ok(echoes)
 }
 
-fn micros(time: Duration) -> u64 {
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

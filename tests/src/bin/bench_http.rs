@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use shardgate_tests::bench::cpu::load_average;
-use shardgate_tests::bench::http_load::ROOMS;
 use shardgate_tests::bench::options::Options;
-use shardgate_tests::bench::report::Report;
+use shardgate_tests::bench::report::{FLOOR, Report};
+use shardgate_tests::bench::room_walk::ROOMS;
 use shardgate_tests::bench::rounds::{Lane, Measured, measure, say_round};
 use shardgate_tests::bench::site::Routing;
 use shardgate_tests::bench::stage::{Stage, start_or_usage, warm};
+use shardgate_tests::bench::subject::Entrances;
 
 const CONNECTIONS: [usize; 2] = [64, 256];
 /// Long against the scheduler's slices, short against the machine's moods.
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> io::Result<ExitCode> {
     let mut report = Report::new(options.output, options.size.rules());
-    let mut stage = Stage::set(options, Routing::ByAllRules, &report)?;
+    let mut stage = Stage::set(options, Routing::ByAllRules, Entrances::Plain, &report)?;
     stage.warm_and_replicate(ROOMS as u64, &report)?;
     let mut cases = Vec::new();
     for connections in CONNECTIONS {
@@ -52,7 +53,7 @@ fn run(options: &Options) -> io::Result<ExitCode> {
         }
     }
     for Case { connections, rounds, .. } in &cases {
-        report.add_rounds(&format!("HTTP keep-alive, {connections} connections"), "req", rounds);
+        report.add_rounds(&format!("HTTP keep-alive, {connections} connections"), "req", FLOOR, rounds);
     }
     let rounds = cases.iter().flat_map(|case| &case.rounds);
     stage.check_access_logs(&logged_before, rounds.flatten(), &mut report)?;

@@ -12,7 +12,7 @@ use shardgate_tests::bench::options::{Options, Size};
 use shardgate_tests::bench::process::{Cpus, Obedient, sibling};
 use shardgate_tests::bench::report::Report;
 use shardgate_tests::bench::stage::run_or_usage;
-use shardgate_tests::bench::subject::{Ground, Kind};
+use shardgate_tests::bench::subject::{Entrances, Ground, Kind};
 use shardgate_tests::bench::{haproxy, shardgate};
 
 const USAGE: &str = "[--parts propagation,traffic,resync,reconcile,replication,scale] [--rounds N] [--seconds S] [--smoke] [--output text|json] \
@@ -61,7 +61,7 @@ fn run(Wanted { parts, options }: &Wanted) -> io::Result<ExitCode> {
     let mut report = Report::new(options.output, options.size.rules());
     let folder = tempfile::Builder::new().prefix("shardgate-bench-").tempdir()?;
     let (plan, cpus) = (AddressPlan::at(SECOND_OCTET), Cpus::pick()?);
-    let ground = Ground { plan, cpus, folder: folder.path() };
+    let ground = Ground { plan, cpus, folder: folder.path(), entrances: Entrances::Plain };
     let shards = plan.shards().into_iter().map(|address| address.to_string());
     let _origin = Obedient::start("origin", cpus.rest, &sibling("bench_origin")?, shards)?;
     let mut versions = Vec::new();

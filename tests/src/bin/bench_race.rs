@@ -11,7 +11,7 @@ use shardgate_tests::bench::mesh::{Fleet, Path, Placement, Spec, node_name};
 use shardgate_tests::bench::net::AddressPlan;
 use shardgate_tests::bench::process::{Cpus, Obedient, sibling};
 use shardgate_tests::bench::stage::run_or_usage;
-use shardgate_tests::bench::subject::{Ground, Kind};
+use shardgate_tests::bench::subject::{Entrances, Ground, Kind};
 use shardgate_tests::bench::{haproxy, shardgate};
 
 const USAGE: &str = "[--rooms N] [--delay MILLISECONDS] [--seed N] [--haproxy] [--smoke]";
@@ -65,7 +65,7 @@ fn say(line: &str) {
 fn run(wanted: &Wanted) -> io::Result<ExitCode> {
     let folder = tempfile::Builder::new().prefix("shardgate-race-").tempdir()?;
     let (plan, cpus) = (AddressPlan::at(SECOND_OCTET), Cpus::pick()?);
-    let ground = Ground { plan, cpus, folder: folder.path() };
+    let ground = Ground { plan, cpus, folder: folder.path(), entrances: Entrances::Plain };
     let shards = plan.shards().into_iter().map(|address| address.to_string());
     let _origin = Obedient::start("origin", cpus.rest, &sibling("bench_origin")?, shards)?;
     say(&format!(

@@ -204,7 +204,7 @@ impl HaProxy {
             file: &file,
             maps: folder.path(),
             socket: &socket,
-            frontend: ground.frontend(1),
+            binds: &format!("bind {}", ground.frontend(1)),
             log: ground.log_sink(),
             peers: &[(PEER, ground.haproxy_peer(1))],
             host_name: HOST_NAME,

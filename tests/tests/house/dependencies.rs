@@ -91,6 +91,8 @@ const ALLOWED: &[Allowed] = &[
             "cargo_metadata",
             "mio",
             "prost",
+            "rcgen",
+            "rustls",
             "serde",
             "serde_json",
             "socket2",

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::super::askers::{Answer, Askers, joining, looking};
 use super::super::latency::Latencies;
-use super::super::report::Report;
+use super::super::report::{FLOOR, Report};
 use super::super::room_names::unlike_room_name;
 use super::super::subject::Kind;
 use super::fleet::{Fleet, Spec};
@@ -165,7 +165,7 @@ pub fn measure(run: &Run<'_>, report: &mut Report) -> io::Result<()> {
     }
     if let Some(ratio) = ratio(&p50s) {
         report.say(format!("p50 shardgate / HAProxy: {ratio:.3}"));
-        report.judge(TITLE, "p50", ratio);
+        report.judge(TITLE, "p50", ratio, FLOOR);
     }
     Ok(())
 }

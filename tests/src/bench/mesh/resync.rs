@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::super::process::Obedient;
-use super::super::report::{Report, grouped, shown};
+use super::super::report::{FLOOR, Report, grouped, shown};
 use super::super::subject::Kind;
 use super::super::verdict::Spread;
 use super::fleet::{Fleet, Spec};
@@ -136,7 +136,7 @@ fn restart_in_turns(
     }
     if let Some(ratio) = ratio(&medians) {
         report.say(format!("restart until all is there shardgate / HAProxy: {ratio:.3}"));
-        report.judge(TITLE, &format!("restart with {} entries", grouped(entries as u64)), ratio);
+        report.judge(TITLE, &format!("restart with {} entries", grouped(entries as u64)), ratio, FLOOR);
     }
     Ok(())
 }

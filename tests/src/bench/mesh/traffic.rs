@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::super::cpu::CpuReading;
 use super::super::process::Obedient;
-use super::super::report::{Report, grouped};
+use super::super::report::{FLOOR, Report, grouped};
 use super::super::subject::Kind;
 use super::fleet::{Fleet, Path, Spec};
 use super::run::{Rooms, Run, ask_rooms, ratio};
@@ -67,7 +67,7 @@ pub fn measure(run: &Run<'_>, report: &mut Report) -> io::Result<()> {
     }
     if let Some(ratio) = ratio(&per_known) {
         report.say(format!("bytes per request for a known room shardgate / HAProxy: {ratio:.3}"));
-        report.judge(TITLE, "bytes per request for a known room", ratio);
+        report.judge(TITLE, "bytes per request for a known room", ratio, FLOOR);
     }
     if let Some((_, bytes)) = per_new.iter().find(|(kind, _)| *kind == Kind::Shardgate) {
         report.judge_at_most(TITLE, "bytes per new entry", *bytes, NEW_BYTES_MAX);
