@@ -16,6 +16,8 @@ pub struct Authority {
 pub struct Issued {
     /// The certificate, PEM.
     pub cert: String,
+    /// The same, DER.
+    pub der: Vec<u8>,
     /// Its key, PEM (PKCS #8).
     pub key: String,
 }
@@ -62,6 +64,6 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let cert = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
-        Ok(Issued { cert: cert.pem(), key: key.serialize_pem() })
+        Ok(Issued { cert: cert.pem(), der: cert.der().to_vec(), key: key.serialize_pem() })
     }
 }
