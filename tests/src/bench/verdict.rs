@@ -5,8 +5,10 @@ use super::subject::Kind;
 
 /// A ratio that differs by more than this share of its median between rounds was not measured.
 const SPREAD_MAX: f64 = 0.20;
-/// Below this share of the other side's throughput, the two did not do comparable work.
+/// Below this share of HAProxy's throughput, the two did not do comparable work.
 const THROUGHPUT_SHARE_MIN: f64 = 0.5;
+/// Below this share of the other side's use of its CPU, one of them waited for something else.
+const BUSY_SHARE_MIN: f64 = 0.5;
 
 /// Which rules hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,10 +70,15 @@ pub fn void_reasons(rounds: &[Vec<Measured>], rules: Rules) -> Vec<String> {
             }
         }
         let both = of(round, Kind::Shardgate).zip(of(round, Kind::HaProxy));
-        let share = both.map(|(ours, theirs)| ours.per_second() / theirs.per_second());
-        let comparable = THROUGHPUT_SHARE_MIN..=1.0 / THROUGHPUT_SHARE_MIN;
-        if let Some(share) = share.filter(|share| rules == Rules::Full && !comparable.contains(share)) {
+        let Some((ours, theirs)) = both.filter(|_| rules == Rules::Full) else { continue };
+        let share = ours.per_second() / theirs.per_second();
+        if share < THROUGHPUT_SHARE_MIN {
             reasons.push(format!("round {number}: shardgate's throughput is {share:.2} of HAProxy's"));
+        }
+        // Much more throughput is no fault when HAProxy had as much of its CPU.
+        let busy = ours.busy() / theirs.busy();
+        if !(BUSY_SHARE_MIN..=1.0 / BUSY_SHARE_MIN).contains(&busy) {
+            reasons.push(format!("round {number}: shardgate used {busy:.2} of HAProxy's time on its CPU"));
         }
     }
     let spread = Spread::of(ratios(rounds).into_iter()).map(Spread::width);
@@ -121,10 +128,17 @@ mod tests {
         faulty[1].report.moved = 1;
         let reasons = ["round 1, haproxy: 2 errors", "round 1, shardgate: 1 rooms on two shards"];
         assert_eq!(void_reasons(&[faulty], Rules::FaultsOnly), reasons);
-        let slow = vec![measured(Kind::HaProxy, 1000, 50), measured(Kind::Shardgate, 499, 50)];
+        let slow = vec![measured(Kind::HaProxy, 1000, 50), measured(Kind::Shardgate, 499, 60)];
         assert_eq!(
             void_reasons(&[slow], Rules::Full),
             ["round 1: shardgate's throughput is 0.50 of HAProxy's"]
+        );
+        let fast = vec![measured(Kind::HaProxy, 1000, 50), measured(Kind::Shardgate, 3000, 20)];
+        assert_eq!(void_reasons(&[fast], Rules::Full), Vec::<String>::new());
+        let alone = vec![measured(Kind::HaProxy, 1000, 20), measured(Kind::Shardgate, 3000, 20)];
+        assert_eq!(
+            void_reasons(&[alone], Rules::Full),
+            ["round 1: shardgate used 3.00 of HAProxy's time on its CPU"]
         );
         let nothing = vec![measured(Kind::Relay, 0, 0)];
         assert_eq!(void_reasons(&[nothing], Rules::FaultsOnly), ["round 1, relay: nothing answered"]);
