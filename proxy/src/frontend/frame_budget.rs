@@ -1,5 +1,6 @@
 //! How many frames a client may send on an HTTP/2 connection that ask for nothing (RFC 9113, 10.5): pings, settings, windows,
-//! priorities, resets, empty data. hyper bounds what they make it keep; this bounds what they make it do.
+//! priorities, resets, empty data. hyper bounds what they make it keep; this bounds what they make it do. And two rules that hyper leaves
+//! out: a client begins with SETTINGS (3.4), and a frame of a wrong length is called that (4.2).
 
 use crate::clock::Millis;
 
@@ -9,7 +10,14 @@ const HEADER_LEN: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
 
 /// One frame's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +34,19 @@ impl Frame {
             HEADERS => true,
             DATA => self.len > 0 || self.flags & END_STREAM != 0,
             _ => false,
+        }
+    }
+
+    /// Whether it is as long as frames of its kind are (RFC 9113, 6).
+    const fn is_of_its_length(self) -> bool {
+        match self.kind {
+            PRIORITY => self.len == 5,
+            RST_STREAM | WINDOW_UPDATE => self.len == 4,
+            SETTINGS if self.flags & ACK != 0 => self.len == 0,
+            SETTINGS => self.len % 6 == 0,
+            PING => self.len == 8,
+            GOAWAY => self.len >= 8,
+            _ => true,
         }
     }
 }
@@ -88,19 +109,52 @@ const DATA_WORTH_MIN: u32 = 16;
 pub(super) struct FrameBudget {
     left: u32,
     refilled: Millis,
+    /// Whether the client's first frame has come.
+    begun: Begun,
 }
 
-/// The client has sent too many frames that ask for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Exhausted;
+enum Begun {
+    No,
+    Yes,
+}
+
+/// Why a connection cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The first frame is no SETTINGS.
+    Preface,
+    /// A frame has a length that its kind cannot have.
+    Length,
+    /// The client has asked for too much that it did not want, or sent too many frames that ask for nothing.
+    Flood,
+}
+
+impl Fault {
+    /// What GOAWAY calls it (RFC 9113, 7).
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Preface => 0x1,
+            Self::Length => 0x6,
+            Self::Flood => 0xb,
+        }
+    }
+}
 
 impl FrameBudget {
     pub(super) const fn new(now: Millis) -> Self {
-        Self { left: BURST, refilled: now }
+        Self { left: BURST, refilled: now, begun: Begun::No }
     }
 
     /// A frame has come.
-    pub(super) fn received(&mut self, frame: Frame, now: Millis) -> Result<(), Exhausted> {
+    pub(super) fn received(&mut self, frame: Frame, now: Millis) -> Result<(), Fault> {
+        if self.begun == Begun::No && frame.kind != SETTINGS {
+            return Err(Fault::Preface);
+        }
+        self.begun = Begun::Yes;
+        if !frame.is_of_its_length() {
+            return Err(Fault::Length);
+        }
         if frame.is_work() {
             return Ok(());
         }
@@ -109,7 +163,7 @@ impl FrameBudget {
             self.refilled = now;
             self.earn(u32::try_from(earned).unwrap_or(BURST));
         }
-        self.left = self.left.checked_sub(1).ok_or(Exhausted)?;
+        self.left = self.left.checked_sub(1).ok_or(Fault::Flood)?;
         Ok(())
     }
 
@@ -165,17 +219,19 @@ mod tests {
     #[test]
     fn a_flood_ends_and_work_does_not() {
         let mut budget = FrameBudget::new(0);
-        let ping = Frame { kind: 6, flags: 0, len: 8 };
+        let settings = Frame { kind: SETTINGS, flags: 0, len: 12 };
+        let ping = Frame { kind: PING, flags: 0, len: 8 };
         let data = Frame { kind: DATA, flags: 0, len: 100 };
-        for _ in 0..BURST {
+        budget.received(settings, 0).unwrap();
+        for _ in 1..BURST {
             budget.received(ping, 0).unwrap();
         }
-        assert_eq!(budget.received(ping, 0), Err(Exhausted));
+        assert_eq!(budget.received(ping, 0), Err(Fault::Flood));
         for _ in 0..100_000 {
             budget.received(data, 0).unwrap();
             budget.received(Frame { kind: HEADERS, flags: 0, len: 20 }, 0).unwrap();
         }
-        assert_eq!(budget.received(Frame { len: 0, ..data }, 0), Err(Exhausted));
+        assert_eq!(budget.received(Frame { len: 0, ..data }, 0), Err(Fault::Flood));
         budget.received(Frame { len: 0, flags: END_STREAM, ..data }, 0).unwrap();
         // Half a second later there are 250 more; windows for what was sent come on top.
         for _ in 0..250 {
@@ -183,7 +239,33 @@ mod tests {
         }
         budget.sent(data);
         budget.sent(Frame { len: 1, ..data });
-        let window = Frame { kind: 8, flags: 0, len: 4 };
-        assert_eq!([(); 3].map(|()| budget.received(window, 500)), [Ok(()), Ok(()), Err(Exhausted)]);
+        let window = Frame { kind: WINDOW_UPDATE, flags: 0, len: 4 };
+        assert_eq!([(); 3].map(|()| budget.received(window, 500)), [Ok(()), Ok(()), Err(Fault::Flood)]);
+    }
+
+    #[test]
+    fn a_client_begins_with_settings() {
+        let headers = Frame { kind: HEADERS, flags: 0, len: 20 };
+        assert_eq!(FrameBudget::new(0).received(headers, 0), Err(Fault::Preface));
+        let mut budget = FrameBudget::new(0);
+        budget.received(Frame { kind: SETTINGS, flags: 0, len: 0 }, 0).unwrap();
+        budget.received(headers, 0).unwrap();
+    }
+
+    #[test]
+    fn frames_have_the_length_of_their_kind() {
+        let valid = |kind, flags, len| Frame { kind, flags, len }.is_of_its_length();
+        for (kind, flags, right, wrong) in [
+            (PRIORITY, 0, 5, 4),
+            (RST_STREAM, 0, 4, 3),
+            (SETTINGS, 0, 12, 5),
+            (SETTINGS, ACK, 0, 6),
+            (PING, ACK, 8, 7),
+            (GOAWAY, 0, 100, 7),
+            (WINDOW_UPDATE, 0, 4, 5),
+        ] {
+            assert!(valid(kind, flags, right) && !valid(kind, flags, wrong), "{kind}");
+        }
+        assert!(valid(DATA, 0, 0) && valid(0xee, 0, 1));
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP/2 connections (RFC 9113), with WebSockets in streams of theirs (RFC 8441). hyper's server runs each stream in a task of its own;
 //! to the rest of the proxy a stream is an exchange like any other.
 
-use super::frame_budget::{FrameBudget, Frames, PREFACE_LEN};
+use super::frame_budget::{Fault, FrameBudget, Frames, PREFACE_LEN};
 use super::translate::{Asked, translate};
 use crate::body::AnswerBody;
 use crate::client::{Carrier, Client, Origin};
@@ -47,8 +47,10 @@ const RESETS_UNSEEN_MAX: usize = 20;
 const ABORTED_MAX: u64 = 200;
 /// How long a client has for our goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// GOAWAY on stream 0 with `ENHANCE_YOUR_CALM` (RFC 9113, 6.8 and 7); the last stream is not told.
-const CALM: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0x0b];
+/// GOAWAY on stream 0 (RFC 9113, 6.8); the last stream is not told.
+const fn goaway(fault: Fault) -> [u8; 17] {
+    [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, fault.code()]
+}
 
 /// What hyper serves HTTP/2 connections by.
 pub(crate) type Http2Builder = Builder<Streams>;
@@ -88,8 +90,8 @@ pub(crate) fn http2_builder(limits: &Limits, streams: &Streams) -> Http2Builder 
 enum End {
     /// Nothing is left to be said.
     LetGo,
-    /// It asked for too much that it did not want.
-    Calm,
+    /// The client did what it must not.
+    Fault(Fault),
 }
 
 /// A connection: what its streams share, and what the sweep looks at.
@@ -197,7 +199,7 @@ impl OpenStream {
         connection.aborted.set(aborted);
         if aborted >= ABORTED_MAX && aborted * 2 > connection.streams.get() && connection.end.get().is_none()
         {
-            connection.end(End::Calm);
+            connection.end(End::Fault(Fault::Flood));
         }
     }
 }
@@ -242,12 +244,14 @@ pub(super) async fn serve(worker: Rc<Worker>, origin: Rc<Origin>, socket: Socket
     let mut leaving = Leaving::No;
     poll_fn(|cx| poll(&connection, http.as_mut(), &mut leaving, cx)).await;
     drop((http, registered));
-    if connection.end.get() == Some(End::Calm) {
-        worker.counters.http2_calmed.up();
-        tracing::debug!(client = %connection.origin.peer, "too many resets or control frames, connection ended");
+    if let Some(End::Fault(fault)) = connection.end.get() {
+        if fault == Fault::Flood {
+            worker.counters.http2_calmed.up();
+        }
+        tracing::debug!(client = %connection.origin.peer, ?fault, "HTTP/2 connection ended");
         // hyper's half is gone, so this is the last reference.
         if let Some(wire) = Rc::into_inner(wire) {
-            calm(wire.into_inner()).await;
+            say_why(wire.into_inner(), fault).await;
         }
     }
     drop(connected);
@@ -293,10 +297,10 @@ fn poll(
 }
 
 /// Says why, if the client can still be told.
-async fn calm(Wire { mut socket, sent, .. }: Wire) {
+async fn say_why(Wire { mut socket, sent, .. }: Wire, fault: Fault) {
     let saying = async {
         if sent.is_between() {
-            socket.write_all(&CALM).await?;
+            socket.write_all(&goaway(fault)).await?;
         }
         socket.shutdown().await
     };
@@ -330,9 +334,9 @@ impl AsyncRead for Metered {
         let now = worker.clock.coarse();
         let mut within = Ok(());
         received.scan(read, |frame| within = within.and_then(|()| budget.received(frame, now)));
-        if within.is_err() {
-            self.connection.end.set(Some(End::Calm));
-            return Poll::Ready(Err(io::Error::other("too many frames that ask for nothing")));
+        if let Err(fault) = within {
+            self.connection.end.set(Some(End::Fault(fault)));
+            return Poll::Ready(Err(io::Error::other("frames that are refused")));
         }
         Poll::Ready(Ok(()))
     }

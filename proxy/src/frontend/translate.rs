@@ -7,7 +7,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::ext::Protocol;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -26,6 +26,12 @@ pub(super) enum Asked {
 /// # Errors
 /// [`Failure`] for what cannot be one.
 pub(super) fn translate(head: &mut Parts) -> Result<Asked, Failure> {
+    if head.headers.values().any(|value| is_padded(value.as_bytes())) {
+        return Err(Failure::Head(StatusCode::BAD_REQUEST));
+    }
+    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+        return Err(Failure::Target(head.uri.to_string()));
+    }
     let protocol = head.extensions.remove::<Protocol>();
     let authority = head.uri.authority().cloned();
     host(&mut head.headers, authority.as_ref(), &head.uri)?;
@@ -52,6 +58,12 @@ pub(super) fn translate(head: &mut Parts) -> Result<Asked, Failure> {
     let path = head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     head.uri = Uri::from(path);
     Ok(asked)
+}
+
+/// Whether a value begins or ends with a space (RFC 9113, 8.2.1): HTTP/1 would drop it, so both would not mean the same.
+fn is_padded(value: &[u8]) -> bool {
+    let space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    space(value.first()) || space(value.last())
 }
 
 /// One Host, that of `:authority` if there is one; both may not differ (RFC 9113, 8.3.1).
@@ -126,6 +138,18 @@ mod tests {
         assert_eq!(status(head(Method::CONNECT, "meet:443", &[])), 400);
         let mut same = head(Method::GET, "https://meet/a", &[("host", "MEET")]);
         assert_eq!(translate(&mut same).unwrap(), Asked::Exchange);
+    }
+
+    #[test]
+    fn spaces_around_a_value_and_a_lone_asterisk_are_refused() {
+        let status = |mut head: Parts| translate(&mut head).unwrap_err().status().as_u16();
+        for value in [" a", "a ", "\ta", "a\t"] {
+            assert_eq!(status(head(Method::GET, "https://meet/a", &[("x-value", value)])), 400, "{value:?}");
+        }
+        assert!(!is_padded(b"a b") && !is_padded(b""));
+        let mut asterisk = head(Method::GET, "https://meet/a", &[]);
+        asterisk.uri = Uri::builder().scheme("https").authority("meet").path_and_query("*").build().unwrap();
+        assert_eq!(status(asterisk), 400);
     }
 
     #[test]
