@@ -20,6 +20,10 @@ GET: list[Header] = [
     (":path", PATH),
 ]
 POST: list[Header] = [(":method", "POST"), *GET[1:]]
+# hyper's h2 calls every field block that it cannot decode, and a window in SETTINGS that is too large, PROTOCOL_ERROR; RFC 9113 wants
+# the finer codes. Peers do the same on either: the connection is over.
+FIELD_BLOCK_ERROR = (Code.COMPRESSION_ERROR, Code.PROTOCOL_ERROR)
+WINDOW_SETTING_ERROR = (Code.FLOW_CONTROL_ERROR, Code.PROTOCOL_ERROR)
 # What of the upstream's facts means that somebody's request came through, or what it took for one.
 _ARRIVALS = ("head", "upgrade", "connect", "broken")
 
@@ -87,6 +91,10 @@ class Trial:
         arrivals = self.arrivals()
         if arrivals:
             raise Failed(f"expected nothing at the upstream; it saw {arrivals}")
+
+    def facts(self) -> list[Fact]:
+        """Everything that the upstream said since the case began."""
+        return self.rig.upstream.since(self._mark)
 
     def close(self) -> None:
         """Closes what the case left open."""
@@ -184,17 +192,17 @@ def resets(section: str, name: str, codes: Code | tuple[Code, ...], number: int,
     return Case(section, f"{name} is {' or '.join(code.name for code in wanted)} of the stream", body)
 
 
-def ignores(section: str, name: str, *parts: Part) -> Case:
-    """These frames change nothing: what was asked for before and after is answered."""
+def ignores(section: str, name: str, *parts: Part, answered: int | None = None) -> Case:
+    """These frames change nothing: the request on stream `answered` is, and so is one after it."""
 
     def body(trial: Trial) -> None:
         connection = trial.connect()
         send_parts(connection, trial, parts)
         connection.ping()
-        for number in list(connection.streams):
-            stream = connection.response(number)
+        if answered is not None:
+            stream = connection.response(answered)
             if stream.status != 200:
-                raise Failed(f"expected 200 on stream {number}; {stream}")
+                raise Failed(f"expected 200 on stream {answered}; {stream}")
         trial.serves(connection)
 
     return Case(section, name, body)
@@ -216,6 +224,24 @@ def refuses(
         connection = trial.connect()
         number = connection.request(trial.fill(listed), data)
         must_refuse(trial, connection, number, statuses, codes)
+
+    return Case(section, name, body)
+
+
+def unreadable(section: str, name: str, fields: Iterable[Header], *, data: bytes | None = None) -> Case:
+    """A field that no HTTP message can have. hyper's h2 ends the connection for it, which 9113-5.4.1 leaves to a server; alone the
+    stream may end as well. The upstream sees nothing either way."""
+    listed = list(fields)
+
+    def body(trial: Trial) -> None:
+        connection = trial.connect()
+        stream = connection.stream(connection.request(trial.fill(listed), data))
+        connection.wait(lambda: stream.is_over or connection.goaway is not None, "a refusal")
+        if connection.goaway is not None:
+            must_die(connection, *FIELD_BLOCK_ERROR)
+        elif stream.reset != Code.PROTOCOL_ERROR and stream.status not in (400, 501):
+            raise Failed(f"expected a refusal; {stream}")
+        trial.nothing_arrived()
 
     return Case(section, name, body)
 
@@ -278,9 +304,11 @@ def values(fact: Fact, name: str) -> list[str]:
 
 
 __all__ = [
+    "FIELD_BLOCK_ERROR",
     "GET",
     "PATH",
     "POST",
+    "WINDOW_SETTING_ERROR",
     "WITHIN_S",
     "Case",
     "Trial",
@@ -296,6 +324,7 @@ __all__ = [
     "refuses",
     "resets",
     "send_parts",
+    "unreadable",
     "values",
     "whole_request",
 ]

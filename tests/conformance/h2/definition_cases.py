@@ -13,7 +13,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from case import GET, Case, Trial, breaks, expect, ignores, must_die, must_reset, open_stream, resets, send_parts
+from case import GET, WINDOW_SETTING_ERROR, Case, Trial, breaks, expect, ignores, must_die, must_reset, open_stream, resets, send_parts
 from case import whole_request
 from wire import DEFAULT_WINDOW, Code, Failed, Setting, raw
 
@@ -253,7 +253,7 @@ CASES: list[Case] = [
     resets("9113-6.3", "PRIORITY of 4 bytes", Code.FRAME_SIZE_ERROR, 1, open_stream(1), raw(PRIORITY, 0, 1, b"\0\0\0\3")),
     breaks("9113-6.4", "RST_STREAM on stream 0", Code.PROTOCOL_ERROR, raw(RST, 0, 0, b"\0\0\0\x08")),
     breaks("9113-6.4", "RST_STREAM of 3 bytes", Code.FRAME_SIZE_ERROR, open_stream(1), raw(RST, 0, 1, b"\0\0\0")),
-    ignores("9113-6.4", "RST_STREAM with an unknown code is a reset", open_stream(1), raw(RST, 0, 1, b"\0\0\xff\xff")),
+    ignores("9113-6.4", "RST_STREAM with an unknown code is a reset like any other", open_stream(1), raw(RST, 0, 1, b"\0\0\xff\xff")),
     breaks("9113-6.5", "SETTINGS with ACK and a payload", Code.FRAME_SIZE_ERROR, raw(SETTINGS, ACK, 0, b"\0\4\0\0\0\1")),
     breaks("9113-6.5", "SETTINGS on stream 1", Code.PROTOCOL_ERROR, raw(SETTINGS, 0, 1, b"\0\4\0\0\0\1")),
     breaks("9113-6.5", "SETTINGS of 5 bytes", Code.FRAME_SIZE_ERROR, raw(SETTINGS, 0, 0, b"\0\4\0\0\0")),
@@ -261,12 +261,12 @@ CASES: list[Case] = [
     Case("9113-6.5.3", "of equal settings in one frame the last counts", last_of_equal_settings),
     Case("9113-6.5.2", "the server does not offer push", no_push_setting),
     breaks("9113-6.5.2", "ENABLE_PUSH 2", Code.PROTOCOL_ERROR, setting(Setting.ENABLE_PUSH, 2)),
-    breaks("9113-6.5.2", "INITIAL_WINDOW_SIZE 2^31", Code.FLOW_CONTROL_ERROR, setting(Setting.INITIAL_WINDOW_SIZE, 2**31)),
+    breaks("9113-6.5.2", "INITIAL_WINDOW_SIZE 2^31", WINDOW_SETTING_ERROR, setting(Setting.INITIAL_WINDOW_SIZE, 2**31)),
     breaks("9113-6.5.2", "MAX_FRAME_SIZE 16,383", Code.PROTOCOL_ERROR, setting(Setting.MAX_FRAME_SIZE, 16_383)),
     breaks("9113-6.5.2", "MAX_FRAME_SIZE 2^24", Code.PROTOCOL_ERROR, setting(Setting.MAX_FRAME_SIZE, 2**24)),
-    ignores("9113-6.5.2", "an unknown setting is ignored", setting(0x7777, 1), whole_request(1)),
+    ignores("9113-6.5.2", "an unknown setting is ignored", setting(0x7777, 1), whole_request(1), answered=1),
     ignores("9113-6.5.2", "the smallest and largest allowed values are accepted", setting(Setting.MAX_FRAME_SIZE, 2**24 - 1),
-            setting(Setting.ENABLE_PUSH, 0), setting(Setting.HEADER_TABLE_SIZE, 2**32 - 1), whole_request(1)),
+            setting(Setting.ENABLE_PUSH, 0), setting(Setting.HEADER_TABLE_SIZE, 2**32 - 1), whole_request(1), answered=1),
     breaks(
         "9113-6.6", "PUSH_PROMISE from a client", Code.PROTOCOL_ERROR,
         open_stream(1, GET), raw(PUSH, END_HEADERS, 1, b"\0\0\0\2" + _START),

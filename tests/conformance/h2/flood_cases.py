@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from hyperframe.frame import (
     ContinuationFrame,
@@ -50,7 +51,7 @@ def flood(trial: Trial, frames: Frames, *, reads: bool = True, count: int = FLOO
     supply = frames(attacker, trial)
     sent, worst = 0, 0.0
     while sent < count and attacker.ended is None and attacker.goaway is None:
-        burst = b"".join(frame for frame, _ in zip(supply, range(BURST), strict=False))
+        burst = b"".join(islice(supply, BURST))
         taken = attacker.offer(burst, 2.0, reads=reads)
         if reads:
             attacker.read()
@@ -164,13 +165,14 @@ def made_resets(connection: Connection, trial: Trial) -> Iterator[bytes]:
         number = connection.new_stream()
         block = connection.block(trial.get("?hang=1"))
         yield HeadersFrame(number, block, flags=["END_HEADERS", "END_STREAM"]).serialize()
-        yield raw(0x8, 0, number, b"\0\0\0\0")
+        # A window above 2^31-1 is an error of the stream.
+        yield raw(0x8, 0, number, b"\x7f\xff\xff\xff")
 
 
 def malformed_requests(connection: Connection, trial: Trial) -> Iterator[bytes]:
     while True:
         number = connection.new_stream()
-        block = connection.block([*trial.get("?hang=1"), ("Upper", "case")])
+        block = connection.block([*trial.get("?hang=1"), ("connection", "close")])
         yield HeadersFrame(number, block, flags=["END_HEADERS", "END_STREAM"]).serialize()
 
 

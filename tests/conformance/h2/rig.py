@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from wire import WITHIN_S, Connection, Failed
 
@@ -40,6 +41,7 @@ class Upstream:
         )
         self._facts: list[Fact] = []
         self._news = threading.Condition()
+        self._marks = 0
         threading.Thread(target=self._listen, daemon=True).start()
         self.port: int = self.until(lambda fact: fact["kind"] == "listening", "the upstream starts")["port"]
 
@@ -51,7 +53,12 @@ class Upstream:
                 self._news.notify_all()
 
     def mark(self) -> int:
-        """Facts from here on are later."""
+        """Facts from here on are later: what was seen before has been told when the answer to this request has."""
+        self._marks += 1
+        path = f"/barrier-mark-{self._marks}"
+        with urlopen(f"http://{UPSTREAM_IP}:{self.port}{path}", timeout=WITHIN_S) as response:
+            response.read()
+        self.until(lambda fact: fact.get("url") == path and fact["kind"] == "request", "the mark")
         with self._news:
             return len(self._facts)
 

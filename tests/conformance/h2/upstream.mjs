@@ -182,8 +182,8 @@ server.on('connect', (request, socket) => {
   socket.end('HTTP/1.1 200 OK\r\n\r\n');
 });
 server.on('clientError', (error, socket) => {
-  // Resets between requests are no messages.
-  if (error.code !== 'ECONNRESET') tell({ kind: 'broken', code: error.code, raw: error.rawPacket?.toString('latin1') });
+  // Connections that end between requests, or inside of one that its client broke off, are no messages.
+  if (error.code !== 'ECONNRESET' && error.code !== 'HPE_INVALID_EOF_STATE') tell({ kind: 'broken', code: error.code, raw: error.rawPacket?.toString('latin1') });
   socket.destroy();
 });
 server.listen(Number(port), address, () => tell({ kind: 'listening', port: server.address().port }));
