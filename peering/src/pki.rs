@@ -107,6 +107,25 @@ impl CaFiles {
     }
 }
 
+/// Makes a certificate that no CA has signed, for a web server that answers to these names and addresses: `web.pem` and `web.key` in `dir`.
+/// Browsers warn of it unless they are told its key.
+///
+/// # Errors
+/// [`PkiError`]; an existing certificate is never overwritten.
+pub fn make_web_certificate(dir: &Path, names: &[&str]) -> Result<NodeFiles, PkiError> {
+    let files = NodeFiles { cert: dir.join("web.pem"), key: dir.join("web.key") };
+    let key = KeyPair::generate()?;
+    let mut params =
+        CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>())?;
+    params.distinguished_name.push(DnType::CommonName, "shardgate dev");
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let cert = params.self_signed(&key)?;
+    write_secret(&files.key, &key.serialize_pem())?;
+    write_new(&files.cert, &cert.pem(), 0o644)?;
+    Ok(files)
+}
+
 fn read(path: &Path) -> Result<String, PkiError> {
     fs::read_to_string(path).map_err(|source| PkiError::File { path: path.to_owned(), source })
 }

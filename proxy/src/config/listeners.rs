@@ -123,6 +123,21 @@ pub(super) enum Certificates {
 }
 
 impl ListenerConfig {
+    /// HTTPS with HTTP/2 on one address, with every default.
+    #[must_use]
+    pub fn https(address: SocketAddr) -> Self {
+        Self {
+            name: ListenerName("https".to_owned()),
+            listen: vec![address],
+            protocol: Protocol::Https,
+            http2: OfferHttp2::On,
+            redirect: Redirect::Off,
+            accept_proxy: AcceptProxy::Off,
+            max_connections: None,
+            forwarded_proto: None,
+        }
+    }
+
     pub(super) fn read(
         mut section: Section<'_>,
         others: &[Self],

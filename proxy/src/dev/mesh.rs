@@ -10,13 +10,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Instant;
 
+use shardgate_peering::pki::make_web_certificate;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
 use super::DevError;
 use super::discovery_file::DiscoveryFile;
 use super::link::{End, Link, Wires};
-use super::node::{DevNode, Moves, NodeSpec, issue_certificates};
+use super::node::{DevNode, Entrances, HttpsEntrance, Moves, NodeSpec, issue_certificates};
 use super::shard::{DevShard, ShardSpec};
 use super::status::{DevView, NodeView, ShardView};
 
@@ -46,6 +47,18 @@ pub enum Ports {
     Free,
 }
 
+/// Whether the nodes take HTTPS, with HTTP/2, beside HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Https {
+    /// HTTP alone.
+    Off,
+    /// Both; the certificate is made for this run.
+    On,
+}
+
+/// What a port of HTTPS has more than its node's port of HTTP.
+const HTTPS_ABOVE_HTTP: u16 = 100;
+
 /// A running mesh.
 pub struct DevMesh {
     started: Instant,
@@ -57,7 +70,7 @@ pub struct DevMesh {
 
 impl DevMesh {
     /// Starts everything; files go into `folder`.
-    pub async fn start(folder: &Path, ports: Ports) -> Result<Self, DevError> {
+    pub async fn start(folder: &Path, ports: Ports, https: Https) -> Result<Self, DevError> {
         let mut discovery = DiscoveryFile::at(folder.join("discovery.toml"), LIVE_AT_START);
         let mut shards = Vec::new();
         for spec in SHARDS {
@@ -77,15 +90,13 @@ impl DevMesh {
             discovery.peers.push((node.name, node.region, address));
         }
         discovery.write().map_err(|source| DevError::file(discovery.path(), source))?;
-        let frontends = frontends(ports).await?;
+        let entrances = entrances(folder, ports, https).await?;
         let certificates = issue_certificates(folder, &NODES)?;
         let mut nodes = Vec::new();
-        for (index, spec) in NODES.into_iter().enumerate() {
+        for (index, (spec, entrances)) in NODES.into_iter().zip(entrances).enumerate() {
             let files = &certificates[index];
-            nodes.push(
-                DevNode::start(spec, frontends[index], peer_addresses[index], discovery.path(), files)
-                    .await?,
-            );
+            nodes
+                .push(DevNode::start(spec, entrances, peer_addresses[index], discovery.path(), files).await?);
         }
         Ok(Self { started: Instant::now(), discovery, shards, wires, nodes })
     }
@@ -217,6 +228,25 @@ async fn free_udp(count: usize) -> io::Result<Vec<SocketAddr>> {
         held.push(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
     }
     held.iter().map(UdpSocket::local_addr).collect()
+}
+
+async fn entrances(folder: &Path, ports: Ports, https: Https) -> Result<Vec<Entrances>, DevError> {
+    let http = frontends(ports).await?;
+    let https: Vec<Option<HttpsEntrance>> = match https {
+        Https::Off => NODES.iter().map(|_| None).collect(),
+        Https::On => {
+            let certificate = make_web_certificate(folder, &["localhost", "127.0.0.1"])?;
+            let ports = match ports {
+                Ports::Free => ports,
+                Ports::From(base) => {
+                    Ports::From(base.checked_add(HTTPS_ABOVE_HTTP).ok_or(DevError::BasePort { base })?)
+                }
+            };
+            let entrance = |address| Some(HttpsEntrance { address, certificate: certificate.clone() });
+            frontends(ports).await?.into_iter().map(entrance).collect()
+        }
+    };
+    Ok(http.into_iter().zip(https).map(|(http, https)| Entrances { http, https }).collect())
 }
 
 async fn frontends(ports: Ports) -> Result<Vec<SocketAddr>, DevError> {

@@ -38,7 +38,7 @@ pub mod timeline;
 use client::Spelling;
 use folder::Folder;
 use link::Link;
-use mesh::{DevMesh, Ports};
+use mesh::{DevMesh, Https, Ports};
 use report::Report;
 use story::Story;
 use timeline::{Action, ShardAt, Timeline};
@@ -58,6 +58,9 @@ pub struct DevArgs {
     /// Port of the first node, the others take the next three [default: 8101, with --check any free ones]
     #[arg(long, value_name = "PORT")]
     pub base_port: Option<u16>,
+    /// Take HTTPS and HTTP/2 as well, on ports 100 above those of HTTP, with a certificate made for this run
+    #[arg(long, conflicts_with = "check")]
+    pub https: bool,
     /// Cut the regions apart after this time
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, conflicts_with = "check")]
     pub cut_after: Option<Duration>,
@@ -107,8 +110,10 @@ pub enum DevError {
     /// The relays between the nodes could not be started.
     #[error("loopback sockets between the nodes: {0}")]
     Wires(io::Error),
-    /// Not four ports left above the base.
-    #[error("--base-port: {base}, expected at most 65532: the mesh takes four ports from there")]
+    /// Not enough ports left above the base.
+    #[error(
+        "--base-port: {base}, expected at most 65532, with --https 65432: the mesh takes four ports from there, HTTPS four 100 above"
+    )]
     BasePort {
         /// What was asked for.
         base: u16,
@@ -163,7 +168,9 @@ pub fn run(args: &DevArgs) -> Result<ExitCode, DevError> {
 }
 
 async fn play(args: &DevArgs, folder: &Folder) -> Result<ExitCode, DevError> {
-    let mesh = DevMesh::start(folder.path(), Ports::From(args.base_port.unwrap_or(BASE_PORT))).await?;
+    let ports = Ports::From(args.base_port.unwrap_or(BASE_PORT));
+    let https = if args.https { Https::On } else { Https::Off };
+    let mesh = DevMesh::start(folder.path(), ports, https).await?;
     let mesh = show::show(mesh, timeline(args)).await?;
     mesh.shutdown().await;
     Ok(ExitCode::SUCCESS)
@@ -189,7 +196,8 @@ async fn check(args: &DevArgs, folder: &mut Folder) -> Result<ExitCode, DevError
         None => Spelling::Same,
     };
     let report = Report::to(Box::new(io::stdout()));
-    let mesh = DevMesh::start(folder.path(), args.base_port.map_or(Ports::Free, Ports::From)).await?;
+    let ports = args.base_port.map_or(Ports::Free, Ports::From);
+    let mesh = DevMesh::start(folder.path(), ports, Https::Off).await?;
     let (mesh, report) = Story::new(mesh, spelling, report).tell().await;
     mesh.shutdown().await;
     let tally = report.finish()?;

@@ -17,7 +17,8 @@ use super::DevError;
 use super::shard::ShardSpec;
 use super::status::NodeView;
 use crate::config::{
-    AdminAddress, AdminListener, AdminRole, Config, DiscoveryConfig, MeshConfig, NodeConfig, Workers,
+    AdminAddress, AdminListener, AdminRole, Config, DiscoveryConfig, ListenerConfig, MeshConfig, NodeConfig,
+    TlsCertificate, TlsConfig, TlsVersion, Workers,
 };
 use crate::node::RunningNode;
 
@@ -51,10 +52,28 @@ pub struct Certificates {
     node: NodeFiles,
 }
 
+/// Where people come in at a node.
+#[derive(Clone, Debug)]
+pub struct Entrances {
+    /// By HTTP.
+    pub http: SocketAddr,
+    /// By HTTPS, with HTTP/2.
+    pub https: Option<HttpsEntrance>,
+}
+
+/// Where people come in by HTTPS.
+#[derive(Clone, Debug)]
+pub struct HttpsEntrance {
+    /// Address.
+    pub address: SocketAddr,
+    /// What browsers are shown there.
+    pub certificate: NodeFiles,
+}
+
 /// One running node.
 pub struct DevNode {
     spec: NodeSpec,
-    frontend: SocketAddr,
+    entrances: Entrances,
     running: RunningNode,
 }
 
@@ -71,19 +90,19 @@ pub fn issue_certificates(folder: &Path, nodes: &[NodeSpec]) -> Result<Vec<Certi
 }
 
 impl DevNode {
-    /// Starts a node: `frontend` for people, `peer` (UDP) for the other nodes.
+    /// Starts a node: `entrances` for people, `peer` (UDP) for the other nodes.
     pub async fn start(
         spec: NodeSpec,
-        frontend: SocketAddr,
+        entrances: Entrances,
         peer: SocketAddr,
         discovery: &Path,
         certificates: &Certificates,
     ) -> Result<Self, DevError> {
-        let config = config(spec, frontend, peer, discovery, certificates)?;
+        let config = config(spec, &entrances, peer, discovery, certificates)?;
         let running = RunningNode::start(config)
             .await
             .map_err(|source| DevError::Node { name: spec.name, source: Box::new(source) })?;
-        Ok(Self { spec, frontend, running })
+        Ok(Self { spec, entrances, running })
     }
 
     /// What it is called.
@@ -91,9 +110,9 @@ impl DevNode {
         self.spec
     }
 
-    /// Where people come in.
+    /// Where people come in by HTTP.
     pub fn frontend(&self) -> SocketAddr {
-        self.frontend
+        self.entrances.http
     }
 
     /// The shard of a live entry of its table.
@@ -116,7 +135,8 @@ impl DevNode {
         NodeView {
             name: self.spec.name.to_owned(),
             region: self.spec.region.to_owned(),
-            url: format!("http://{}", self.frontend),
+            url: format!("http://{}", self.entrances.http),
+            https_url: self.entrances.https.as_ref().map(|https| format!("https://{}", https.address)),
             readiness: match table.readiness() {
                 Readiness::Ready { .. } => Ok(()),
                 Readiness::NotReady { waiting_for } => Err(format!("waiting for {waiting_for:?}")),
@@ -139,7 +159,7 @@ impl DevNode {
 
 fn config(
     spec: NodeSpec,
-    frontend: SocketAddr,
+    entrances: &Entrances,
     peer: SocketAddr,
     discovery: &Path,
     Certificates { ca, node }: &Certificates,
@@ -148,7 +168,16 @@ fn config(
     let region = RegionName::parse(spec.region)?;
     let discovery = DiscoveryConfig { every: DISCOVERY_EVERY, ..DiscoveryConfig::new(discovery.to_owned()) };
     let mut config = Config::new(NodeConfig::new(id, region), discovery);
-    config.frontend.listen = vec![frontend];
+    config.frontend.listen = vec![entrances.http];
+    if let Some(HttpsEntrance { address, certificate: NodeFiles { cert, key } }) = entrances.https.clone() {
+        config.tls = Some(TlsConfig {
+            directory: None,
+            ticket_keys: None,
+            min_version: TlsVersion::V1_2,
+            certificates: vec![TlsCertificate { cert, key, ocsp: None }],
+        });
+        config.listeners = vec![ListenerConfig::https(address)];
+    }
     config.frontend.workers = Workers::Count(NonZeroUsize::MIN);
     config.mesh = Some(MeshConfig {
         listen: peer,

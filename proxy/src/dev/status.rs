@@ -36,6 +36,8 @@ pub struct NodeView {
     pub region: String,
     /// Where people come in.
     pub url: String,
+    /// The same over HTTPS, if it is taken.
+    pub https_url: Option<String>,
     /// Ready, or why not.
     pub readiness: Result<(), String>,
     /// Peers it is connected with.
@@ -141,6 +143,11 @@ fn try_next(out: &mut String, view: &DevView) -> std::fmt::Result {
     let (here, there) = (url(0), url(view.nodes.len().saturating_sub(1)));
     writeln!(out, " TRY THIS")?;
     writeln!(out, " - open {here}/hello and {there}/hello: one room; talk")?;
+    let https_url = |node: Option<&NodeView>| node.and_then(|node| node.https_url.clone());
+    if let (Some(here), Some(there)) = (https_url(view.nodes.first()), https_url(view.nodes.last())) {
+        writeln!(out, " - the same over HTTP/2: {here}/hello and {there}/hello (the browser")?;
+        writeln!(out, "   warns: the certificate was made for this run)")?;
+    }
     writeln!(out, " - [c], then open /other through both: two rooms; [c] again: one within 5 s")?;
     writeln!(out, " - [1] or [2]: its people meet again elsewhere, others notice nothing")?;
     writeln!(out, " - live_release = \"release-2\" sends new rooms to s3, the others stay; it stands in")?;
@@ -211,6 +218,7 @@ mod tests {
             name: name.into(),
             region: region.into(),
             url: format!("http://127.0.0.1:{port}"),
+            https_url: None,
             readiness: Ok(()),
             peers_connected: 3,
             peers_listed: 3,
@@ -277,6 +285,18 @@ shardgate dev · up 1:05 · regions connected
  event 2
 ";
         assert_eq!(render(&view()), expected);
+    }
+
+    #[test]
+    fn https_is_shown_where_it_is_taken() {
+        let mut view = view();
+        assert!(!render(&view).contains("https"));
+        for node in &mut view.nodes {
+            node.https_url = Some(node.url.replacen("http://127.0.0.1:81", "https://127.0.0.1:82", 1));
+        }
+        let expected =
+            " - the same over HTTP/2: https://127.0.0.1:8201/hello and https://127.0.0.1:8203/hello";
+        assert!(render(&view).contains(expected));
     }
 
     #[test]
