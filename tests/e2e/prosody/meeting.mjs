@@ -1,7 +1,7 @@
 // What it means to meet: everybody of a room is on one shard, sees everybody and hears everybody.
 import assert from 'node:assert/strict';
 import { Person } from './person.mjs';
-import { DeadlinePassed, until } from './until.mjs';
+import { DeadlinePassed, until } from '../until.mjs';
 
 const MEET_MS = 20_000;
 

@@ -1,7 +1,7 @@
 // One participant: a Strophe connection (WebSocket or BOSH) in one MUC room, which reconnects as lib-jitsi-meet does.
 import { Strophe, $iq, $msg, $pres } from 'strophe.js';
 import { DOMAIN, MUC } from './prosody.mjs';
-import { until } from './until.mjs';
+import { until } from '../until.mjs';
 import { XMLHttpRequest } from './xhr.mjs';
 
 // Well inside `expire`, as 60 s are inside 5 min in production: an idle BOSH session is one request after the other.

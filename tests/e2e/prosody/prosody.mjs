@@ -2,8 +2,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Child } from './process.mjs';
-import { until } from './until.mjs';
+import { Child } from '../process.mjs';
+import { until } from '../until.mjs';
 
 export const DOMAIN = 'meet.test';
 export const MUC = 'conference.meet.test';

@@ -12,7 +12,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { mustRun } from './process.mjs';
+import { mustRun } from '../process.mjs';
 import { Shard } from './prosody.mjs';
 import { Mesh } from './shardgate.mjs';
 

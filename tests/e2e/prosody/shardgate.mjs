@@ -1,8 +1,8 @@
 // The real binary: certificates, configuration, one process per node.
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Child, mustRun, run } from './process.mjs';
-import { until } from './until.mjs';
+import { Child, mustRun, run } from '../process.mjs';
+import { until } from '../until.mjs';
 
 const ENVIRONMENT = 'e2e';
 const READY_MS = 20_000;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { mustMeet, shardOf } from '../meeting.mjs';
 import { shardChosenBy } from '../shardgate.mjs';
-import { until } from '../until.mjs';
+import { until } from '../../until.mjs';
 
 const ROOMS = 18;
 const REJOIN_MS = 30_000;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { mustMeet, shardOf } from '../meeting.mjs';
 import { EXPIRE_MS, shardChosenBy } from '../shardgate.mjs';
-import { elapse, until } from '../until.mjs';
+import { elapse, until } from '../../until.mjs';
 
 const REGION = 'region-a';
 const APPLIED_MS = 10_000;
