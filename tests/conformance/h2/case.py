@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from hyperframe.frame import Frame, HeadersFrame
 
@@ -70,7 +70,9 @@ class Trial:
     def request_seen(self, path: str | None = None) -> Fact:
         """The whole request to this case's path, as the upstream saw it."""
         wanted = path or self.path
-        return self.arrived(lambda fact: fact["kind"] == "request" and fact["url"].startswith(wanted), "a request")
+        return self.arrived(
+            lambda fact: fact["kind"] == "request" and fact["url"].startswith(wanted), "a request"
+        )
 
     def arrivals(self) -> list[Fact]:
         """Everything that came through to the upstream, or that it could not read, since the case began."""
@@ -120,7 +122,7 @@ class Case:
         return f"{self.section} {self.name}"
 
 
-Part = Frame | bytes | Callable[[Connection, Trial], Frame]
+Part: TypeAlias = Frame | bytes | Callable[[Connection, Trial], Frame]
 
 
 def open_stream(number: int, fields: Iterable[Header] = POST, *flags: str) -> Part:
@@ -164,7 +166,11 @@ def must_reset(connection: Connection, number: int, *codes: Code) -> None:
 
 
 def breaks(
-    section: str, name: str, codes: Code | tuple[Code, ...], *parts: Part, settings: Mapping[int, int] | None = None
+    section: str,
+    name: str,
+    codes: Code | tuple[Code, ...],
+    *parts: Part,
+    settings: Mapping[int, int] | None = None,
 ) -> Case:
     """These frames are a connection error."""
     wanted = codes if isinstance(codes, tuple) else (codes,)

@@ -8,13 +8,25 @@ from hyperframe.frame import (
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
-    RstStreamFrame,
     SettingsFrame,
     WindowUpdateFrame,
 )
 
-from case import GET, WINDOW_SETTING_ERROR, Case, Trial, breaks, expect, ignores, must_die, must_reset, open_stream, resets, send_parts
-from case import whole_request
+from case import (
+    GET,
+    WINDOW_SETTING_ERROR,
+    Case,
+    Trial,
+    breaks,
+    expect,
+    ignores,
+    must_die,
+    must_reset,
+    open_stream,
+    resets,
+    send_parts,
+    whole_request,
+)
 from wire import DEFAULT_WINDOW, Code, Failed, Setting, raw
 
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
@@ -63,7 +75,13 @@ def padded_headers_with_priority(trial: Trial) -> None:
     flags = ["END_HEADERS", "END_STREAM", "PADDED", "PRIORITY"]
     connection.send(
         HeadersFrame(
-            number, connection.block(trial.get()), flags=flags, pad_length=33, depends_on=0, stream_weight=9, exclusive=True
+            number,
+            connection.block(trial.get()),
+            flags=flags,
+            pad_length=33,
+            depends_on=0,
+            stream_weight=9,
+            exclusive=True,
         )
     )
     expect("status", connection.response(number).status, 200)
@@ -100,7 +118,7 @@ def ping_is_answered(trial: Trial) -> None:
     for n in range(20):
         mark = n.to_bytes(8, "big")
         connection.send(PingFrame(0, mark))
-        connection.wait(lambda mark=mark: mark in connection.pongs, "the same 8 bytes")  # type: ignore[misc]
+        connection.wait(lambda: mark in connection.pongs, "the same 8 bytes")  # noqa: B023 called before it returns
     expect("answers", len(connection.pongs), 20)
 
 
@@ -230,46 +248,101 @@ def block_in_odd_pieces(trial: Trial) -> None:
     frames = [HeadersFrame(1, b"", flags=["END_STREAM"])]
     frames += [ContinuationFrame(1, bytes([byte])) for byte in block[:2]]
     connection.skip_to(1)
-    send_parts(connection, trial, [*frames, ContinuationFrame(1, block[2:]), ContinuationFrame(1, b"", flags=["END_HEADERS"])])
+    send_parts(
+        connection,
+        trial,
+        [*frames, ContinuationFrame(1, block[2:]), ContinuationFrame(1, b"", flags=["END_HEADERS"])],
+    )
     expect("status", connection.response(1).status, 200)
 
 
 CASES: list[Case] = [
     breaks("9113-6.1", "DATA on stream 0", Code.PROTOCOL_ERROR, raw(DATA, 0, 0, b"x")),
-    breaks("9113-6.1", "padding as long as the DATA frame", Code.PROTOCOL_ERROR, open_stream(1), raw(DATA, PADDED, 1, b"\5hell")),
+    breaks(
+        "9113-6.1",
+        "padding as long as the DATA frame",
+        Code.PROTOCOL_ERROR,
+        open_stream(1),
+        raw(DATA, PADDED, 1, b"\5hell"),
+    ),
     Case("9113-6.1", "padding is taken off", padded_data),
     Case("9113-6.1", "padding is given back to the windows", padding_is_given_back),
-    breaks("9113-6.2", "HEADERS on stream 0", Code.PROTOCOL_ERROR, raw(HEADERS, END_HEADERS | END_STREAM, 0, _START)),
     breaks(
-        "9113-6.2", "padding longer than the HEADERS frame", Code.PROTOCOL_ERROR,
+        "9113-6.2",
+        "HEADERS on stream 0",
+        Code.PROTOCOL_ERROR,
+        raw(HEADERS, END_HEADERS | END_STREAM, 0, _START),
+    ),
+    breaks(
+        "9113-6.2",
+        "padding longer than the HEADERS frame",
+        Code.PROTOCOL_ERROR,
         raw(HEADERS, END_HEADERS | END_STREAM | PADDED, 1, b"\xff" + _START),
     ),
     breaks(
-        "9113-6.2", "a PRIORITY flag without its five bytes", (Code.FRAME_SIZE_ERROR, Code.PROTOCOL_ERROR),
+        "9113-6.2",
+        "a PRIORITY flag without its five bytes",
+        (Code.FRAME_SIZE_ERROR, Code.PROTOCOL_ERROR),
         raw(HEADERS, END_HEADERS | END_STREAM | HAS_PRIORITY, 1, b"\0\0"),
     ),
     Case("9113-6.2", "HEADERS with padding and priority are served", padded_headers_with_priority),
     breaks("9113-6.3", "PRIORITY on stream 0", Code.PROTOCOL_ERROR, raw(PRIORITY, 0, 0, b"\0\0\0\1\x0f")),
-    resets("9113-6.3", "PRIORITY of 4 bytes", Code.FRAME_SIZE_ERROR, 1, open_stream(1), raw(PRIORITY, 0, 1, b"\0\0\0\3")),
+    resets(
+        "9113-6.3",
+        "PRIORITY of 4 bytes",
+        Code.FRAME_SIZE_ERROR,
+        1,
+        open_stream(1),
+        raw(PRIORITY, 0, 1, b"\0\0\0\3"),
+    ),
     breaks("9113-6.4", "RST_STREAM on stream 0", Code.PROTOCOL_ERROR, raw(RST, 0, 0, b"\0\0\0\x08")),
-    breaks("9113-6.4", "RST_STREAM of 3 bytes", Code.FRAME_SIZE_ERROR, open_stream(1), raw(RST, 0, 1, b"\0\0\0")),
-    ignores("9113-6.4", "RST_STREAM with an unknown code is a reset like any other", open_stream(1), raw(RST, 0, 1, b"\0\0\xff\xff")),
-    breaks("9113-6.5", "SETTINGS with ACK and a payload", Code.FRAME_SIZE_ERROR, raw(SETTINGS, ACK, 0, b"\0\4\0\0\0\1")),
+    breaks(
+        "9113-6.4", "RST_STREAM of 3 bytes", Code.FRAME_SIZE_ERROR, open_stream(1), raw(RST, 0, 1, b"\0\0\0")
+    ),
+    ignores(
+        "9113-6.4",
+        "RST_STREAM with an unknown code is a reset like any other",
+        open_stream(1),
+        raw(RST, 0, 1, b"\0\0\xff\xff"),
+    ),
+    breaks(
+        "9113-6.5",
+        "SETTINGS with ACK and a payload",
+        Code.FRAME_SIZE_ERROR,
+        raw(SETTINGS, ACK, 0, b"\0\4\0\0\0\1"),
+    ),
     breaks("9113-6.5", "SETTINGS on stream 1", Code.PROTOCOL_ERROR, raw(SETTINGS, 0, 1, b"\0\4\0\0\0\1")),
     breaks("9113-6.5", "SETTINGS of 5 bytes", Code.FRAME_SIZE_ERROR, raw(SETTINGS, 0, 0, b"\0\4\0\0\0")),
     Case("9113-6.5.3", "SETTINGS are acknowledged, each once", settings_are_acknowledged),
     Case("9113-6.5.3", "of equal settings in one frame the last counts", last_of_equal_settings),
     Case("9113-6.5.2", "the server does not offer push", no_push_setting),
     breaks("9113-6.5.2", "ENABLE_PUSH 2", Code.PROTOCOL_ERROR, setting(Setting.ENABLE_PUSH, 2)),
-    breaks("9113-6.5.2", "INITIAL_WINDOW_SIZE 2^31", WINDOW_SETTING_ERROR, setting(Setting.INITIAL_WINDOW_SIZE, 2**31)),
-    breaks("9113-6.5.2", "MAX_FRAME_SIZE 16,383", Code.PROTOCOL_ERROR, setting(Setting.MAX_FRAME_SIZE, 16_383)),
+    breaks(
+        "9113-6.5.2",
+        "INITIAL_WINDOW_SIZE 2^31",
+        WINDOW_SETTING_ERROR,
+        setting(Setting.INITIAL_WINDOW_SIZE, 2**31),
+    ),
+    breaks(
+        "9113-6.5.2", "MAX_FRAME_SIZE 16,383", Code.PROTOCOL_ERROR, setting(Setting.MAX_FRAME_SIZE, 16_383)
+    ),
     breaks("9113-6.5.2", "MAX_FRAME_SIZE 2^24", Code.PROTOCOL_ERROR, setting(Setting.MAX_FRAME_SIZE, 2**24)),
     ignores("9113-6.5.2", "an unknown setting is ignored", setting(0x7777, 1), whole_request(1), answered=1),
-    ignores("9113-6.5.2", "the smallest and largest allowed values are accepted", setting(Setting.MAX_FRAME_SIZE, 2**24 - 1),
-            setting(Setting.ENABLE_PUSH, 0), setting(Setting.HEADER_TABLE_SIZE, 2**32 - 1), whole_request(1), answered=1),
+    ignores(
+        "9113-6.5.2",
+        "the smallest and largest allowed values are accepted",
+        setting(Setting.MAX_FRAME_SIZE, 2**24 - 1),
+        setting(Setting.ENABLE_PUSH, 0),
+        setting(Setting.HEADER_TABLE_SIZE, 2**32 - 1),
+        whole_request(1),
+        answered=1,
+    ),
     breaks(
-        "9113-6.6", "PUSH_PROMISE from a client", Code.PROTOCOL_ERROR,
-        open_stream(1, GET), raw(PUSH, END_HEADERS, 1, b"\0\0\0\2" + _START),
+        "9113-6.6",
+        "PUSH_PROMISE from a client",
+        Code.PROTOCOL_ERROR,
+        open_stream(1, GET),
+        raw(PUSH, END_HEADERS, 1, b"\0\0\0\2" + _START),
     ),
     Case("9113-6.7", "PING is answered with its own bytes", ping_is_answered),
     Case("9113-6.7", "PING with ACK is not answered", pong_is_not_answered),
@@ -279,12 +352,25 @@ CASES: list[Case] = [
     breaks("9113-6.8", "GOAWAY of 7 bytes", Code.FRAME_SIZE_ERROR, raw(GOAWAY, 0, 0, b"\0" * 7)),
     Case("9113-6.8", "after a client's GOAWAY what runs is finished", our_goaway),
     breaks("9113-6.9", "WINDOW_UPDATE of 0 on the connection", Code.PROTOCOL_ERROR, window(0, 0)),
-    resets("9113-6.9", "WINDOW_UPDATE of 0 on a stream", Code.PROTOCOL_ERROR, 1, open_stream(1), window(1, 0)),
-    breaks("9113-6.9", "WINDOW_UPDATE of 3 bytes", Code.FRAME_SIZE_ERROR, raw(WINDOW, 0, 0, b"\0\0\1")),
-    breaks("9113-6.9.1", "a connection window above 2^31-1", Code.FLOW_CONTROL_ERROR, window(0, WINDOW_MAX), window(0, WINDOW_MAX)),
     resets(
-        "9113-6.9.1", "a stream window above 2^31-1", Code.FLOW_CONTROL_ERROR, 1,
-        open_stream(1), window(1, WINDOW_MAX), window(1, WINDOW_MAX),
+        "9113-6.9", "WINDOW_UPDATE of 0 on a stream", Code.PROTOCOL_ERROR, 1, open_stream(1), window(1, 0)
+    ),
+    breaks("9113-6.9", "WINDOW_UPDATE of 3 bytes", Code.FRAME_SIZE_ERROR, raw(WINDOW, 0, 0, b"\0\0\1")),
+    breaks(
+        "9113-6.9.1",
+        "a connection window above 2^31-1",
+        Code.FLOW_CONTROL_ERROR,
+        window(0, WINDOW_MAX),
+        window(0, WINDOW_MAX),
+    ),
+    resets(
+        "9113-6.9.1",
+        "a stream window above 2^31-1",
+        Code.FLOW_CONTROL_ERROR,
+        1,
+        open_stream(1),
+        window(1, WINDOW_MAX),
+        window(1, WINDOW_MAX),
     ),
     Case("9113-6.9.1", "DATA beyond the server's windows is FLOW_CONTROL_ERROR", more_than_the_window),
     Case("9113-6.9.1", "windows of one byte deliver everything, byte by byte", tiny_windows),
@@ -293,19 +379,38 @@ CASES: list[Case] = [
     Case("9113-6.9.1", "a stream whose window is shut holds up no other", one_slow_stream),
     Case("9113-6.9.2", "a window of 0 is opened by SETTINGS and WINDOW_UPDATE", zero_window_then_open),
     Case("9113-6.9.2", "a window that SETTINGS made negative is filled first", negative_window),
-    Case("9113-6.9.2", "INITIAL_WINDOW_SIZE that overflows a stream's window is FLOW_CONTROL_ERROR", settings_overflow_a_window),
-    breaks("9113-6.10", "CONTINUATION on stream 0", Code.PROTOCOL_ERROR, raw(CONTINUATION, END_HEADERS, 0, b"\x82")),
-    breaks(
-        "9113-6.10", "CONTINUATION after END_HEADERS", (Code.PROTOCOL_ERROR, Code.STREAM_CLOSED),
-        open_stream(1), ContinuationFrame(1, b"\x82", flags=["END_HEADERS"]),
+    Case(
+        "9113-6.9.2",
+        "INITIAL_WINDOW_SIZE that overflows a stream's window is FLOW_CONTROL_ERROR",
+        settings_overflow_a_window,
     ),
     breaks(
-        "9113-6.10", "CONTINUATION of another stream", Code.PROTOCOL_ERROR,
-        raw(HEADERS, END_STREAM, 1, _START), ContinuationFrame(3, b"\x82", flags=["END_HEADERS"]),
+        "9113-6.10",
+        "CONTINUATION on stream 0",
+        Code.PROTOCOL_ERROR,
+        raw(CONTINUATION, END_HEADERS, 0, b"\x82"),
     ),
     breaks(
-        "9113-6.10", "CONTINUATION behind DATA", (Code.PROTOCOL_ERROR, Code.STREAM_CLOSED),
-        open_stream(1), DataFrame(1, b"x"), ContinuationFrame(1, b"\x82", flags=["END_HEADERS"]),
+        "9113-6.10",
+        "CONTINUATION after END_HEADERS",
+        (Code.PROTOCOL_ERROR, Code.STREAM_CLOSED),
+        open_stream(1),
+        ContinuationFrame(1, b"\x82", flags=["END_HEADERS"]),
+    ),
+    breaks(
+        "9113-6.10",
+        "CONTINUATION of another stream",
+        Code.PROTOCOL_ERROR,
+        raw(HEADERS, END_STREAM, 1, _START),
+        ContinuationFrame(3, b"\x82", flags=["END_HEADERS"]),
+    ),
+    breaks(
+        "9113-6.10",
+        "CONTINUATION behind DATA",
+        (Code.PROTOCOL_ERROR, Code.STREAM_CLOSED),
+        open_stream(1),
+        DataFrame(1, b"x"),
+        ContinuationFrame(1, b"\x82", flags=["END_HEADERS"]),
     ),
     Case("9113-6.10", "empty and one-byte pieces of a header block are borne", block_in_odd_pieces),
 ]

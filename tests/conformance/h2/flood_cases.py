@@ -247,6 +247,10 @@ CASES: list[Case] = [
     is_calmed("a flood of unknown frames", unknown_frames),
     deaf("PING whose answers nobody reads", pings),
     deaf("SETTINGS whose acknowledgements nobody reads", settings),
-    Case("9113-10.5", "responses that the client gives no window for do not fill the proxy", responses_without_windows),
+    Case(
+        "9113-10.5",
+        "responses that the client gives no window for do not fill the proxy",
+        responses_without_windows,
+    ),
     Case("9113-10.5.1", "a header block that unfolds to 64 MB is refused", header_bomb),
 ]

@@ -11,7 +11,19 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from case import FIELD_BLOCK_ERROR, GET, Case, Trial, breaks, expect, ignores, must_die, open_stream, values, whole_request
+from case import (
+    FIELD_BLOCK_ERROR,
+    GET,
+    Case,
+    Trial,
+    breaks,
+    expect,
+    ignores,
+    must_die,
+    open_stream,
+    values,
+    whole_request,
+)
 from wire import PREFACE, Code, Failed, Header, Setting, Stream, raw
 
 DATA, HEADERS, SETTINGS, CONTINUATION = 0x0, 0x1, 0x4, 0x9
@@ -170,7 +182,9 @@ def oversized_head(trial: Trial) -> None:
     pieces = [data[at : at + 16_384] for at in range(0, len(data), 16_384)]
     last = len(pieces) - 1
     frames = [HeadersFrame(1, pieces[0], flags=["END_STREAM"])]
-    frames += [ContinuationFrame(1, p, flags=["END_HEADERS"] if n == last else []) for n, p in enumerate(pieces) if n]
+    frames += [
+        ContinuationFrame(1, p, flags=["END_HEADERS"] if n == last else []) for n, p in enumerate(pieces) if n
+    ]
     connection.skip_to(1)
     connection.send(*frames)
     stream = connection.stream(1)
@@ -195,23 +209,60 @@ CASES: list[Case] = [
     Case("9113-3.4", "a wrong preface ends the connection", wrong_preface),
     Case("9113-3.4", "HTTP/1.1 after ALPN h2 ends the connection and reaches nobody", http1_on_h2),
     Case("9113-3.4", "a preface without SETTINGS is PROTOCOL_ERROR", preface_without_settings),
-    ignores("9113-4.1", "frames of unknown type are ignored", raw(UNKNOWN_KIND, 0xFF, 0, b"12345"), open_stream(1, GET),
-            raw(UNKNOWN_KIND, 0xFF, 1, b"12345"), DataFrame(1, b"", flags=["END_STREAM"]), answered=1),
-    ignores("9113-4.1", "undefined flags are ignored", raw(0x6, 0xFE, 0, b"12345678"), whole_request(1), answered=1),
-    ignores("9113-4.1", "the reserved bit is ignored", raw(0x6, 0, 0x8000_0000, b"12345678"), whole_request(1), answered=1),
+    ignores(
+        "9113-4.1",
+        "frames of unknown type are ignored",
+        raw(UNKNOWN_KIND, 0xFF, 0, b"12345"),
+        open_stream(1, GET),
+        raw(UNKNOWN_KIND, 0xFF, 1, b"12345"),
+        DataFrame(1, b"", flags=["END_STREAM"]),
+        answered=1,
+    ),
+    ignores(
+        "9113-4.1",
+        "undefined flags are ignored",
+        raw(0x6, 0xFE, 0, b"12345678"),
+        whole_request(1),
+        answered=1,
+    ),
+    ignores(
+        "9113-4.1",
+        "the reserved bit is ignored",
+        raw(0x6, 0, 0x8000_0000, b"12345678"),
+        whole_request(1),
+        answered=1,
+    ),
     Case("9113-4.2", "a DATA frame of 16,384 bytes is accepted", largest_frame),
-    Case("9113-4.2", "DATA to a client is at most as large as its MAX_FRAME_SIZE", responses_keep_to_our_frame_size),
-    breaks(
-        "9113-4.2", "DATA above MAX_FRAME_SIZE", Code.FRAME_SIZE_ERROR, open_stream(1), raw(DATA, 0, 1, b"x" * 16_385)
+    Case(
+        "9113-4.2",
+        "DATA to a client is at most as large as its MAX_FRAME_SIZE",
+        responses_keep_to_our_frame_size,
     ),
     breaks(
-        "9113-4.2", "HEADERS above MAX_FRAME_SIZE", Code.FRAME_SIZE_ERROR, raw(HEADERS, END_HEADERS, 1, b"\x82" * 16_385)
+        "9113-4.2",
+        "DATA above MAX_FRAME_SIZE",
+        Code.FRAME_SIZE_ERROR,
+        open_stream(1),
+        raw(DATA, 0, 1, b"x" * 16_385),
     ),
     breaks(
-        "9113-4.2", "SETTINGS above MAX_FRAME_SIZE", Code.FRAME_SIZE_ERROR, raw(SETTINGS, 0, 0, b"\0\x77\0\0\0\1" * 2_731)
+        "9113-4.2",
+        "HEADERS above MAX_FRAME_SIZE",
+        Code.FRAME_SIZE_ERROR,
+        raw(HEADERS, END_HEADERS, 1, b"\x82" * 16_385),
+    ),
+    breaks(
+        "9113-4.2",
+        "SETTINGS above MAX_FRAME_SIZE",
+        Code.FRAME_SIZE_ERROR,
+        raw(SETTINGS, 0, 0, b"\0\x77\0\0\0\1" * 2_731),
     ),
     Case("9113-4.3", "a header block in five CONTINUATION frames is one block", block_of_five_pieces),
-    Case("9113-4.3", "a refused request's header block still changes the dynamic table", refused_block_still_counts),
+    Case(
+        "9113-4.3",
+        "a refused request's header block still changes the dynamic table",
+        refused_block_still_counts,
+    ),
     breaks(
         "9113-4.3",
         "PRIORITY inside a header block",
@@ -246,11 +297,17 @@ CASES: list[Case] = [
     breaks("7541-4.2", "a table size update after a field", FIELD_BLOCK_ERROR, block(b"\x20")),
     breaks("7541-5.1", "an integer that never ends", FIELD_BLOCK_ERROR, block(b"\xff" + b"\xff" * 12)),
     breaks("7541-5.2", "a string that is longer than its block", FIELD_BLOCK_ERROR, block(b"\x40\x7f")),
-    breaks("7541-5.2", "Huffman padding of more than 7 bits", FIELD_BLOCK_ERROR, block(b"\x00\x01x\x82\x1f\xff")),
-    breaks("7541-5.2", "Huffman padding of zeros", FIELD_BLOCK_ERROR, block(b"\x00\x01x\x81\x18")),
-    breaks("7541-5.2", "EOS inside a Huffman string", FIELD_BLOCK_ERROR, block(b"\x00\x01x\x84\xff\xff\xff\xff")),
     breaks(
-        "7541-6.3", "a table size above HEADER_TABLE_SIZE", FIELD_BLOCK_ERROR,
+        "7541-5.2", "Huffman padding of more than 7 bits", FIELD_BLOCK_ERROR, block(b"\x00\x01x\x82\x1f\xff")
+    ),
+    breaks("7541-5.2", "Huffman padding of zeros", FIELD_BLOCK_ERROR, block(b"\x00\x01x\x81\x18")),
+    breaks(
+        "7541-5.2", "EOS inside a Huffman string", FIELD_BLOCK_ERROR, block(b"\x00\x01x\x84\xff\xff\xff\xff")
+    ),
+    breaks(
+        "7541-6.3",
+        "a table size above HEADER_TABLE_SIZE",
+        FIELD_BLOCK_ERROR,
         raw(HEADERS, END_STREAM | END_HEADERS, 1, b"\x3f\xe2\x7f" + _START),
     ),
     Case("7541-6.3", "HEADER_TABLE_SIZE 0 is honoured", table_of_nothing),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from hyperframe.frame import HeadersFrame
 
@@ -42,7 +43,11 @@ def bad_trailers(trial: Trial, fields: list[Header], *flags: str) -> None:
 def whole_requests(trial: Trial) -> list[str]:
     """Which requests to this case's path the upstream has got to their end."""
     trial.arrivals()
-    return [fact["url"] for fact in trial.facts() if fact["kind"] == "request" and fact["url"].startswith(trial.path)]
+    return [
+        fact["url"]
+        for fact in trial.facts()
+        if fact["kind"] == "request" and fact["url"].startswith(trial.path)
+    ]
 
 
 def pseudo_header_in_trailers(trial: Trial) -> None:
@@ -79,7 +84,9 @@ def early_hints(trial: Trial) -> None:
 def expect_continue(trial: Trial) -> None:
     """hyper has no way to say 100 on a stream: a client sends its body after a moment, as 9110-10.1.1 tells it to."""
     connection = trial.connect()
-    number = connection.request(trial.post("", ("expect", "100-continue"), ("content-length", "4")), end=False)
+    number = connection.request(
+        trial.post("", ("expect", "100-continue"), ("content-length", "4")), end=False
+    )
     stream = connection.stream(number)
     connection.ping()
     for fields in stream.informational:
@@ -118,7 +125,9 @@ def length_and_data_differ(trial: Trial, length: str, body: bytes) -> None:
         raise Failed(f"expected PROTOCOL_ERROR of the stream or 400; {stream}")
     # The head may be at the shard already; a whole request must never be.
     for fact in trial.arrivals():
-        if fact["kind"] not in ("head", "broken") or not str(fact.get("url", trial.path)).startswith(trial.path):
+        if fact["kind"] not in ("head", "broken") or not str(fact.get("url", trial.path)).startswith(
+            trial.path
+        ):
             raise Failed(f"the upstream saw {fact}")
     trial.serves(connection)
 
@@ -162,7 +171,7 @@ def head_keeps_length(stream: Stream, seen: Fact) -> None:
         raise Failed(f"expected the length that GET would have; {stream.headers}")
 
 
-def has(name: str, wanted: list[str]) -> object:
+def has(name: str, wanted: list[str]) -> Callable[[Stream, Fact], None]:
     """A check of one header at the upstream."""
 
     def check(stream: Stream, seen: Fact) -> None:
@@ -178,7 +187,9 @@ def passed_on_once(trial: Trial) -> None:
     seen = json.loads(bytes(stream.body))
     expect("method and target", (seen["method"], seen["url"]), ("POST", f"{trial.path}?x=1"))
     expect("host", values(seen, "host"), ["edge.test"])
-    expect("pseudo-headers at the upstream", [name for name in seen["headers"][::2] if name.startswith(":")], [])
+    expect(
+        "pseudo-headers at the upstream", [name for name in seen["headers"][::2] if name.startswith(":")], []
+    )
     framing = values(seen, "content-length") + values(seen, "transfer-encoding")
     if framing not in (["4"], ["chunked"]):
         raise Failed(f"expected one framing of the body; {framing}")
@@ -203,10 +214,15 @@ def spaces_around_a_value(what: str, value: bytes) -> Case:
 CASES: list[Case] = [
     Case("9113-8.1", "a POST arrives once, with its body and one framing", passed_on_once),
     Case("9113-8.1", "trailers of a request arrive", trailers_arrive),
-    Case("9113-8.1", "trailers without END_STREAM are malformed", lambda trial: bad_trailers(trial, [("x-sum", "42")])),
+    Case(
+        "9113-8.1",
+        "trailers without END_STREAM are malformed",
+        lambda trial: bad_trailers(trial, [("x-sum", "42")]),
+    ),
     Case("9113-8.1", "a pseudo-header in trailers reaches nobody", pseudo_header_in_trailers),
     Case(
-        "9113-8.1", "trailers with an uppercase name are malformed",
+        "9113-8.1",
+        "trailers with an uppercase name are malformed",
         lambda trial: bad_trailers(trial, [("X-Sum", "42")], "END_STREAM"),
     ),
     Case("9113-8.1", "trailers of a response arrive", response_trailers),
@@ -214,18 +230,35 @@ CASES: list[Case] = [
     Case("9113-8.1", "an informational response is not the response", early_hints),
     Case("9113-8.1", "Expect: 100-continue gets its answer, and its body arrives", expect_continue),
     Case("9113-8.1.1", "a response cut short at the shard is RST_STREAM", cut_short),
-    accepts("9113-8.1.1", "HEAD has no DATA and keeps content-length", [(":method", "HEAD"), *GET[1:]], head_keeps_length),
-    accepts("9113-8.1.1", "204 has no DATA", [*GET[:3], (":path", PATH + "?status=204")], no_body, status=204),
-    accepts("9113-8.1.1", "304 has no DATA", [*GET[:3], (":path", PATH + "?status=304")], no_body, status=304),
+    accepts(
+        "9113-8.1.1",
+        "HEAD has no DATA and keeps content-length",
+        [(":method", "HEAD"), *GET[1:]],
+        head_keeps_length,
+    ),
+    accepts(
+        "9113-8.1.1", "204 has no DATA", [*GET[:3], (":path", PATH + "?status=204")], no_body, status=204
+    ),
+    accepts(
+        "9113-8.1.1", "304 has no DATA", [*GET[:3], (":path", PATH + "?status=304")], no_body, status=304
+    ),
     differs("content-length above DATA is malformed", "10", b"short"),
     differs("content-length below DATA is malformed", "3", b"longer"),
     differs("content-length without any DATA is malformed", "5", b""),
-    refuses("9113-8.1.1", "content-length 5 on HEADERS with END_STREAM is malformed", [*POST, ("content-length", "5")]),
-    refuses("9113-8.1.1", "content-length that is no number", [*POST, ("content-length", "four")], data=b"four"),
+    refuses(
+        "9113-8.1.1",
+        "content-length 5 on HEADERS with END_STREAM is malformed",
+        [*POST, ("content-length", "5")],
+    ),
+    refuses(
+        "9113-8.1.1", "content-length that is no number", [*POST, ("content-length", "four")], data=b"four"
+    ),
     refuses("9113-8.1.1", "content-length with a sign", [*POST, ("content-length", "+4")], data=b"four"),
     refuses(
-        "9113-8.1.1", "two content-lengths that differ",
-        [*POST, ("content-length", "4"), ("content-length", "5")], data=b"four",
+        "9113-8.1.1",
+        "two content-lengths that differ",
+        [*POST, ("content-length", "4"), ("content-length", "5")],
+        data=b"four",
     ),
     unreadable("9113-8.2", "an uppercase name is malformed", [*GET, ("X-Upper", "1")]),
     bytes_of_a_name("9113-8.2.1", "a space", b"x y"),
@@ -240,16 +273,31 @@ CASES: list[Case] = [
     spaces_around_a_value("a space before", b" a"),
     spaces_around_a_value("a space behind", b"a "),
     spaces_around_a_value("a tab behind", b"a\t"),
-    accepts("9113-8.2.1", "an empty value is passed on", [*GET, ("x-empty", "")], has("x-empty", [""])),  # type: ignore[arg-type]
+    accepts("9113-8.2.1", "an empty value is passed on", [*GET, ("x-empty", "")], has("x-empty", [""])),
     refuses("9113-8.2.2", "connection is malformed", [*GET, ("connection", "keep-alive")]),
     refuses("9113-8.2.2", "keep-alive is malformed", [*GET, ("keep-alive", "timeout=5")]),
     refuses("9113-8.2.2", "proxy-connection is malformed", [*GET, ("proxy-connection", "keep-alive")]),
-    refuses("9113-8.2.2", "transfer-encoding is malformed", [*POST, ("transfer-encoding", "chunked")], data=b"0\r\n\r\n"),
+    refuses(
+        "9113-8.2.2",
+        "transfer-encoding is malformed",
+        [*POST, ("transfer-encoding", "chunked")],
+        data=b"0\r\n\r\n",
+    ),
     refuses("9113-8.2.2", "upgrade is malformed", [*GET, ("upgrade", "websocket")]),
     refuses("9113-8.2.2", "te other than trailers is malformed", [*GET, ("te", "gzip")]),
     accepts("9113-8.2.2", "te: trailers is accepted", [*GET, ("te", "trailers")]),
-    accepts("9113-8.2.2", "connection fields of the shard stay behind", [*GET[:3], (":path", PATH + "?hop=1")], hop_fields_of_the_shard),
-    accepts("9113-8.2.3", "cookie crumbs are joined for HTTP/1.1", [*GET, ("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")], cookie_crumbs),
+    accepts(
+        "9113-8.2.2",
+        "connection fields of the shard stay behind",
+        [*GET[:3], (":path", PATH + "?hop=1")],
+        hop_fields_of_the_shard,
+    ),
+    accepts(
+        "9113-8.2.3",
+        "cookie crumbs are joined for HTTP/1.1",
+        [*GET, ("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")],
+        cookie_crumbs,
+    ),
     unreadable("9113-8.3", "an unknown pseudo-header is malformed", [*GET, (":color", "red")]),
     refuses("9113-8.3", "a pseudo-header of responses is malformed", [*GET, (":status", "200")]),
     refuses("9113-8.3", "a pseudo-header behind a field is malformed", [*GET[:3], ("x-first", "1"), TARGET]),
@@ -262,27 +310,46 @@ CASES: list[Case] = [
     refuses("9113-8.3.1", "two :authority are malformed", [*GET[:3], (":authority", "other.test"), TARGET]),
     refuses("9113-8.3.1", "an empty :path is malformed", [*GET[:3], (":path", "")]),
     refuses("9113-8.3.1", "a :path without a slash is malformed", [*GET[:3], (":path", "room")]),
-    refuses("9113-8.3.1", "an asterisk for another method than OPTIONS is malformed", [*GET[:3], (":path", "*")]),
+    refuses(
+        "9113-8.3.1", "an asterisk for another method than OPTIONS is malformed", [*GET[:3], (":path", "*")]
+    ),
     Case("9113-8.3.1", "OPTIONS * is answered, or passed on as it is", options_of_the_server),
     refuses("9113-8.3.1", "neither :authority nor host is 400", [METHOD, SCHEME, TARGET]),
     refuses("9113-8.3.1", "an empty :authority is 400", [METHOD, SCHEME, (":authority", ""), TARGET]),
-    refuses("9113-8.3.1", ":authority with userinfo is malformed", [METHOD, SCHEME, (":authority", "user@edge.test"), TARGET]),
+    refuses(
+        "9113-8.3.1",
+        ":authority with userinfo is malformed",
+        [METHOD, SCHEME, (":authority", "user@edge.test"), TARGET],
+    ),
     refuses("9113-8.3.1", "a host that differs from :authority is malformed", [*GET, ("host", "other.test")]),
     accepts(
-        "9113-8.3.1", "a host that equals :authority is passed on once", [*GET, ("host", "edge.test")],
-        has("host", ["edge.test"]),  # type: ignore[arg-type]
+        "9113-8.3.1",
+        "a host that equals :authority is passed on once",
+        [*GET, ("host", "edge.test")],
+        has("host", ["edge.test"]),
     ),
     accepts(
-        "9113-8.3.1", "host without :authority is the host", [METHOD, SCHEME, TARGET, ("host", "edge.test")],
-        has("host", ["edge.test"]),  # type: ignore[arg-type]
-    ),
-    refuses("9113-8.3.1", "two hosts are malformed", [METHOD, SCHEME, TARGET, ("host", "edge.test"), ("host", "other.test")]),
-    refuses(
-        "9113-8.5", "CONNECT is not served", [(":method", "CONNECT"), (":authority", "127.87.0.2:1")],
-        statuses=CONNECT_STATUSES, codes=(Code.PROTOCOL_ERROR, Code.REFUSED_STREAM, Code.CANCEL),
+        "9113-8.3.1",
+        "host without :authority is the host",
+        [METHOD, SCHEME, TARGET, ("host", "edge.test")],
+        has("host", ["edge.test"]),
     ),
     refuses(
-        "9113-8.5", "CONNECT with :scheme and :path is malformed", [(":method", "CONNECT"), *GET[1:]],
+        "9113-8.3.1",
+        "two hosts are malformed",
+        [METHOD, SCHEME, TARGET, ("host", "edge.test"), ("host", "other.test")],
+    ),
+    refuses(
+        "9113-8.5",
+        "CONNECT is not served",
+        [(":method", "CONNECT"), (":authority", "127.87.0.2:1")],
+        statuses=CONNECT_STATUSES,
+        codes=(Code.PROTOCOL_ERROR, Code.REFUSED_STREAM, Code.CANCEL),
+    ),
+    refuses(
+        "9113-8.5",
+        "CONNECT with :scheme and :path is malformed",
+        [(":method", "CONNECT"), *GET[1:]],
         statuses=CONNECT_STATUSES,
     ),
 ]

@@ -132,7 +132,12 @@ class Rig:
             try:
                 with self.connect() as connection:
                     stream = connection.request(
-                        [(":method", "GET"), (":scheme", "https"), (":authority", "edge.test"), (":path", "/begin")]
+                        [
+                            (":method", "GET"),
+                            (":scheme", "https"),
+                            (":authority", "edge.test"),
+                            (":path", "/begin"),
+                        ]
                     )
                     if connection.response(stream).status == 200:
                         return
@@ -151,7 +156,7 @@ class Rig:
         config = self.folder / "shardgate.toml"
         config.write_text(
             '[node]\nid = "edge"\nregion = "test"\n'
-            '[frontend]\nlisten = []\nworkers = 1\n'
+            "[frontend]\nlisten = []\nworkers = 1\n"
             f'[[listeners]]\nname = "https"\nlisten = ["{PROXY_IP}:{self.address[1]}"]\nprotocol = "https"\nhttp2 = "on"\n'
             f'[[tls.certificates]]\ncert = "{self.certificate}"\nkey = "{self.certificate}"\n'
             f'[discovery]\nfile = "{discovery}"\n'
@@ -183,7 +188,18 @@ def _make_certificate(folder: Path) -> Path:
     """Chain and key in one file, as HAProxy's `crt` wants it."""
     key, cert, both = folder / "edge.key", folder / "edge.crt", folder / "edge.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "30",
+        ]
         + ["-subj", "/CN=edge.test", "-addext", f"subjectAltName=DNS:edge.test,IP:{PROXY_IP}"]
         + ["-keyout", str(key), "-out", str(cert)],
         check=True,

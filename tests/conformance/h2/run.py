@@ -41,7 +41,9 @@ CASES: list[Case] = [
 
 def main() -> int:
     """Runs what was asked for; the status is 0 when everything passed."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("--target", choices=("shardgate", "haproxy"), default="shardgate")
     arguments.add_argument("word", nargs="?", default="")
     asked = arguments.parse_args()

@@ -87,16 +87,34 @@ def with_header(name: str | bytes, value: str | bytes) -> list[Header]:
 CASES: list[Case] = [
     Case("9113-10.3", "a body that is a request stays a body", body_is_no_request),
     Case("9113-10.3", "a GET with a body leaves no rest on the shard's connection", get_with_body),
-    Case("9113-10.3", "a body cut off by RST_STREAM leaves no rest on the shard's connection", ended_by_reset),
-    only_one_arrives("H2.CL: content-length 0 with a second request as the body", [*POST, ("content-length", "0")], SECOND),
-    only_one_arrives("H2.CL: content-length below the body", [*POST, ("content-length", "3")], b"abc" + SECOND),
+    Case(
+        "9113-10.3", "a body cut off by RST_STREAM leaves no rest on the shard's connection", ended_by_reset
+    ),
+    only_one_arrives(
+        "H2.CL: content-length 0 with a second request as the body", [*POST, ("content-length", "0")], SECOND
+    ),
+    only_one_arrives(
+        "H2.CL: content-length below the body", [*POST, ("content-length", "3")], b"abc" + SECOND
+    ),
     only_one_arrives("H2.CL: a list of lengths", [*POST, ("content-length", "4, 4")], b"abcd" + SECOND),
-    only_one_arrives("H2.CL: a length that overflows", [*POST, ("content-length", "18446744073709551616")], SECOND),
-    only_one_arrives("H2.TE: transfer-encoding chunked", [*POST, ("transfer-encoding", "chunked")], b"0\r\n\r\n" + SECOND),
-    only_one_arrives("H2.TE: beside content-length", [*POST, ("content-length", "5"), ("transfer-encoding", "chunked")], b"0\r\n\r\n"),
+    only_one_arrives(
+        "H2.CL: a length that overflows", [*POST, ("content-length", "18446744073709551616")], SECOND
+    ),
+    only_one_arrives(
+        "H2.TE: transfer-encoding chunked", [*POST, ("transfer-encoding", "chunked")], b"0\r\n\r\n" + SECOND
+    ),
+    only_one_arrives(
+        "H2.TE: beside content-length",
+        [*POST, ("content-length", "5"), ("transfer-encoding", "chunked")],
+        b"0\r\n\r\n",
+    ),
     only_one_arrives("H2.TE: in capitals", [*POST, ("transfer-encoding", "CHUNKED")], b"0\r\n\r\n" + SECOND),
-    only_one_arrives("H2.TE: behind a space", [*POST, (b"transfer-encoding ", "chunked")], b"0\r\n\r\n" + SECOND),
-    only_one_arrives("H2.TE: with an underscore", [*POST, ("transfer_encoding", "chunked")], b"0\r\n\r\n" + SECOND),
+    only_one_arrives(
+        "H2.TE: behind a space", [*POST, (b"transfer-encoding ", "chunked")], b"0\r\n\r\n" + SECOND
+    ),
+    only_one_arrives(
+        "H2.TE: with an underscore", [*POST, ("transfer_encoding", "chunked")], b"0\r\n\r\n" + SECOND
+    ),
     injected("a value", with_header("x-a", INJECTED)),
     injected("a value that ends the head", with_header("x-a", b"x\r\n\r\n" + SECOND)),
     injected("a value as a bare LF", with_header("x-a", b"x\nX-Injected: 1")),
@@ -108,10 +126,29 @@ CASES: list[Case] = [
     injected(":scheme", [METHOD, (":scheme", b"https://x\r\nX-Injected: 1"), AUTHORITY, TARGET]),
     injected("host", [METHOD, SCHEME, TARGET, ("host", b"edge.test\r\nX-Injected: 1")]),
     injected("cookie", with_header("cookie", b"a=1\r\nX-Injected: 1")),
-    unreadable("9113-10.3", "a space in :method reaches nobody", [(":method", "GET /smuggled HTTP/1.1"), *GET[1:]]),
-    refuses("9113-10.3", "a space in :path reaches nobody", [*GET[:3], (":path", PATH + " HTTP/1.1")], statuses=STATUSES),
-    refuses("9113-10.3", "a tab in :path reaches nobody", [*GET[:3], (":path", PATH + "\tx")], statuses=STATUSES),
+    unreadable(
+        "9113-10.3", "a space in :method reaches nobody", [(":method", "GET /smuggled HTTP/1.1"), *GET[1:]]
+    ),
+    refuses(
+        "9113-10.3",
+        "a space in :path reaches nobody",
+        [*GET[:3], (":path", PATH + " HTTP/1.1")],
+        statuses=STATUSES,
+    ),
+    refuses(
+        "9113-10.3", "a tab in :path reaches nobody", [*GET[:3], (":path", PATH + "\tx")], statuses=STATUSES
+    ),
     Case("9113-10.3", "a fragment in :path reaches nobody", fragment_stays_behind),
-    refuses("9113-10.3", "a slash in :authority reaches nobody", [METHOD, SCHEME, (":authority", "edge.test/x"), TARGET], statuses=STATUSES),
-    refuses("9113-10.3", "a strange :scheme reaches nobody", [METHOD, (":scheme", "gopher://x"), AUTHORITY, TARGET], statuses=STATUSES),
+    refuses(
+        "9113-10.3",
+        "a slash in :authority reaches nobody",
+        [METHOD, SCHEME, (":authority", "edge.test/x"), TARGET],
+        statuses=STATUSES,
+    ),
+    refuses(
+        "9113-10.3",
+        "a strange :scheme reaches nobody",
+        [METHOD, (":scheme", "gopher://x"), AUTHORITY, TARGET],
+        statuses=STATUSES,
+    ),
 ]

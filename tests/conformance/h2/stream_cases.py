@@ -8,7 +8,6 @@ from hyperframe.frame import (
     HeadersFrame,
     PriorityFrame,
     RstStreamFrame,
-    SettingsFrame,
     WindowUpdateFrame,
 )
 
@@ -29,7 +28,9 @@ def after_end_of_both(kind: str) -> Case:
         if kind == "DATA":
             connection.send(DataFrame(number, b"late"))
         else:
-            connection.send(HeadersFrame(number, connection.block(trial.get()), flags=["END_HEADERS", "END_STREAM"]))
+            connection.send(
+                HeadersFrame(number, connection.block(trial.get()), flags=["END_HEADERS", "END_STREAM"])
+            )
         # "An endpoint MUST treat [them] as a connection error of type STREAM_CLOSED", or as a stream error a while later.
         connection.wait(
             lambda: connection.goaway is not None or connection.streams[number].reset is not None,
@@ -98,7 +99,9 @@ def too_many_at_once(trial: Trial) -> None:
     for _ in range(limit + 1):
         connection.request(trial.post("?hang=1"), end=False)
     beyond = connection.stream(2 * limit + 1)
-    connection.wait(lambda: beyond.is_over or connection.goaway is not None, "the stream above the limit is refused")
+    connection.wait(
+        lambda: beyond.is_over or connection.goaway is not None, "the stream above the limit is refused"
+    )
     code = connection.goaway.error_code if connection.goaway else beyond.reset
     if code not in (Code.REFUSED_STREAM, Code.PROTOCOL_ERROR):
         raise Failed(f"expected REFUSED_STREAM or PROTOCOL_ERROR; {beyond}; {connection.farewell()}")
@@ -166,33 +169,71 @@ CASES: list[Case] = [
     breaks("9113-5.1", "idle: DATA", (Code.PROTOCOL_ERROR, Code.STREAM_CLOSED), DataFrame(1, b"x")),
     breaks("9113-5.1", "idle: RST_STREAM", Code.PROTOCOL_ERROR, RstStreamFrame(1, Code.CANCEL)),
     breaks("9113-5.1", "idle: WINDOW_UPDATE", Code.PROTOCOL_ERROR, WindowUpdateFrame(1, 100)),
-    breaks("9113-5.1", "idle: CONTINUATION", Code.PROTOCOL_ERROR, ContinuationFrame(1, b"\x82", flags=["END_HEADERS"])),
-    ignores(
-        "9113-5.1", "idle: PRIORITY is allowed", PriorityFrame(1, depends_on=0, stream_weight=7, exclusive=False),
-        whole_request(3), answered=3,
+    breaks(
+        "9113-5.1",
+        "idle: CONTINUATION",
+        Code.PROTOCOL_ERROR,
+        ContinuationFrame(1, b"\x82", flags=["END_HEADERS"]),
     ),
-    resets("9113-5.1", "half-closed (remote): DATA", CLOSED, 1, open_stream(1, HANG, "END_STREAM"), DataFrame(1, b"x")),
+    ignores(
+        "9113-5.1",
+        "idle: PRIORITY is allowed",
+        PriorityFrame(1, depends_on=0, stream_weight=7, exclusive=False),
+        whole_request(3),
+        answered=3,
+    ),
     resets(
-        "9113-5.1", "half-closed (remote): HEADERS", CLOSED, 1,
-        open_stream(1, HANG, "END_STREAM"), open_stream(1, GET, "END_STREAM"),
+        "9113-5.1",
+        "half-closed (remote): DATA",
+        CLOSED,
+        1,
+        open_stream(1, HANG, "END_STREAM"),
+        DataFrame(1, b"x"),
+    ),
+    resets(
+        "9113-5.1",
+        "half-closed (remote): HEADERS",
+        CLOSED,
+        1,
+        open_stream(1, HANG, "END_STREAM"),
+        open_stream(1, GET, "END_STREAM"),
     ),
     breaks(
-        "9113-5.1", "half-closed (remote): CONTINUATION", CLOSED,
-        open_stream(1, HANG, "END_STREAM"), ContinuationFrame(1, b"\x82", flags=["END_HEADERS"]),
+        "9113-5.1",
+        "half-closed (remote): CONTINUATION",
+        CLOSED,
+        open_stream(1, HANG, "END_STREAM"),
+        ContinuationFrame(1, b"\x82", flags=["END_HEADERS"]),
     ),
-    Case("9113-5.1", "half-closed (remote): WINDOW_UPDATE and PRIORITY are allowed", half_closed_still_listens),
-    resets(
-        "9113-5.1", "closed: DATA after our RST_STREAM", CLOSED, 1,
-        open_stream(1, HANG), RstStreamFrame(1, Code.CANCEL), DataFrame(1, b"x"),
+    Case(
+        "9113-5.1", "half-closed (remote): WINDOW_UPDATE and PRIORITY are allowed", half_closed_still_listens
     ),
     resets(
-        "9113-5.1", "closed: HEADERS after our RST_STREAM", CLOSED, 1,
-        open_stream(1, HANG), RstStreamFrame(1, Code.CANCEL), open_stream(1, GET, "END_STREAM"),
+        "9113-5.1",
+        "closed: DATA after our RST_STREAM",
+        CLOSED,
+        1,
+        open_stream(1, HANG),
+        RstStreamFrame(1, Code.CANCEL),
+        DataFrame(1, b"x"),
+    ),
+    resets(
+        "9113-5.1",
+        "closed: HEADERS after our RST_STREAM",
+        CLOSED,
+        1,
+        open_stream(1, HANG),
+        RstStreamFrame(1, Code.CANCEL),
+        open_stream(1, GET, "END_STREAM"),
     ),
     after_end_of_both("DATA"),
     after_end_of_both("HEADERS"),
     Case("9113-5.1", "closed: WINDOW_UPDATE, RST_STREAM and PRIORITY are borne", late_frames_after_response),
-    Case("9113-5.4.2", "RST_STREAM ends its request at the shard, is not answered, and nothing else ends", reset_ends_only_itself),
+    Case(
+        "9113-5.4.2",
+        "RST_STREAM ends its request at the shard, is not answered, and nothing else ends",
+        reset_ends_only_itself,
+    ),
     breaks("9113-5.1.1", "an even stream number", Code.PROTOCOL_ERROR, whole_request(2)),
     breaks("9113-5.1.1", "a number below an earlier one", CLOSED, whole_request(5), whole_request(3)),
     Case("9113-5.1.1", "numbers may be skipped", skipped_numbers),
@@ -202,8 +243,11 @@ CASES: list[Case] = [
     Case("9113-5.2", "1 MiB of request body arrives in the server's windows", request_body_in_windows),
     Case("9113-5.2.2", "what nobody reads is not taken without bound", unread_upload_is_held_back),
     ignores(
-        "9113-5.3.2", "PRIORITY that depends on itself is ignored, or an error of its stream as in RFC 7540",
-        raw(0x2, 0, 1, b"\0\0\0\1\x0f"), whole_request(3), answered=3,
+        "9113-5.3.2",
+        "PRIORITY that depends on itself is ignored, or an error of its stream as in RFC 7540",
+        raw(0x2, 0, 1, b"\0\0\0\1\x0f"),
+        whole_request(3),
+        answered=3,
     ),
     Case("9113-5.4.1", "GOAWAY tells the last stream", goaway_tells_the_last_stream),
 ]

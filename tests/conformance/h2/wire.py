@@ -112,7 +112,9 @@ class Stream:
         return self.ended or self.reset is not None
 
     def __str__(self) -> str:
-        return f"status {self.status}, {len(self.body)} bytes, ended {self.ended}, reset {name_of(self.reset)}"
+        return (
+            f"status {self.status}, {len(self.body)} bytes, ended {self.ended}, reset {name_of(self.reset)}"
+        )
 
 
 class Connection:
@@ -168,7 +170,7 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    # --- sending ---------------------------------------------------------------------------------------------------------
+    # --- sending ------------------------------------------------------------
 
     def send(self, *parts: Frame | bytes) -> None:
         """Sends all of it, or as much as the server takes until it ends the connection."""
@@ -198,7 +200,7 @@ class Connection:
 
     def block(self, headers: Iterable[Header]) -> bytes:
         """A header block in HPACK; names and values go as they are."""
-        return self.encoder.encode([(_bytes(name), _bytes(value)) for name, value in headers])
+        return bytes(self.encoder.encode([(_bytes(name), _bytes(value)) for name, value in headers]))
 
     def new_stream(self) -> int:
         """The next stream of ours."""
@@ -252,7 +254,7 @@ class Connection:
         self.send(PingFrame(0, mark))
         self.wait(lambda: mark in self.pongs, "PING is acknowledged", within)
 
-    # --- receiving -------------------------------------------------------------------------------------------------------
+    # --- receiving ------------------------------------------------------------
 
     def stream(self, number: int) -> Stream:
         """What came on a stream so far."""
