@@ -6,6 +6,7 @@
 
 mod absent;
 pub mod access_log;
+pub mod address_range;
 pub mod admin;
 pub mod admission;
 mod backend;
