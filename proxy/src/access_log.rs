@@ -5,8 +5,8 @@
 //! client          accept date                frontend release/shard TR/Tw/Tc/Tr/Ta status bytes end why retries request
 //! ```
 //!
-//! Milliseconds: reading the head, waiting for the key's home, connecting, waiting for the answer's head, all; -1 where it did
-//! not come so far. Bytes are those of the answer's body (of a tunnel: both ways, `up+down`). A line is built in its worker's
+//! Milliseconds: reading the head, waiting for the key's home and for a place at the shard, connecting, waiting for the answer's
+//! head, all; -1 where it did not come so far. Bytes are those of the answer's body (of a tunnel: both ways, `up+down`). A line is built in its worker's
 //! buffer; whole buffers go to one writer thread, so a slow disk delays no request: what it cannot take is lost, and counted.
 
 use crate::clock::Millis;

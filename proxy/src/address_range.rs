@@ -37,6 +37,12 @@ pub enum AddressRangeError {
 }
 
 impl AddressRange {
+    /// This machine: 127.0.0.0/8 and ::1.
+    pub const LOOPBACK: [Self; 2] = [
+        Self { first: IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), prefix: 8 },
+        Self { first: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix: 128 },
+    ];
+
     /// Whether `address` is in the range.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -140,6 +146,11 @@ mod tests {
         let ranges = [range("10.0.0.0/8"), range("::1")];
         assert!(contained(&ranges, ip("::1")) && !contained(&ranges, ip("192.0.2.1")));
         assert!(!contained(&[], ip("::1")));
+    }
+
+    #[test]
+    fn loopback_is_what_it_says() {
+        assert_eq!(AddressRange::LOOPBACK, [range("127.0.0.0/8"), range("::1")]);
     }
 
     #[test]

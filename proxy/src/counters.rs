@@ -102,6 +102,28 @@ labels! {
     }
 }
 
+labels! {
+    /// At which ceiling something was turned away: a connection closed, a request answered 429 or 503.
+    Refused {
+        /// The client's address has as many connections open as it may.
+        AddressConnections = "address_connections",
+        /// It opens connections too fast.
+        ConnectionRate = "connection_rate",
+        /// It asks too fast.
+        RequestRate = "request_rate",
+        /// It makes keys too fast.
+        NewKeyRate = "new_key_rate",
+        /// This process takes as much memory as it may.
+        Memory = "memory",
+        /// It has no descriptor left for clients.
+        Descriptors = "descriptors",
+        /// Too many wait for a place at the shard.
+        QueueFull = "queue_full",
+        /// No place at the shard became free in time.
+        QueueTimeout = "queue_timeout",
+    }
+}
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// One worker's numbers.
@@ -114,6 +136,7 @@ macro_rules! counters {
             pub(crate) claims: [Count; ClaimOutcome::ALL.len()],
             pub(crate) timeouts: [Count; TimeoutKind::ALL.len()],
             pub(crate) tunnel_ends: [Count; TunnelEnd::ALL.len()],
+            pub(crate) refused: [Count; Refused::ALL.len()],
         }
 
         /// The sum over all workers since the start.
@@ -132,6 +155,8 @@ macro_rules! counters {
             pub timeouts: [u64; TimeoutKind::ALL.len()],
             /// In the order of [`TunnelEnd::ALL`].
             pub tunnel_ends: [u64; TunnelEnd::ALL.len()],
+            /// In the order of [`Refused::ALL`].
+            pub refused: [u64; Refused::ALL.len()],
         }
 
         impl Totals {
@@ -143,6 +168,7 @@ macro_rules! counters {
                 sum(&mut self.claims, &worker.claims);
                 sum(&mut self.timeouts, &worker.timeouts);
                 sum(&mut self.tunnel_ends, &worker.tunnel_ends);
+                sum(&mut self.refused, &worker.refused);
             }
         }
     };
@@ -258,6 +284,7 @@ mod tests {
     #[test]
     fn labels_are_numbered_as_listed() {
         assert!(Why::ALL.iter().enumerate().all(|(number, why)| *why as usize == number));
+        assert!(Refused::ALL.iter().enumerate().all(|(number, refused)| *refused as usize == number));
         assert!(TunnelEnd::ALL.iter().enumerate().all(|(number, end)| *end as usize == number));
     }
 }

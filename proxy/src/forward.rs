@@ -5,8 +5,9 @@ use crate::backend::{ConnectError, ConnectLimits, PoolLimits, Upstream, connect}
 use crate::body::{AnswerBody, RequestBody, waiting};
 use crate::client::{BodyState, Carrier, Client};
 use crate::config::Redispatch;
-use crate::counters::TimeoutKind;
+use crate::counters::{Refused, TimeoutKind};
 use crate::headers::{Sent, Upgrade, switches_to_websocket, tell_key, upgrade_of};
+use crate::limits::{admit_request, enter};
 use crate::record::Record;
 use crate::rescue::{self, Failure};
 use crate::route::Why;
@@ -163,6 +164,11 @@ async fn forward(
 ) -> Result<Reached, Failure> {
     // First of all: whatever is refused, the connection knows that there may be a body.
     let body = RequestBody::new(body, Rc::clone(client));
+    admit_request(worker, client)?;
+    if matches!(client.carrier, Carrier::Stream(_)) && worker.gate.memory_is_full() {
+        worker.counters.refused[Refused::Memory as usize].up();
+        return Err(Failure::Memory);
+    }
     let topology = worker.topology();
     let settings = Rc::clone(&record.settings);
     let (bans, routing) = (topology.snapshot().bans(), &settings.routing);
@@ -197,10 +203,12 @@ async fn forward(
     loop {
         record.shard = Some(Arc::clone(&resolved.shard));
         record.why = Some(resolved.why);
+        take_place(worker, client, record, &resolved.shard).await?;
         let (unsent, cause) = match send(worker, client, record, &resolved.shard, request).await {
             Ok(response) => {
                 let learned = cookie.as_ref();
-                let learned = learned.and_then(|by| by.learn(worker, response.0.headers(), &resolved.shard));
+                let learned =
+                    learned.and_then(|by| by.learn(worker, client, response.0.headers(), &resolved.shard));
                 if let Some(key) = learned {
                     resolved.holds = Holds::Cookie(key);
                 }
@@ -225,6 +233,26 @@ async fn forward(
         first = Some((failed, cause));
         request = unsent;
     }
+}
+
+/// Takes a place at a shard for a request, once there is one; the place at another shard is given back before.
+async fn take_place(
+    worker: &Worker,
+    client: &Client,
+    record: &mut Record,
+    shard: &Shard,
+) -> Result<(), Failure> {
+    if worker.gate.shard_connections_max() == 0 {
+        return Ok(());
+    }
+    record.shard_place = None;
+    client.progress();
+    let began = record.elapsed();
+    // Boxed: most nodes have no such limit.
+    let entered = Box::pin(enter(worker, &shard.name)).await;
+    record.timers.claim = Some(record.timers.claim.unwrap_or(0) + record.elapsed() - began);
+    record.shard_place = entered?;
+    Ok(())
 }
 
 async fn finish(
@@ -256,7 +284,7 @@ async fn finish(
 async fn switch(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    record: &Record,
+    record: &mut Record,
     resolved: Resolved,
     token: &str,
     mut upstream: Box<Upstream>,
@@ -273,7 +301,9 @@ async fn switch(
         Some(key) => Some(Hold::take(worker, key, resolved.shard.name.clone()).await),
         None => None,
     };
-    let opening = Opening::new(stream, &leftover, resolved.shard, hold, record.target.path_and_query());
+    let shard_place = record.shard_place.take();
+    let target = record.target.path_and_query();
+    let opening = Opening::new(stream, &leftover, resolved.shard, hold, shard_place, target);
     *client.opening.borrow_mut() = Some(Box::new(opening));
     Ok(())
 }

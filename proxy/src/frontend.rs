@@ -1,6 +1,7 @@
 //! Client connections: accepted, with TLS if their listener has it, and served as HTTP/1 or HTTP/2.
 
 use crate::client::Origin;
+use crate::limits::{Seats, admit_connection};
 use crate::socket::Socket;
 use crate::tls::{Alpn, ServerTls};
 use crate::worker::{Connected, Worker};
@@ -10,16 +11,19 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+mod accept;
 mod frame_budget;
 mod http1;
 mod http2;
 mod translate;
 
+use accept::Accepted;
 pub(crate) use http2::{Http2, Http2Builder, OpenStream, Streams, http2_builder};
 
 /// An address that clients connect to, as its connections see it.
@@ -28,6 +32,8 @@ pub(crate) struct Frontend {
     pub(crate) name: String,
     pub(crate) forwarded_proto: HeaderValue,
     pub(crate) security: Security,
+    /// `None` where only the process' bound counts.
+    pub(crate) seats: Option<Arc<Seats>>,
 }
 
 /// A listening socket's place: what it serves as may change while it stays open.
@@ -59,8 +65,6 @@ pub enum Security {
     Tls(ServerTls, Alpn),
 }
 
-/// How long accepting pauses when the process is out of descriptors.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections wait in the kernel's queue for a node that is not ready: it knows too little to decide well. After that
 /// serving badly is better than not serving.
 const READY_WAIT: Duration = Duration::from_secs(10);
@@ -73,27 +77,11 @@ pub(crate) async fn accept(worker: Rc<Worker>, slot: Rc<Slot>, listener: TcpList
         tracing::warn!(frontend = slot.frontend().name, "serving before the mesh is ready");
     }
     loop {
-        worker.room().await;
-        let accepted = listener.accept().await;
-        let frontend = slot.frontend();
-        match accepted {
-            Ok((stream, peer)) => {
-                // A connection that died in the queue fails here; it will not be served anyway.
-                if stream.set_nodelay(true).is_ok() {
-                    let connected = Connected::new(&worker);
-                    let serving = serve(Rc::clone(&worker), frontend, stream, peer, connected);
-                    drop(tokio::task::spawn_local(serving));
-                }
-            }
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    worker.counters.accept_pauses.up();
-                    tracing::warn!(%error, frontend = frontend.name, "cannot accept connections, pausing");
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
-                }
-                // The client was gone before it was accepted.
-                _ => tracing::debug!(%error, frontend = frontend.name, "connection lost while accepting"),
-            },
+        let Accepted { stream, peer, seat } = accept::next(&worker, &slot, &listener).await;
+        if let Some(admitted) = admit_connection(&worker, peer.ip()) {
+            let connected = Connected::new(&worker, seat, admitted);
+            let serving = serve(Rc::clone(&worker), slot.frontend(), stream, peer, connected);
+            drop(tokio::task::spawn_local(serving));
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod explain;
 mod forward;
 mod frontend;
 mod headers;
+pub mod limits;
 pub mod node;
 pub mod placement;
 mod record;

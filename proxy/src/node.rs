@@ -108,6 +108,7 @@ impl RunningNode {
             counters: workers.counters().clone(),
             tls: tls_known,
             config: Arc::clone(&counts),
+            gate: Arc::clone(workers.gate()),
             discovery: discovery.clone(),
             phase: phases,
         };

@@ -3,6 +3,7 @@
 use crate::access_log::{End, From, Line, Request, Size, Timers};
 use crate::client::{Carrier, Client};
 use crate::clock::Millis;
+use crate::limits::ShardPlace;
 use crate::rescue::{COMPLETE, Failure, Termination};
 use crate::route::Why;
 use crate::rule::Fired;
@@ -28,6 +29,8 @@ pub(crate) struct Record {
     pub(crate) retries: u32,
     pub(crate) bytes: u64,
     pub(crate) timers: Timers,
+    /// At the shard, until the answer is complete; a tunnel takes it along.
+    pub(crate) shard_place: Option<ShardPlace>,
     status: Option<StatusCode>,
     began: Millis,
 }
@@ -52,6 +55,7 @@ impl Record {
             retries: 0,
             bytes: 0,
             timers: Timers { head: now - began, ..Timers::default() },
+            shard_place: None,
             status: None,
             began,
         })

@@ -2,11 +2,12 @@
 
 use crate::admission::Refusal;
 use crate::backend::ConnectError;
+use crate::limits::{NoPlace, RetryAfter};
 use crate::route::NoRoute;
 use crate::routing_key::KeyRefused;
 use crate::rule::Rule;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
 mod pages;
@@ -36,6 +37,18 @@ pub(crate) enum Failure {
     /// It is not let in.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Its client asks too often.
+    #[error("too many requests from this address")]
+    TooManyRequests { retry_after: RetryAfter },
+    /// Its client makes keys too often.
+    #[error("too many new keys from this address")]
+    TooManyNewKeys { retry_after: RetryAfter },
+    /// This process takes as much memory as it may, and the request would be more of it.
+    #[error("memory ceiling reached")]
+    Memory,
+    /// There is no place at the shard.
+    #[error(transparent)]
+    Queue(#[from] NoPlace),
     /// The body is not what its head announced.
     #[error("request body is not valid HTTP/1.1")]
     Body,
@@ -57,7 +70,7 @@ pub(crate) enum Failure {
 }
 
 /// How a request ended, as HAProxy's log has it: who ended it (`C`lient, `S`erver, `P`roxy; small letters for timeouts; `-` for
-/// nobody), and in which phase (`R`equest, `C`onnect, `H`eaders, `D`ata).
+/// nobody), and in which phase (`R`equest, `Q`ueue, `C`onnect, `H`eaders, `D`ata).
 pub(crate) type Termination = [u8; 2];
 
 /// It ended as it should.
@@ -74,15 +87,16 @@ impl Failure {
             Self::Refused(Refusal::UserAgent | Refusal::Banned) => StatusCode::FORBIDDEN,
             Self::Refused(Refusal::DeniedReferer | Refusal::Referer) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::BannedPage) => StatusCode::FOUND,
+            Self::TooManyRequests { .. } | Self::TooManyNewKeys { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoRoute(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRoute(_) | Self::Memory | Self::Queue(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable(ConnectError::Timeout { .. }) | Self::ShardTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
-            Self::Unreachable(ConnectError::Local { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unreachable(ConnectError::Refused { .. } | ConnectError::Unreachable { .. }) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            // What this node lacks it has again in a moment, and another node has it now: 503, as HAProxy answers (STRM_ET_CONN_RES).
+            Self::Unreachable(
+                ConnectError::Local { .. } | ConnectError::Refused { .. } | ConnectError::Unreachable { .. },
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken => StatusCode::BAD_GATEWAY,
         }
     }
@@ -95,7 +109,12 @@ impl Failure {
             | Self::Target(_)
             | Self::Connect
             | Self::Protocol
-            | Self::Refused(_) => b"PR",
+            | Self::Refused(_)
+            | Self::TooManyRequests { .. }
+            | Self::TooManyNewKeys { .. } => b"PR",
+            Self::Memory => b"RC",
+            Self::Queue(NoPlace::QueueFull) => b"SQ",
+            Self::Queue(NoPlace::QueueTimeout) => b"sQ",
             Self::HeadTimeout => b"cR",
             Self::Body => b"CD",
             Self::BodyTimeout => b"cD",
@@ -120,7 +139,35 @@ impl Failure {
             | Self::HeadTimeout
             | Self::Body
             | Self::BodyTimeout
+            | Self::TooManyRequests { .. }
+            | Self::TooManyNewKeys { .. }
+            | Self::Memory
+            | Self::Queue(_)
             // The decision has noted its own.
+            | Self::NoRoute(_)
+            | Self::Unreachable(_)
+            | Self::ShardTimeout
+            | Self::Broken => None,
+        }
+    }
+
+    /// When the client may come again.
+    const fn retry_after(&self) -> Option<RetryAfter> {
+        match self {
+            Self::TooManyRequests { retry_after } | Self::TooManyNewKeys { retry_after } => {
+                Some(*retry_after)
+            }
+            Self::Head(_)
+            | Self::HeadTimeout
+            | Self::Protocol
+            | Self::Key(_)
+            | Self::Target(_)
+            | Self::Connect
+            | Self::Refused(_)
+            | Self::Memory
+            | Self::Queue(_)
+            | Self::Body
+            | Self::BodyTimeout
             | Self::NoRoute(_)
             | Self::Unreachable(_)
             | Self::ShardTimeout
@@ -149,6 +196,9 @@ pub(crate) fn respond(failure: &Failure, pages: &Pages) -> Response<Bytes> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Some(RetryAfter(seconds)) = failure.retry_after() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     if failure.ends_connection() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -184,11 +234,18 @@ mod tests {
             (Failure::BodyTimeout, 408, "cD"),
             (Failure::NoRoute(NoRoute::Nothing), 503, "SC"),
             (Failure::ShardTimeout, 504, "sH"),
+            (Failure::TooManyRequests { retry_after: RetryAfter(3) }, 429, "PR"),
+            (Failure::TooManyNewKeys { retry_after: RetryAfter(1) }, 429, "PR"),
+            (Failure::Memory, 503, "RC"),
+            (Failure::Queue(NoPlace::QueueFull), 503, "SQ"),
+            (Failure::Queue(NoPlace::QueueTimeout), 503, "sQ"),
             (Failure::Broken, 502, "SH"),
         ] {
             let response = respond(&failure, &pages);
             assert_eq!(response.status().as_u16(), status, "{failure}");
             assert_eq!(failure.termination(), termination.as_bytes(), "{failure}");
+            let retry_after = response.headers().get(RETRY_AFTER).map(|seconds| seconds.to_str().unwrap());
+            assert_eq!(retry_after.is_some(), status == 429, "{failure}");
             let body = String::from_utf8(response.body().to_vec()).unwrap();
             assert!(body.contains("<h1>"), "{body}");
             let raw = String::from_utf8(respond_raw(&failure, &pages)).unwrap();

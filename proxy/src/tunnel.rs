@@ -6,6 +6,7 @@ use crate::access_log::{End, From, Line, Request, Size, Timers};
 use crate::client::{Client, Origin};
 use crate::clock::Millis;
 use crate::counters::TunnelEnd;
+use crate::limits::ShardPlace;
 use crate::rescue::{COMPLETE, Termination};
 use crate::sessions::Hold;
 use crate::socket::Socket;
@@ -30,6 +31,7 @@ pub(crate) struct Opening {
     leftover: Vec<u8>,
     shard: Arc<Shard>,
     hold: Option<Hold>,
+    shard_place: Option<ShardPlace>,
     target: Box<str>,
 }
 
@@ -40,11 +42,12 @@ impl Opening {
         leftover: &[u8],
         shard: Arc<Shard>,
         hold: Option<Hold>,
+        shard_place: Option<ShardPlace>,
         target: Option<&PathAndQuery>,
     ) -> Self {
         let target = target.map_or("", PathAndQuery::as_str);
         let kept = target.get(..TARGET_KEPT_MAX).unwrap_or(target);
-        Self { stream, leftover: leftover.to_vec(), shard, hold, target: kept.into() }
+        Self { stream, leftover: leftover.to_vec(), shard, hold, shard_place, target: kept.into() }
     }
 }
 
@@ -99,6 +102,7 @@ pub(crate) fn open(
         origin: Rc::clone(origin),
         target: opening.target,
         _hold: opening.hold,
+        _shard_place: opening.shard_place,
         _place: place,
     }));
 }
@@ -116,6 +120,8 @@ struct Tunnel {
     origin: Rc<Origin>,
     target: Box<str>,
     _hold: Option<Hold>,
+    /// For as long as it lasts.
+    _shard_place: Option<ShardPlace>,
     _place: Place,
 }
 

@@ -10,6 +10,7 @@ use crate::counters::{TimeoutKind, WorkerCounters};
 use crate::forward::{HEADERS_USUAL, Limits};
 use crate::frontend::{Http2, Http2Builder, Streams, http2_builder};
 use crate::headers::Marks;
+use crate::limits::{Admitted, Gate, Seat, Spare};
 use crate::rescue::{Failure, Pages};
 use crate::route::{Missing, Topology};
 use crate::routing_key::Routing;
@@ -67,6 +68,9 @@ pub(crate) struct Worker {
     pub(crate) table: TableHandle,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) clock: Clock,
+    pub(crate) spare: Spare,
+    /// The process'.
+    pub(crate) gate: Arc<Gate>,
     pub(crate) pool: Pool,
     pub(crate) sessions: RefCell<Registry>,
     pub(crate) copy_buffer: RefCell<Box<[u8]>>,
@@ -250,20 +254,24 @@ impl Drop for Registered {
     }
 }
 
-/// A client connection's place in the count, also when it has become a tunnel.
-pub(crate) struct Connected(Rc<Worker>);
+/// A client connection's place in all counts, also when it has become a tunnel.
+pub(crate) struct Connected {
+    worker: Rc<Worker>,
+    _seat: Option<Seat>,
+    _admitted: Admitted,
+}
 
 impl Connected {
-    pub(crate) fn new(worker: &Rc<Worker>) -> Self {
+    pub(crate) fn new(worker: &Rc<Worker>, seat: Option<Seat>, admitted: Admitted) -> Self {
         worker.connected.set(worker.connected.get() + 1);
         worker.counters.connections_opened.up();
-        Self(Rc::clone(worker))
+        Self { worker: Rc::clone(worker), _seat: seat, _admitted: admitted }
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        let Self(worker) = self;
+        let worker = &self.worker;
         let connected = worker.connected.get();
         worker.connected.set(connected - 1);
         worker.counters.connections_closed.up();

@@ -17,7 +17,7 @@ use shardgate_peering::core::{Agreement, LinkState};
 use shardgate_peering::{LinkCounts, MeshStatus};
 
 use super::AdminParts;
-use crate::counters::{ClaimOutcome, ConnectReason, TimeoutKind, Totals, TunnelEnd};
+use crate::counters::{ClaimOutcome, ConnectReason, Refused, TimeoutKind, Totals, TunnelEnd};
 use crate::route::Why;
 
 pub(super) fn router(parts: AdminParts) -> Router {
@@ -115,6 +115,7 @@ impl Collector for Reading {
         self.node(&mut out)?;
         self.certificates(&mut out)?;
         self.requests(&mut out)?;
+        self.ceilings(&mut out)?;
         self.table(&mut out)?;
         self.peers(&mut out)
     }
@@ -192,6 +193,34 @@ impl Reading {
             ("access_log_lost", "Access log lines lost", totals.log_lines_lost),
         ] {
             out.counter(name, help, value)?;
+        }
+        Ok(())
+    }
+
+    fn ceilings(&self, out: &mut Writer<'_>) -> Written {
+        let gate = &self.parts.gate;
+        let refused = Refused::ALL.iter().map(|refused| refused.as_str()).zip(self.totals.refused);
+        out.counters("refused", "Connections and requests turned away at a ceiling", "reason", refused)?;
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        out.gauge(
+            "memory_resident_bytes",
+            "Memory of this process at the last look",
+            gauge(gate.memory_resident()),
+        )?;
+        if let Some(bytes) = gate.memory_max() {
+            out.gauge("memory_max_bytes", "Memory beyond which nothing new is let in", gauge(bytes))?;
+        }
+        out.gauge("open_files_max", "Open files that this process may have", gauge(gate.open_files_max()))?;
+        let known = gauge(gate.addresses_known() as u64);
+        out.gauge("limited_addresses", "Client addresses with something open or used", known)?;
+        if gate.shard_connections_max() > 0 {
+            let max = gauge(gate.shard_connections_max() as u64);
+            out.gauge("shard_connections_max", "Requests and tunnels that a shard gets at once", max)?;
+            let loads = gate.shard_loads();
+            let active = loads.iter().map(|load| (load.shard.as_str(), load.active as u64));
+            out.gauges("shard_connections", "Requests and tunnels at a shard", "shard", active)?;
+            let queued = loads.iter().map(|load| (load.shard.as_str(), load.queued as u64));
+            out.gauges("shard_queued", "Requests that wait for a place at a shard", "shard", queued)?;
         }
         Ok(())
     }

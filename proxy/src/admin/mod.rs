@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{AdminListener, AdminRole, NodeConfig};
 use crate::counters::Counters;
+use crate::limits::Gate;
 use crate::node::ConfigCounts;
 use crate::sessions::Sessions;
 use crate::tls::ServerTls;
@@ -56,6 +57,8 @@ pub struct AdminParts {
     pub tls: watch::Receiver<Option<ServerTls>>,
     /// Changes of the configuration.
     pub config: Arc<ConfigCounts>,
+    /// The ceilings.
+    pub gate: Arc<Gate>,
     /// Shards, peers, releases.
     pub discovery: DiscoveryHandle,
     /// Serving or draining.

@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use super::config_watch::{ConfigWatch, Look};
 use super::{ServeArgs, refuse, with_causes};
 use crate::config::{Config, load, process_environment};
+use crate::limits::raise;
 use crate::node::{NodeError, Reloaded, RunningNode};
 
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
             warn!(%error, "log.level stays as it was");
         }
     };
+    check_open_files(raise(), config.frontend.max_connections);
     let served = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
@@ -54,6 +56,18 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&error, None),
+    }
+}
+
+/// A tunnel takes two: whatever the limit is, shortly before it clients are refused.
+fn check_open_files(open_max: u64, max_connections: usize) {
+    let needed = (max_connections as u64).saturating_mul(2);
+    if needed > open_max {
+        warn!(
+            open_max,
+            needed,
+            "frontend.max_connections cannot be reached: a tunnel takes two of the open files that this process may have"
+        );
     }
 }
 

@@ -47,6 +47,12 @@ pub struct BackendConfig {
     /// The most conferences of a shard in percent of the average, beyond which the next in hash order is taken. Default 150,
     /// as HAProxy's `hash-balance-factor` at Jitsi.
     pub balance_factor: u32,
+    /// Requests and tunnels that one shard gets from this node at once; 0 is no limit. Default 0, as HAProxy without `maxconn`.
+    pub max_connections_per_shard: usize,
+    /// Requests that wait for a place at one shard. Default 1024: what has waited its time is answered 503 either way.
+    pub queue_max: usize,
+    /// How long they wait. Default: as long as connecting may take, as HAProxy's `timeout queue`.
+    pub queue_timeout: Duration,
 }
 
 impl Default for BackendConfig {
@@ -60,6 +66,9 @@ impl Default for BackendConfig {
             max_idle_per_shard: 64,
             idle_timeout: Duration::from_secs(30),
             balance_factor: 150,
+            max_connections_per_shard: 0,
+            queue_max: 1_024,
+            queue_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -74,8 +83,9 @@ impl BackendConfig {
         let default = Self::default();
         let timeout = || value::duration(SHORTEST..=DAY);
         let redispatch = value::word(&[("on", Redispatch::On), ("off", Redispatch::Off)]);
+        let connect_timeout = section.get("connect_timeout", timeout()).unwrap_or(default.connect_timeout);
         let config = Self {
-            connect_timeout: section.get("connect_timeout", timeout()).unwrap_or(default.connect_timeout),
+            connect_timeout,
             server_timeout: section.get("server_timeout", timeout()).unwrap_or(default.server_timeout),
             tunnel_timeout: section.get("tunnel_timeout", timeout()).unwrap_or(default.tunnel_timeout),
             retries: section.get("retries", value::integer(0..=10)).unwrap_or(default.retries),
@@ -85,6 +95,11 @@ impl BackendConfig {
                 .unwrap_or(default.max_idle_per_shard),
             idle_timeout: section.get("idle_timeout", timeout()).unwrap_or(default.idle_timeout),
             balance_factor: Self::balance_factor(&mut section),
+            max_connections_per_shard: section
+                .get("max_connections_per_shard", value::integer(0..=1_000_000))
+                .unwrap_or(default.max_connections_per_shard),
+            queue_max: section.get("queue_max", value::integer(0..=1_000_000)).unwrap_or(default.queue_max),
+            queue_timeout: section.get("queue_timeout", timeout()).unwrap_or(connect_timeout),
         };
         section.finish();
         config
@@ -101,6 +116,9 @@ impl fmt::Display for BackendConfig {
         writeln!(f, "redispatch = {}", write::text(self.redispatch.as_str()))?;
         writeln!(f, "max_idle_per_shard = {}", self.max_idle_per_shard)?;
         writeln!(f, "idle_timeout = {}", write::duration(self.idle_timeout))?;
-        writeln!(f, "balance_factor = {}", self.balance_factor)
+        writeln!(f, "balance_factor = {}", self.balance_factor)?;
+        writeln!(f, "max_connections_per_shard = {}", self.max_connections_per_shard)?;
+        writeln!(f, "queue_max = {}", self.queue_max)?;
+        writeln!(f, "queue_timeout = {}", write::duration(self.queue_timeout))
     }
 }

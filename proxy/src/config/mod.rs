@@ -11,6 +11,7 @@ mod decisive;
 mod discovery;
 mod error;
 mod frontend;
+mod limits;
 mod listeners;
 mod log;
 mod mesh;
@@ -35,6 +36,7 @@ pub use decisive::{Decisive, load_decisive};
 pub use discovery::DiscoveryConfig;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use frontend::{FrontendConfig, Workers};
+pub use limits::LimitsConfig;
 pub use listeners::{AcceptProxy, ListenerConfig, ListenerName, OfferHttp2, Protocol, Redirect};
 pub use log::LogConfig;
 pub use mesh::MeshConfig;
@@ -64,6 +66,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// `[backend]`: the side of the shards.
     pub backend: BackendConfig,
+    /// `[limits]`: what is let in at all.
+    pub limits: LimitsConfig,
     /// `[stick_table]`: conference to shard.
     pub stick_table: StickTableConfig,
     /// `[mesh]`: the other nodes. Without it the node works alone.
@@ -92,6 +96,7 @@ impl Config {
             tls: None,
             listeners: Vec::new(),
             backend: BackendConfig::default(),
+            limits: LimitsConfig::default(),
             stick_table: StickTableConfig::default(),
             mesh: None,
             discovery,
@@ -138,6 +143,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     }
     let frontend = FrontendConfig::read(root.section("frontend"), &listeners);
     let backend = BackendConfig::read(root.section("backend"));
+    let limits = LimitsConfig::read(root.section("limits"));
     let stick_table = StickTableConfig::read(root.section("stick_table"));
     let mesh = root.optional_section("mesh").map(MeshConfig::read);
     let discovery = DiscoveryConfig::read(root.section("discovery"));
@@ -173,6 +179,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
         },
         listeners,
         backend,
+        limits,
         stick_table,
         mesh: match mesh {
             Some(mesh) => Some(mesh?),
@@ -202,7 +209,7 @@ impl fmt::Display for Config {
         for listener in &self.listeners {
             writeln!(f, "{listener}")?;
         }
-        write!(f, "{}\n{}\n", self.backend, self.stick_table)?;
+        write!(f, "{}\n{}\n{}\n", self.backend, self.limits, self.stick_table)?;
         match &self.mesh {
             Some(mesh) => writeln!(f, "{mesh}")?,
             None => writeln!(f, "# no [mesh]: this node works alone\n")?,

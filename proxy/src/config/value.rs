@@ -2,6 +2,7 @@
 
 use super::tree::Item;
 use super::units::{DurationText, SizeText, parse_duration, parse_size};
+use crate::address_range::AddressRange;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -69,6 +70,13 @@ pub(super) const LISTEN_ADDRESS: &str =
 pub(super) fn listen_address(item: &Item) -> Result<SocketAddr, String> {
     let address = item.text().and_then(|text| text.parse().ok());
     address.filter(|address: &SocketAddr| address.port() != 0).ok_or_else(|| LISTEN_ADDRESS.to_owned())
+}
+
+/// A range of addresses.
+pub(super) fn address_range(item: &Item) -> Result<AddressRange, String> {
+    let expected = "a range of addresses such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address";
+    let text = item.text().ok_or_else(|| expected.to_owned())?;
+    text.parse().map_err(|error| format!("{expected} ({error})"))
 }
 
 /// Reads a file of at most `bytes_max` bytes.

@@ -4,7 +4,9 @@
 //! another server's answer is better than none. Then the cookie's hash chooses, so that all of its requests go the same way.
 
 use super::resolve::{CLAIMS_MAX, Holds, Resolved, ask_home, with_outlook};
+use crate::client::Client;
 use crate::cookie;
+use crate::limits::admit_new_key;
 use crate::record::Record;
 use crate::rescue::Failure;
 use crate::route::{Decision, NeedsClaim, Outlook, Stick, Why, in_pool};
@@ -33,15 +35,24 @@ impl<'a> ByCookie<'a> {
 
     /// Learns the cookie that `server` sets, and answers its key. The home is asked before the answer goes to the client and not
     /// waited for: whoever asks for the same key here, or at its home if that is here, comes later. An entry that exists stays.
-    pub(super) fn learn(&self, worker: &Worker, headers: &HeaderMap, server: &Shard) -> Option<StickKey> {
+    pub(super) fn learn(
+        &self,
+        worker: &Worker,
+        client: &Client,
+        headers: &HeaderMap,
+        server: &Shard,
+    ) -> Option<StickKey> {
         let name = self.pool.stick_on_cookie.as_ref()?;
         let lines = headers.get_all(SET_COOKIE).iter().map(HeaderValue::as_bytes);
         let key = cookie::stick_key(&self.pool.name, name, cookie::of_answer(lines, name)?)?;
         if worker.table.lookup_for_use(key.as_str()).is_none() {
             let counters = &worker.counters;
-            match worker.table.propose(key.clone(), server.name.clone()) {
-                Ok(()) => counters.cookies_learned.up(),
-                Err(_) => counters.cookies_lost.up(),
+            // Sessions can be begun by whoever asks for one: they count as new keys do.
+            let proposed = admit_new_key(worker, client).is_ok()
+                && worker.table.propose(key.clone(), server.name.clone()).is_ok();
+            match proposed {
+                true => counters.cookies_learned.up(),
+                false => counters.cookies_lost.up(),
             }
         }
         Some(key)
@@ -71,6 +82,9 @@ pub(super) async fn resolve_by_cookie(
             NeedsClaim::Join => ClaimReason::Join,
             NeedsClaim::Down { failed } => ClaimReason::Down { failed },
         };
+        if reason == ClaimReason::Join {
+            admit_new_key(worker, &record.client)?;
+        }
         match ask_home(worker, key.clone(), &shard.name, reason, record).await {
             Some(answer) if answer == shard.name => {
                 return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });

@@ -3,6 +3,7 @@
 
 use super::by_cookie::{ByCookie, resolve_by_cookie};
 use crate::counters::ClaimOutcome;
+use crate::limits::admit_new_key;
 use crate::record::Record;
 use crate::rescue::Failure;
 use crate::route::{Decision, NeedsClaim, NoRoute, Outlook, Topology, Why, by_hash, decide, keeps};
@@ -74,6 +75,9 @@ pub(super) async fn resolve(
         let Ok(stick_key) = StickKey::parse(key.token()) else {
             return Ok(Resolved { shard, why, holds: Holds::Nothing });
         };
+        if reason == ClaimReason::Join {
+            admit_new_key(worker, &record.client)?;
+        }
         // Boxed: known conferences ask nobody.
         let Some(answer) = Box::pin(ask_home(worker, stick_key, &shard.name, reason, record)).await else {
             // Somebody else's answer may have come meanwhile; a tunnel holds the key all the same, and so hears where it goes.

@@ -1,5 +1,6 @@
 //! From the checked configuration to what each part is told.
 
+use std::num::NonZeroUsize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use shardgate_peering::{Environment, IdentityFiles, MeshConfig, core};
@@ -7,6 +8,7 @@ use shardgate_peering::{Environment, IdentityFiles, MeshConfig, core};
 use super::NodeError;
 use crate::config::Config;
 use crate::config::{OfferHttp2, Protocol};
+use crate::limits::{Ceilings, PerShard};
 use crate::tls::{Alpn, ServerTls};
 use crate::worker::{ForwardedProto, FrontendConfig, Security, WorkersConfig};
 use crate::{ConnectLimits, Limits, Pages, PoolLimits};
@@ -45,6 +47,7 @@ fn frontends(config: &Config, tls: Option<&ServerTls>) -> Vec<FrontendConfig> {
         address: *address,
         forwarded_proto: config.frontend.forwarded_proto,
         security: Security::Plain,
+        connections_max: None,
     });
     let listed = config.listeners.iter().flat_map(|listener| {
         let security = match (listener.protocol, tls) {
@@ -67,6 +70,7 @@ fn frontends(config: &Config, tls: Option<&ServerTls>) -> Vec<FrontendConfig> {
             address: *address,
             forwarded_proto: listener.forwarded_proto.unwrap_or(usual),
             security: security.clone(),
+            connections_max: listener.max_connections.and_then(NonZeroUsize::new),
         })
     });
     short.chain(listed).collect()
@@ -84,6 +88,7 @@ pub(super) fn workers(config: &Config, tls: Option<&ServerTls>) -> Result<Worker
         region: config.node.region.clone(),
         host: config.node.host_name.clone(),
         limits: limits(config),
+        ceilings: ceilings(config),
         routing: config.routing.clone(),
         pages,
         access_log: config.log.access.clone(),
@@ -111,6 +116,19 @@ fn limits(config: &Config) -> Limits {
         redispatch: backend.redispatch,
         connections_max: frontend.max_connections,
         ..Limits::default()
+    }
+}
+
+fn ceilings(config: &Config) -> Ceilings {
+    let backend = &config.backend;
+    Ceilings {
+        per_address: config.limits.per_address(),
+        per_shard: PerShard {
+            connections_max: backend.max_connections_per_shard,
+            queue_max: backend.queue_max,
+            queue_timeout: backend.queue_timeout,
+        },
+        memory_max: config.limits.memory_max,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::listeners::{Bound, FrontendConfig, Listening, bind};
 use super::start::{Running, StartError, WorkersConfig, settings};
 use super::{Settings, Worker};
+use crate::limits::Ceilings;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use tokio::sync::oneshot;
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 #[must_use = "it comes into use by Running::apply"]
 pub struct Change {
     settings: Settings,
+    ceilings: Ceilings,
     frontends: Vec<FrontendConfig>,
     opened: Vec<Vec<Bound>>,
     addresses: Vec<(SocketAddr, SocketAddr)>,
@@ -31,7 +33,7 @@ impl Order {
     pub(super) fn obey(self, worker: &Rc<Worker>, listening: &mut Listening) {
         let Self { settings, frontends, opened, done } = self;
         worker.set_settings(settings);
-        listening.change(&frontends);
+        listening.change(worker, &frontends);
         for bound in opened {
             if let Err(error) = listening.open(worker, bound) {
                 tracing::error!(%error, "a new listener cannot be used by a worker");
@@ -48,19 +50,20 @@ impl Running {
     /// # Errors
     /// [`StartError`]; nothing has changed then.
     pub fn prepare(&self, config: WorkersConfig) -> Result<Change, StartError> {
-        let WorkersConfig { frontends, backlog, region, host, limits, routing, pages, .. } = config;
+        let WorkersConfig { frontends, backlog, region, host, limits, ceilings, routing, pages, .. } = config;
         let settings = settings(region, host, limits, routing, pages)?;
         let open: Vec<SocketAddr> = self.bound.iter().map(|(configured, _)| *configured).collect();
         let fresh: Vec<FrontendConfig> =
             frontends.iter().filter(|frontend| !open.contains(&frontend.address)).cloned().collect();
         let (addresses, opened) = bind(&fresh, self.changes.len(), backlog)?;
         let addresses = fresh.iter().map(|frontend| frontend.address).zip(addresses).collect();
-        Ok(Change { settings, frontends, opened, addresses })
+        Ok(Change { settings, ceilings, frontends, opened, addresses })
     }
 
     /// Brings a change into use; returns when every worker has it.
     pub async fn apply(&mut self, change: Change) {
-        let Change { settings, frontends, opened, addresses } = change;
+        let Change { settings, ceilings, frontends, opened, addresses } = change;
+        self.gate.change(ceilings);
         self.bound.retain(|(configured, _)| frontends.iter().any(|frontend| frontend.address == *configured));
         self.bound.extend(addresses);
         let mut waiting = Vec::new();

@@ -2,10 +2,12 @@
 
 use super::{StartError, Worker};
 use crate::frontend::{Frontend, Security, Slot, accept};
+use crate::limits::Gate;
 use http::HeaderValue;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use tokio::task::{JoinHandle, spawn_local};
 
@@ -43,14 +45,17 @@ pub struct FrontendConfig {
     pub forwarded_proto: ForwardedProto,
     /// What clients speak before HTTP.
     pub security: Security,
+    /// Connections open at once, over all workers and all addresses of that name; `None` where only the process' bound counts.
+    pub connections_max: Option<NonZeroUsize>,
 }
 
 impl FrontendConfig {
-    fn frontend(&self) -> Frontend {
+    fn frontend(&self, gate: &Gate) -> Frontend {
         Frontend {
             name: self.name.clone(),
             forwarded_proto: HeaderValue::from_static(self.forwarded_proto.as_str()),
             security: self.security.clone(),
+            seats: gate.seats(&self.name, self.connections_max),
         }
     }
 }
@@ -74,17 +79,17 @@ impl Listening {
     pub(super) fn open(&mut self, worker: &Rc<Worker>, bound: Bound) -> io::Result<()> {
         let Bound { config, listener } = bound;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let slot = Rc::new(Slot::new(config.frontend()));
+        let slot = Rc::new(Slot::new(config.frontend(&worker.gate)));
         let accepting = spawn_local(accept(Rc::clone(worker), Rc::clone(&slot), listener));
         self.0.push(Open { address: config.address, slot, accepting });
         Ok(())
     }
 
     /// Closes what is no longer among `frontends`, and serves the others as these say. Connections stay.
-    pub(super) fn change(&mut self, frontends: &[FrontendConfig]) {
+    pub(super) fn change(&mut self, worker: &Worker, frontends: &[FrontendConfig]) {
         self.0.retain(|open| match frontends.iter().find(|config| config.address == open.address) {
             Some(config) => {
-                open.slot.change(config.frontend());
+                open.slot.change(config.frontend(&worker.gate));
                 true
             }
             None => {

@@ -13,6 +13,7 @@ use crate::counters::Counters;
 use crate::forward::Limits;
 use crate::frontend::Streams;
 use crate::headers::Marks;
+use crate::limits::{Ceilings, Gate, Lookout, Spare};
 use crate::rescue::Pages;
 use crate::route::Topology;
 use crate::routing_key::Routing;
@@ -47,6 +48,8 @@ pub struct WorkersConfig {
     pub host: String,
     /// Timeouts and sizes.
     pub limits: Limits,
+    /// What is let in at all.
+    pub ceilings: Ceilings,
     /// The lists of paths.
     pub routing: Routing,
     /// The pages of our own answers.
@@ -88,6 +91,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The thread that looks at the ceilings cannot be made.
+    #[error("the thread that looks at the limits cannot be started")]
+    Lookout(#[source] io::Error),
     /// The access log cannot be written.
     #[error(transparent)]
     AccessLog(#[from] AccessLogError),
@@ -109,6 +115,8 @@ pub struct Running {
     stop: watch::Sender<Stop>,
     threads: Vec<(JoinHandle<()>, oneshot::Receiver<()>)>,
     log: LogWriter,
+    pub(super) gate: Arc<Gate>,
+    lookout: Lookout,
 }
 
 impl Workers {
@@ -121,11 +129,22 @@ impl Workers {
         table: &TableHandle,
         snapshots: &watch::Receiver<Arc<Snapshot>>,
     ) -> Result<Running, StartError> {
-        let WorkersConfig { threads, frontends, backlog, region, host, limits, routing, pages, access_log } =
-            config;
+        let WorkersConfig {
+            threads,
+            frontends,
+            backlog,
+            region,
+            host,
+            limits,
+            ceilings,
+            routing,
+            pages,
+            access_log,
+        } = config;
         let settings = settings(region, host, limits, routing, pages)?;
         let (addresses, listeners) = bind(&frontends, threads.get(), backlog)?;
         let bound = frontends.iter().map(|frontend| frontend.address).zip(addresses).collect();
+        let gate = Arc::new(Gate::new(ceilings));
         let log = LogWriter::start(&access_log)?;
         let counters = Counters::new(threads.get());
         let (stop, stopped) = watch::channel(None);
@@ -141,6 +160,7 @@ impl Workers {
                 index,
                 workers: threads.get(),
                 settings: settings.clone(),
+                gate: Arc::clone(&gate),
                 table: table.clone(),
                 counters: counters.clone(),
                 log: log.log(),
@@ -152,8 +172,9 @@ impl Workers {
             };
             running.push(seed.start().map_err(|source| StartError::Worker { worker: index, source })?);
         }
+        let lookout = Lookout::start(Arc::clone(&gate)).map_err(StartError::Lookout)?;
         let sessions = Sessions::new(commands.into(), counters.clone());
-        Ok(Running { bound, changes, sessions, counters, stop, threads: running, log })
+        Ok(Running { bound, changes, sessions, counters, stop, threads: running, log, gate, lookout })
     }
 }
 
@@ -191,6 +212,12 @@ impl Running {
         &self.counters
     }
 
+    /// The ceilings.
+    #[must_use]
+    pub const fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
     /// Stops: nothing is accepted any more, idle connections close, the others after their answer. What is still open after
     /// `drain`, tunnels above all, is closed. Returns when all threads have ended.
     pub async fn shutdown(self, drain: Duration) {
@@ -202,6 +229,7 @@ impl Running {
                 tracing::error!("a worker panicked");
             }
         }
+        self.lookout.stop();
         self.log.finish().await;
     }
 }
@@ -211,6 +239,7 @@ struct Seed {
     index: usize,
     workers: usize,
     settings: Settings,
+    gate: Arc<Gate>,
     table: TableHandle,
     counters: Counters,
     log: AccessLog,
@@ -242,6 +271,7 @@ impl Seed {
             index,
             workers,
             settings,
+            gate,
             table,
             counters,
             log,
@@ -270,6 +300,8 @@ impl Seed {
                 table,
                 counters: counters.of_worker(index),
                 clock: Clock::new(),
+                spare: Spare::new(),
+                gate,
                 sessions: RefCell::default(),
                 copy_buffer: RefCell::new(vec![0; COPY_BUFFER_BYTES].into_boxed_slice()),
                 suspects: RefCell::new(Suspects::default()),

@@ -14,6 +14,7 @@ use shardgate_peering::core::{Config, PeerId, ShardName, StickKey};
 use shardgate_peering::{Mesh, TableHandle};
 use shardgate_proxy::access_log::AccessLogTarget;
 use shardgate_proxy::counters::Totals;
+use shardgate_proxy::limits::Ceilings;
 use shardgate_proxy::routing_key::Routing;
 use shardgate_proxy::worker::{ForwardedProto, FrontendConfig, Running, Security, Workers, WorkersConfig};
 use shardgate_proxy::{ConnectLimits, Limits, Pages};
@@ -97,6 +98,7 @@ pub(crate) fn config(limits: Limits) -> WorkersConfig {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         forwarded_proto: ForwardedProto::Https,
         security: Security::Plain,
+        connections_max: None,
     };
     WorkersConfig {
         threads: NonZeroUsize::new(2).unwrap(),
@@ -105,6 +107,7 @@ pub(crate) fn config(limits: Limits) -> WorkersConfig {
         region: RegionName::parse("here").unwrap(),
         host: "node".to_owned(),
         limits,
+        ceilings: Ceilings::OFF,
         routing: Routing::default(),
         pages: Pages::default(),
         access_log: AccessLogTarget::Off,

@@ -62,6 +62,7 @@ const ALLOWED: &[Allowed] = &[
             "libc",
             "prometheus-client",
             "ring",
+            "rustix",
             "rustls",
             "serde",
             "serde_json",
