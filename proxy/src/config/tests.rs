@@ -1,6 +1,8 @@
 use super::*;
 use crate::access_log::AccessLogTarget;
+use crate::address_range::AddressRange;
 use crate::cookie::CookieName;
+use crate::limits::{PerAddress, Rate};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,6 +59,25 @@ fn the_least_is_the_defaults() {
     assert_eq!(expected.discovery.watch().every, Duration::from_millis(500));
 }
 
+#[test]
+fn waiting_for_a_place_takes_as_long_as_connecting_may() {
+    let queue_timeout = |sets: &[&str]| minimal().load(&[], sets).unwrap().backend.queue_timeout;
+    assert_eq!(queue_timeout(&["backend.connect_timeout=3s"]), Duration::from_secs(3));
+    let sets = ["backend.connect_timeout=3s", "backend.queue_timeout=30s"];
+    assert_eq!(queue_timeout(&sets), Duration::from_secs(30));
+}
+
+#[test]
+fn what_is_limited_by_address() {
+    let per_address = |sets: &[&str]| minimal().load(&[], sets).unwrap().limits.per_address();
+    let default = per_address(&[]);
+    assert_eq!((default.connections_max, default.connection_rate, default.request_rate), (0, None, None));
+    assert_eq!(default.new_key_rate, Rate::new(20, 200));
+    assert_eq!(default.exempt, AddressRange::LOOPBACK);
+    let off = per_address(&["limits.new_key_rate=0", "limits.exempt=[]"]);
+    assert_eq!(off, PerAddress::OFF);
+}
+
 const POOLS: &str = "pools=[{name='chat', paths=['/chat/'], servers=['10.0.0.1:80', '10.0.0.2:80 weight=0'], \
                      stick_on_cookie='SID'}, {name='plain', paths=['/plain/'], servers=['[::1]:80']}]";
 
@@ -78,6 +99,10 @@ fn what_is_printed_is_read_back_equal() {
         "frontend.workers=3",
         "frontend.listen=127.0.0.1:8000,[::1]:8000",
         "backend.redispatch=off",
+        "backend.connect_timeout=3s",
+        "limits.memory_max=2GiB",
+        "limits.exempt=10.0.0.0/8,2001:db8::/32,192.0.2.1",
+        "limits.request_rate=100",
         "routing.service_hosts=[]",
         "routing.room_parameter=r",
         "routing.stick_flag=keep=1",

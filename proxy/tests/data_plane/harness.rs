@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
@@ -120,6 +120,12 @@ impl Node {
         Self::start_on(mesh, shards, config(limits))
     }
 
+    /// A node that lets in no more than that.
+    pub(crate) fn start_below(shards: &[Shard], ceilings: Ceilings) -> Self {
+        let mesh = Mesh::alone(Config::new(PeerId::parse("me").unwrap(), 1)).unwrap();
+        Self::start_on(mesh, shards, WorkersConfig { ceilings, ..config(limits()) })
+    }
+
     /// A node with this table; its access log is a file.
     pub(crate) fn start_on(mesh: Mesh, shards: &[Shard], config: WorkersConfig) -> Self {
         let (discovery, handle) = Publisher::new("test", snapshot(shards));
@@ -194,6 +200,15 @@ pub(crate) struct Wire {
 impl Wire {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, read: Vec::new() }
+    }
+
+    /// From an address of its own; this machine has all of 127.0.0.0/8.
+    pub(crate) async fn connect_from(source: [u8; 4], address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((source, 0))).unwrap();
+        let stream = socket.connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, read: Vec::new() }
     }

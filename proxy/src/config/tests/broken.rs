@@ -25,7 +25,7 @@ const CASES: &[(&str, &str)] = &[
     ("[frontent]\nlisten = []\n", "c.toml:6:2: unknown field frontent, did you mean frontend?"),
     (
         "[consul]\naddress = \"127.0.0.1:8500\"\n",
-        "c.toml:6:2: unknown field consul, expected one of node, tls, listeners, frontend, backend, stick_table, mesh, discovery, routing, pools, pages, log, admin, shutdown",
+        "c.toml:6:2: unknown field consul, expected one of node, tls, listeners, frontend, backend, limits, stick_table, mesh, discovery, routing, pools, pages, log, admin, shutdown",
     ),
     (
         "[frontend]\nlistn = [\"0.0.0.0:80\"]\nthreads = 2\n",
@@ -93,6 +93,22 @@ const CASES: &[(&str, &str)] = &[
         "c.toml:7:11: backend.retries is 11, expected an integer from 0 to 10\nc.toml:8:18: backend.balance_factor is 1.5, expected an integer from 100 to 1000",
     ),
     ("[backend]\nredispatch = true\n", "c.toml:7:14: backend.redispatch is true, expected \"on\" or \"off\""),
+    (
+        "[backend]\nmax_connections_per_shard = -1\nqueue_timeout = \"0s\"\n",
+        "c.toml:7:29: backend.max_connections_per_shard is -1, expected an integer from 0 to 1000000\nc.toml:8:17: backend.queue_timeout is \"0s\", expected a duration such as \"10s\" (units ms, s, m, h, d) from 10ms to 1d",
+    ),
+    (
+        "[limits]\nnew_key_rate = 1.5\nnew_key_burst = 0\nconnections_per_address = \"none\"\n",
+        "c.toml:9:27: limits.connections_per_address is \"none\", expected an integer from 0 to 2000000\nc.toml:7:16: limits.new_key_rate is 1.5, expected an integer from 0 to 1000000\nc.toml:8:17: limits.new_key_burst is 0, expected an integer from 1 to 1000000",
+    ),
+    (
+        "[limits]\nexempt = [\"10.0.0.1/8\", \"balancer\", \"10.0.0.0/33\", 7]\nmemory_max = \"85%\"\n",
+        "c.toml:7:11: limits.exempt[0] is \"10.0.0.1/8\", expected a range of addresses such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address (10.0.0.1/8 has bits beyond its prefix, the range begins at 10.0.0.0/8)\nc.toml:7:25: limits.exempt[1] is \"balancer\", expected a range of addresses such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address (\"balancer\" is no IP address)\nc.toml:7:37: limits.exempt[2] is \"10.0.0.0/33\", expected a range of addresses such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address (\"33\" is no number of bits from 0 to 32)\nc.toml:7:52: limits.exempt[3] is 7, expected a range of addresses such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address\nc.toml:8:14: limits.memory_max is \"85%\", expected \"auto\", \"off\" or a size such as \"4GiB\" (units B, KiB, MiB, GiB) from 16MiB to 16384GiB",
+    ),
+    (
+        "[limits]\nmemory_max = \"1MiB\"\n",
+        "c.toml:7:14: limits.memory_max is \"1MiB\", expected \"auto\", \"off\" or a size such as \"4GiB\" (units B, KiB, MiB, GiB) from 16MiB to 16384GiB",
+    ),
     (
         "[stick_table]\nexpire = \"2d\"\nsize = 0\n",
         "c.toml:7:10: stick_table.expire is \"2d\", expected a duration such as \"10s\" (units ms, s, m, h, d) from 500ms to 1d\nc.toml:8:8: stick_table.size is 0, expected an integer from 1 to 10000000",
@@ -189,7 +205,7 @@ const OVERRIDES: &[(&str, &str, &str)] = &[
     (
         "SHARDGATE_CONFIG__FILE",
         "/etc/shardgate.toml",
-        "environment variable SHARDGATE_CONFIG__FILE: unknown field config, expected one of node, tls, listeners, frontend, backend, stick_table, mesh, discovery, routing, pools, pages, log, admin, shutdown",
+        "environment variable SHARDGATE_CONFIG__FILE: unknown field config, expected one of node, tls, listeners, frontend, backend, limits, stick_table, mesh, discovery, routing, pools, pages, log, admin, shutdown",
     ),
     (
         "SHARDGATE_NODE____ID",
