@@ -322,3 +322,35 @@ async fn nothing_new_above_the_memory_ceiling() {
     .await;
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ceilings_change_while_the_node_serves() {
+    let per_shard = PerShard { connections_max: 1, queue_max: 10, queue_timeout: Duration::from_secs(20) };
+    let (mut node, _upstream) = below(per_shard).await;
+    let tunnel = open_tunnel(&node).await;
+    let mut waits = node.client().await;
+    waits.send("GET /page HTTP/1.1\r\nHost: meet\r\n\r\n").await;
+    let requests = node.totals().requests;
+    eventually("it is heard", async || node.totals().requests > requests.min(1)).await;
+    // Room for all, but one connection for each address, and two for the listener.
+    let ceilings =
+        Ceilings { per_address: PerAddress { connections_max: 3, ..PerAddress::OFF }, ..Ceilings::OFF };
+    let mut usual = config(limits());
+    usual.frontends[0].connections_max = NonZeroUsize::new(1);
+    let change = node.running.prepare(WorkersConfig { ceilings, ..usual.clone() }).unwrap();
+    node.running.apply(change).await;
+    assert_eq!(waits.answer().await.status, 200, "who waited goes on");
+    // What was open before is not counted by limits that came later.
+    let mut inside = node.client().await;
+    assert_eq!(ask(&mut inside, "/page").await.status, 200);
+    let mut outside = node.client().await;
+    outside.send("GET /page HTTP/1.1\r\nHost: meet\r\n\r\n").await;
+    let answered = timeout(Duration::from_millis(300), outside.stream.readable()).await;
+    assert!(answered.is_err(), "the listener is full");
+    // And without any bound again: who waits in the backlog comes in.
+    let change = node.running.prepare(config(limits())).unwrap();
+    node.running.apply(change).await;
+    assert_eq!(outside.answer().await.status, 200);
+    drop((tunnel, inside));
+    node.stop().await;
+}
