@@ -1,23 +1,27 @@
-//! One client's exchange as its parts see it: what it waits for and since when, and an HTTP/1 connection's socket as hyper reads
-//! and writes it.
+//! One client's exchange as its parts see it: what it waits for and since when; in `stream`, an HTTP/1 connection's socket as hyper
+//! reads and writes it.
 
 use crate::clock::{Millis, to_millis};
 use crate::counters::TimeoutKind;
 use crate::forward::Limits;
 use crate::frontend::{Frontend, OpenStream};
-use crate::socket::Socket;
 use crate::tunnel::Opening;
 use crate::worker::Worker;
 use http::header::SEC_WEBSOCKET_ACCEPT;
-use http::{HeaderMap, HeaderValue, StatusCode};
-use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::sync::Arc;
+use std::task::{Poll, Waker};
 use tokio::task::AbortHandle;
+
+mod interim;
+mod stream;
+
+use interim::Interims;
+pub(crate) use stream::ClientStream;
 
 /// Whom a connection waits for; each has its timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,8 +93,31 @@ pub(crate) struct Client {
     expired: Cell<Option<TimeoutKind>>,
     answer: Cell<Answer>,
     refused: Cell<Option<StatusCode>>,
+    beyond: Cell<Beyond>,
+    /// Made for the first request that may be given interim answers.
+    interims: OnceCell<Arc<Interims>>,
     body: Cell<BodyState>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// What came behind a head that asks for an upgrade: HTTP, or what the shard shall get as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beyond {
+    /// There is no such head.
+    None,
+    /// Nothing so far.
+    Nothing,
+    /// Bytes that nobody looked at: unless there is a tunnel, nothing more is read from this connection.
+    Bytes,
+}
+
+/// What ends with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AnswerEnds {
+    /// The exchange only.
+    Exchange,
+    /// The connection too.
+    Connection,
 }
 
 /// How the current request's body is doing.
@@ -121,6 +148,8 @@ impl Client {
             expired: Cell::new(None),
             answer: Cell::new(Answer::None),
             refused: Cell::new(None),
+            beyond: Cell::new(Beyond::None),
+            interims: OnceCell::new(),
             body: Cell::new(BodyState::Flowing),
             waker: RefCell::new(None),
         }
@@ -164,12 +193,36 @@ impl Client {
         self.accept.borrow().as_ref().is_none_or(|accept| answered == Some(accept.as_bytes()))
     }
 
+    /// hyper has read a head, and asks for the answer.
+    pub(crate) fn asks(&self) {
+        self.answer.set(Answer::Going);
+    }
+
     /// A request's head is complete. Answers when it began.
     pub(crate) fn begin_answer(&self, now: Millis) -> Millis {
         self.answer.set(Answer::Going);
         self.body.set(BodyState::Flowing);
         self.progress();
         self.head_began.take().unwrap_or(now)
+    }
+
+    /// Lets the client hear what the shard says before its answer (RFC 9110, 15.2), where it can: over HTTP/1.1.
+    pub(crate) fn hears_interims<B>(&self, request: &mut Request<B>) {
+        let interims = Arc::clone(self.interims.get_or_init(Arc::default));
+        hyper::ext::on_informational(request, move |interim| interims.push(interim.status(), interim.headers()));
+    }
+
+    /// The answer to come is no consent to an upgrade. Where one was asked for, bytes that came with it were let through unseen:
+    /// behind them nothing can be read as HTTP.
+    pub(crate) fn stays_http(&self) -> AnswerEnds {
+        match self.beyond.get() {
+            Beyond::None => AnswerEnds::Exchange,
+            Beyond::Nothing => {
+                self.beyond.set(Beyond::None);
+                AnswerEnds::Exchange
+            }
+            Beyond::Bytes => AnswerEnds::Connection,
+        }
     }
 
     /// The answer is complete, or given up.
@@ -209,7 +262,7 @@ impl Client {
         self.expired.get()
     }
 
-    /// The status with which hyper wanted to refuse a head.
+    /// The status with which the guard or hyper wants a head refused.
     pub(crate) fn refused(&self) -> Option<StatusCode> {
         self.refused.get()
     }
@@ -290,119 +343,5 @@ impl Client {
                 }
             }
         }
-    }
-}
-
-/// Pieces of an answer that are together no longer than this are written as one.
-const JOINED_MAX: usize = 1024;
-
-/// A client's socket as hyper has it.
-///
-/// What hyper writes while there is no answer to write is its own refusal of a head. It is swallowed, and its status kept: how
-/// an error looks is for `rescue` alone to say.
-pub(crate) struct ClientStream {
-    stream: Socket,
-    client: Rc<Client>,
-    worker: Rc<Worker>,
-}
-
-impl ClientStream {
-    pub(crate) fn new(stream: Socket, client: Rc<Client>, worker: Rc<Worker>) -> Self {
-        Self { stream, client, worker }
-    }
-
-    pub(crate) fn into_inner(self) -> Socket {
-        self.stream
-    }
-
-    fn swallow(&self, bytes: &[u8]) {
-        if self.client.refused.get().is_none() {
-            // "HTTP/1.1 431 ..."
-            let status = bytes.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok());
-            self.client.refused.set(Some(status.unwrap_or(StatusCode::BAD_REQUEST)));
-        }
-    }
-}
-
-impl AsyncRead for ClientStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.client.expired() == Some(TimeoutKind::Head) {
-            // To hyper the client has left; the page is written when hyper is through.
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let bytes = buf.filled().len() - before;
-        if bytes > 0 {
-            self.client.read(&self.worker);
-            self.worker.counters.client_bytes_in.add(bytes as u64);
-        }
-        result
-    }
-}
-
-impl AsyncWrite for ClientStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.client.answer.get() == Answer::None {
-            self.swallow(buf);
-            return Poll::Ready(Ok(buf.len()));
-        }
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.client.written(&self.worker, &result);
-        result
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.client.answer.get() == Answer::None {
-            self.swallow(bufs.first().map_or(&[], |buf| buf));
-            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
-        }
-        // A small answer is head and body: copying them together costs less than writev does.
-        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
-        let mut joined = [0; JOINED_MAX];
-        let result = match (bufs, joined.get_mut(..len)) {
-            ([only], _) => Pin::new(&mut self.stream).poll_write(cx, only),
-            (_, Some(joined)) => {
-                let mut at = 0;
-                for buf in bufs {
-                    joined[at..at + buf.len()].copy_from_slice(buf);
-                    at += buf.len();
-                }
-                Pin::new(&mut self.stream).poll_write(cx, joined)
-            }
-            (_, None) => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
-        };
-        self.client.written(&self.worker, &result);
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // TLS may hold records that the socket did not take yet. TCP itself has nothing to flush.
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        // hyper flushes when all it had is written.
-        if self.client.answer.get() == Answer::Ended {
-            self.client.answer.set(Answer::None);
-            self.client.since.set(self.worker.clock.coarse());
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.client.refused().is_some() || self.client.expired() == Some(TimeoutKind::Head) {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

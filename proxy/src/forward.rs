@@ -3,7 +3,7 @@
 use crate::admission::{check_key, read_head};
 use crate::backend::{ConnectError, ConnectLimits, PoolLimits, Upstream, connect};
 use crate::body::{AnswerBody, RequestBody, waiting};
-use crate::client::{BodyState, Carrier, Client};
+use crate::client::{AnswerEnds, BodyState, Carrier, Client};
 use crate::config::Redispatch;
 use crate::counters::{Refused, TimeoutKind};
 use crate::headers::{Sent, Upgrade, switches_to_websocket, tell_key, upgrade_of};
@@ -15,7 +15,7 @@ use crate::sessions::Hold;
 use crate::tunnel::Opening;
 use crate::worker::Worker;
 use bytes::Bytes;
-use http::header::{CONNECTION, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
@@ -117,8 +117,10 @@ pub(crate) async fn answer(
             rescue::respond(&failure, &record.settings.pages).map(|page| AnswerBody::page(page, record))
         }
     };
-    let ends = worker.is_draining() && matches!(client.carrier, Carrier::Connection);
-    if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    let drains = worker.is_draining() && matches!(client.carrier, Carrier::Connection);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS
+        && (client.stays_http() == AnswerEnds::Connection || drains)
+    {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -189,6 +191,11 @@ async fn forward(
     if let Some(uri) = without_default_port(&head.uri) {
         head.uri = uri;
     }
+    if !head.headers.contains_key(HOST) {
+        // HTTP/1.0 may say nothing of its host; HTTP/1.1 must (RFC 9112, 3.2).
+        head.headers.insert(HOST, settings.marks.host_of(&head.uri));
+    }
+    let hears_interims = head.version == Version::HTTP_11 && matches!(client.carrier, Carrier::Connection);
     head.version = Version::HTTP_11;
     // hyper's own upgrade is not used.
     head.extensions = http::Extensions::new();
@@ -198,6 +205,9 @@ async fn forward(
     }
     // Boxed once: it is handed through several futures, which stay small by it.
     let mut request = Box::new(Request::from_parts(head, body));
+    if hears_interims {
+        client.hears_interims(&mut request);
+    }
     let mut resolved = resolve(worker, &key, cookie.as_ref(), &topology, None, record).await?;
     let mut first: Option<(ShardName, ConnectError)> = None;
     loop {
@@ -269,6 +279,12 @@ async fn finish(
     if switched && (upgrade == Upgrade::None || !consented()) {
         return Err(Failure::Broken);
     }
+    // hyper reads such an answer by its chunks; whoever reads it otherwise would see another one (RFC 9112, 6.3).
+    if response.headers().contains_key(CONTENT_LENGTH) && response.headers().contains_key(TRANSFER_ENCODING) {
+        return Err(Failure::Broken);
+    }
+    // Each side has its own version (RFC 9112, 2.3); hyper knows the client's.
+    *response.version_mut() = Version::HTTP_11;
     let kept = if switched { Upgrade::WebSocket } else { Upgrade::None };
     record.settings.marks.to_client(response.headers_mut(), kept);
     record.answered(response.status());
@@ -332,7 +348,7 @@ async fn send(
             Ok(answer) => return Ok(answer),
             Err(ExchangeError::Unsent(unsent)) => request = unsent,
             // The shard closed a kept-alive connection just when the request was under way (RFC 9112, 9.3.1).
-            Err(ExchangeError::Failed(Failure::Broken)) if again.is_some() => {
+            Err(ExchangeError::Closed) => {
                 let Some(again) = again else { return Err(SendError::Failed(Failure::Broken)) };
                 request = again;
             }
@@ -350,6 +366,7 @@ async fn send(
         let cause = match open(worker, client, record, shard).await {
             Ok(upstream) => match exchange(worker, client, record, upstream, request).await {
                 Ok(answer) => return Ok(answer),
+                Err(ExchangeError::Closed) => return Err(SendError::Failed(Failure::Broken)),
                 Err(ExchangeError::Failed(failure)) => return Err(SendError::Failed(failure)),
                 Err(ExchangeError::Unsent(unsent)) => {
                     request = unsent;
@@ -408,6 +425,8 @@ fn repeatable(request: &Request<RequestBody>, client: &Rc<Client>) -> Option<Box
 enum ExchangeError {
     /// It closed before the request was begun.
     Unsent(Box<Request<RequestBody>>),
+    /// It closed behind the request.
+    Closed,
     /// Anything else.
     Failed(Failure),
 }
@@ -458,8 +477,10 @@ async fn exchange(
             Some(unsent) => Err(ExchangeError::Unsent(Box::new(unsent))),
             None if client.body() == BodyState::Broken => Err(ExchangeError::Failed(Failure::Body)),
             None => {
-                tracing::debug!(error = %error.into_error(), "shard did not answer");
-                Err(ExchangeError::Failed(Failure::Broken))
+                let error = error.into_error();
+                tracing::debug!(%error, "shard did not answer");
+                // An answer that is no HTTP would be none the second time.
+                Err(if error.is_parse() { ExchangeError::Failed(Failure::Broken) } else { ExchangeError::Closed })
             }
         },
         Err(failure) => Err(ExchangeError::Failed(failure)),

@@ -1,8 +1,8 @@
 //! Headers on their way through: what belongs to one connection ends here, what tells of the proxy is added.
 
 use crate::routing_key::{Compat, Flag, RoutingKey, Said, Told};
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
 const X_ROOM: HeaderName = HeaderName::from_static("x-room");
 const X_GROUP: HeaderName = HeaderName::from_static("x-group");
@@ -119,6 +119,13 @@ impl Marks {
         Some(Self { region: HeaderValue::from_str(region).ok()?, host: HeaderValue::from_str(host).ok()? })
     }
 
+    /// What a request without Host is told to be for: its target's authority, else this node's name.
+    pub(crate) fn host_of(&self, uri: &Uri) -> HeaderValue {
+        let authority = uri.authority().map(|authority| authority.as_str());
+        let host = authority.map(|text| text.rsplit_once('@').map_or(text, |(_, host)| host));
+        host.and_then(|host| HeaderValue::from_str(host).ok()).unwrap_or_else(|| self.host.clone())
+    }
+
     /// Prepares a request for its shard (R27): added to what the client sent, `X-Forwarded-For` as a line of its own.
     pub(crate) fn to_shard(
         &self,
@@ -128,6 +135,8 @@ impl Marks {
         forwarded_proto: &HeaderValue,
     ) {
         strip(headers, upgrade);
+        // hyper says 100 when the shard takes the body; a second one from the shard would answer nothing (RFC 9110, 10.1.1).
+        headers.remove(EXPECT);
         headers.append(X_FORWARDED_FOR, forwarded_for.clone());
         headers.append(X_FORWARDED_PROTO, forwarded_proto.clone());
         headers.append(X_PROXY_REGION, self.region.clone());
@@ -253,6 +262,7 @@ mod tests {
             ("Trailer", "X-Sum"),
             ("Transfer-Encoding", "chunked"),
             ("Upgrade", "h2c"),
+            ("Expect", "100-continue"),
             ("X-Forwarded-For", "10.0.0.1"),
         ]);
         let marks = Marks::new("here", "node").unwrap();

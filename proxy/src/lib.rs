@@ -21,6 +21,7 @@ pub mod dev;
 pub mod explain;
 mod forward;
 mod frontend;
+pub mod head_guard;
 mod headers;
 pub mod limits;
 pub mod node;

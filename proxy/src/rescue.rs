@@ -16,7 +16,7 @@ pub use pages::{PageError, Pages};
 /// Why a request is answered by this node and not by a shard.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// HTTP's parser refused the head with this status (400, 414 or 431).
+    /// The guard or hyper refused the head with this status (400, 414, 417, 431, 501 or 505).
     #[error("request head is not valid HTTP/1.1")]
     Head(StatusCode),
     /// The head was begun but did not come in time.

@@ -9,11 +9,12 @@ use crate::clock::{Clock, Millis};
 use crate::counters::{TimeoutKind, WorkerCounters};
 use crate::forward::{HEADERS_USUAL, Limits};
 use crate::frontend::{Http2, Http2Builder, Streams, http2_builder};
+use crate::head_guard::{HeadRules, HostRule};
 use crate::headers::Marks;
 use crate::limits::{Admitted, Gate, Seat, Spare};
 use crate::rescue::{Failure, Pages};
 use crate::route::{Missing, Topology};
-use crate::routing_key::Routing;
+use crate::routing_key::{Compat, Routing};
 use crate::sessions::Registry;
 use hyper::{client, server};
 use shardgate_discovery::{RegionName, Snapshot};
@@ -52,6 +53,18 @@ pub(crate) struct Settings {
     pub(crate) routing: Routing,
     pub(crate) limits: Limits,
     pub(crate) pages: Pages,
+}
+
+impl Settings {
+    /// What clients' heads have to keep to.
+    pub(crate) fn head_rules(&self) -> HeadRules {
+        let hosts = match self.routing.compat {
+            Compat::None => HostRule::Strict,
+            Compat::Haproxy => HostRule::AsHaproxy,
+        };
+        let Limits { head_bytes_max, headers_max, .. } = self.limits;
+        HeadRules { head_bytes_max, headers_max, hosts }
+    }
 }
 
 /// hyper's sides, as the settings want them.

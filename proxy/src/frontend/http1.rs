@@ -38,6 +38,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        // Said here and not with the first look at the answer: in between hyper may read on.
+        self.client.asks();
         let answering = forward::answer(Rc::clone(&self.worker), Rc::clone(&self.client), request);
         Box::pin(async move { Ok(answering.await) })
     }

@@ -47,7 +47,7 @@ impl Pages {
         Ok(())
     }
 
-    /// The page of `status`; the parser's finer ones (414, 431) share that of 400.
+    /// The page of `status`; the finer ones of a head (414, 417, 431, 501, 505) share that of 400.
     pub(crate) fn body(&self, status: StatusCode) -> Bytes {
         let page = self.0.iter().find(|(code, _)| *code == status).unwrap_or(&self.0[0]);
         page.1.clone()
