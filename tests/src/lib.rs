@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod certificates;
+pub mod conformance_h1;
 pub mod fuzz;
 pub mod oracle;
 pub mod scenario;

@@ -115,7 +115,10 @@ pub(super) fn breaks(name: &'static str, sent: &[u8]) -> Case {
 
 /// Answered with exactly these bytes by Node, on a connection that then ends; `status` must come out of it.
 pub(super) fn answered(name: &'static str, status: u16, raw: &str) -> Case {
-    let sent = format!("GET /TAG HTTP/1.1\r\nHost: a.example\r\nX-Answer: {}\r\nX-Answer-Close: 1\r\n\r\n", base64(raw));
+    let sent = format!(
+        "GET /TAG HTTP/1.1\r\nHost: a.example\r\nX-Answer: {}\r\nX-Answer-Close: 1\r\n\r\n",
+        base64(raw)
+    );
     case(name, sent.as_bytes()).answer(status).and_seen(seen("GET", "/TAG", b"")).at(Kind::Node)
 }
 
@@ -181,6 +184,19 @@ impl Case {
         self
     }
 
+    /// These bytes follow at once, in the same piece.
+    pub(super) fn continued(mut self, bytes: &[u8]) -> Self {
+        if let Some(Step::Send(sent)) = self.steps.last_mut() {
+            sent.extend_from_slice(bytes);
+        }
+        self
+    }
+
+    /// The last answer has another status.
+    pub(super) fn with_status(self, status: u16) -> Self {
+        self.last(|answer| answer.status = status)
+    }
+
     fn last(mut self, change: impl FnOnce(&mut Answer)) -> Self {
         if let Some(answer) = self.answers.last_mut() {
             change(answer);
@@ -224,7 +240,8 @@ fn base64(text: &str) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for three in text.as_bytes().chunks(3) {
-        let bits = three.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        let bits =
+            three.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
         for at in 0..4 {
             let letter = LETTERS[(bits >> (18 - 6 * at) & 63) as usize];
             out.push(if at <= three.len() { char::from(letter) } else { '=' });
@@ -239,7 +256,9 @@ mod tests {
 
     #[test]
     fn base64_as_in_the_rfc() {
-        for (text, expected) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (text, expected) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
             assert_eq!(base64(text), expected);
         }
     }

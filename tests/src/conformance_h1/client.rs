@@ -59,7 +59,8 @@ impl Client {
         if status < 200 || status == 204 || status == 304 || method == Method::Head {
             return Ok(answer);
         }
-        let count = |name: &str| answer.lines.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count();
+        let count =
+            |name: &str| answer.lines.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count();
         match (count("transfer-encoding"), count("content-length")) {
             (1, 0) => {
                 let coding = answer.get("transfer-encoding").unwrap_or("");

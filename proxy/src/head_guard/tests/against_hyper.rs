@@ -51,7 +51,8 @@ fn read(message: &[u8]) -> Read {
         start + message[start..].windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4
     };
     let head = String::from_utf8_lossy(&message[..end]).to_ascii_lowercase();
-    let body = if head.contains("transfer-encoding") { dechunked(&message[end..]) } else { message[end..].to_vec() };
+    let body =
+        if head.contains("transfer-encoding") { dechunked(&message[end..]) } else { message[end..].to_vec() };
     Read { method: words.next().unwrap().to_owned(), target: words.next().unwrap().to_owned(), body }
 }
 
@@ -104,7 +105,9 @@ fn hyper_reads(bytes: &[u8]) -> Vec<Read> {
         });
         let serving = async {
             // Half-closed clients are served, so that everything that was sent is read.
-            drop(http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service).await);
+            drop(
+                http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service).await,
+            );
         };
         let reading = async {
             client.shutdown().await.unwrap();
