@@ -209,7 +209,9 @@ impl Client {
     /// Lets the client hear what the shard says before its answer (RFC 9110, 15.2), where it can: over HTTP/1.1.
     pub(crate) fn hears_interims<B>(&self, request: &mut Request<B>) {
         let interims = Arc::clone(self.interims.get_or_init(Arc::default));
-        hyper::ext::on_informational(request, move |interim| interims.push(interim.status(), interim.headers()));
+        hyper::ext::on_informational(request, move |interim| {
+            interims.push(interim.status(), interim.headers())
+        });
     }
 
     /// The answer to come is no consent to an upgrade. Where one was asked for, bytes that came with it were let through unseen:

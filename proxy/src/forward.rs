@@ -480,7 +480,11 @@ async fn exchange(
                 let error = error.into_error();
                 tracing::debug!(%error, "shard did not answer");
                 // An answer that is no HTTP would be none the second time.
-                Err(if error.is_parse() { ExchangeError::Failed(Failure::Broken) } else { ExchangeError::Closed })
+                Err(if error.is_parse() {
+                    ExchangeError::Failed(Failure::Broken)
+                } else {
+                    ExchangeError::Closed
+                })
             }
         },
         Err(failure) => Err(ExchangeError::Failed(failure)),

@@ -57,7 +57,9 @@ server.on('upgrade', (request, socket, head) => {
     headers: request.rawHeaders, body: '', trailers: [], complete: true, status: 101,
   });
   if (request.headers['x-answer']) {
+    // Node reads no more HTTP here.
     answer(request, socket);
+    socket.end();
     return;
   }
   socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n');

@@ -64,11 +64,11 @@ pub struct FrontendConfig {
     pub keepalive_timeout: Duration,
     /// How long a half-closed tunnel waits for its other half. Default 50 s, HAProxy's `timeout client-fin` at Jitsi.
     pub client_fin: Duration,
-    /// Bytes of a request's head, else 400. Default 16 KiB, HAProxy's buffer.
+    /// Bytes of a request's head, else 431, or 414 when they are the request line's. Default 16 KiB, HAProxy's buffer.
     pub max_header_size: usize,
     /// What shards are told in `X-Forwarded-Proto`. Default https: before the nodes stands what ends TLS, as at Jitsi.
     pub forwarded_proto: ForwardedProto,
-    /// Headers of a request, else 400. Default 100, HAProxy's `tune.http.maxhdr` less one.
+    /// Headers of a request, else 431. Default 100, HAProxy's `tune.http.maxhdr` less one.
     pub max_headers: usize,
 }
 

@@ -12,6 +12,7 @@ mod hostile_compare;
 mod mesh;
 mod node;
 mod observed;
+mod request_head;
 mod routing_key;
 mod seeds;
 mod stream;
@@ -23,6 +24,7 @@ pub use discovery_file::discovery_file;
 pub use frame::frame;
 pub use mesh::mesh;
 pub use node::node;
+pub use request_head::request_head;
 pub use routing_key::routing_key;
 pub use seeds::seeds;
 pub use stream::stream;
@@ -44,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frame", run: frame },
     Target { name: "mesh", run: mesh },
     Target { name: "node", run: node },
+    Target { name: "request_head", run: request_head },
     Target { name: "routing_key", run: routing_key },
     Target { name: "stream", run: stream },
 ];

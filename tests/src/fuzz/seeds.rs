@@ -24,6 +24,7 @@ pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
             vec![example("shardgate.example.toml"), MINIMAL.to_vec(), OVERLAID.to_vec(), MESHED.to_vec()]
         }
         "cookie" => COOKIES.iter().map(|lines| lines.as_bytes().to_vec()).collect(),
+        "request_head" => REQUESTS.iter().map(|text| [b"\x0a", text.as_bytes()].concat()).collect(),
         "routing_key" => TARGETS.iter().map(|line| [b"\x00", line.as_bytes()].concat()).collect(),
         _ => Vec::new(),
     };
@@ -85,6 +86,24 @@ const COOKIES: [&str; 8] = [
     "SID\n SID = a=b== ;\t;",
     "not a name\nSID=1,SID=2",
     "__Host-s\n__Host-s=\u{e9}\u{203a}",
+];
+
+/// Pipelined requests, and a few of the ways to smuggle one.
+const REQUESTS: [&str; 14] = [
+    "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "\r\nPOST /x?y HTTP/1.1\r\nHost: a:80\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=\"y\"\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n\u{1}\u{2}",
+    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\u{b}chunked\r\nContent-Length: 1\r\n\r\nx",
+    "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n",
+    "GET / HTTP/1.1\nHost: a\n\n",
+    "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+    "GET http://a/ HTTP/2.0\r\nHost: a\r\nHost: b\r\n\r\n",
+    "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 05, 5\r\n\r\nabcde",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;\nxx\r\n4c\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n",
 ];
 
 const TARGETS: [&str; 18] = [

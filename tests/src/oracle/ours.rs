@@ -16,7 +16,7 @@ const MAY_DIFFER: [&str; 16] = [
 
 /// Whether a recording is about a rule by which our own answer may be another one.
 pub(super) fn may_differ(vector: &Vector) -> bool {
-    any_may_differ(&vector.rules)
+    any_may_differ(&vector.rules) || breaks_host_rule(&vector.request)
 }
 
 /// Whether one of these rules is among those by which our own answer may be another one.
@@ -34,6 +34,9 @@ pub(super) fn corrected(
     all: &[Vector],
 ) -> Expected {
     let request = &vector.request;
+    if breaks_host_rule(request) {
+        return refused(recorded, 400, None);
+    }
     let (path, query) = split(&request.target);
     let mut expected = recorded;
     let parameter = query.split('&').find_map(|part| part.strip_prefix("room=")).map(str::to_ascii_lowercase);
@@ -95,6 +98,14 @@ pub(super) fn corrected(
     expected.stored =
         if flagged && !named && !expected.servers.is_empty() { Stored::Key(token) } else { Stored::Nothing };
     expected
+}
+
+/// RFC 9112, 3.2: in HTTP/1.1 there is one Host, and always is it a host, perhaps with a port. HAProxy takes any.
+fn breaks_host_rule(request: &Request) -> bool {
+    let mut hosts = request.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host"));
+    let Some((_, host)) = hosts.next() else { return request.http_version == "1.1" };
+    let no_part_of_a_host = |letter: char| !letter.is_ascii_graphic() || "/@?#\\\"<>^`{|}".contains(letter);
+    hosts.next().is_some() || host.contains(no_part_of_a_host)
 }
 
 fn split(target: &str) -> (&str, &str) {

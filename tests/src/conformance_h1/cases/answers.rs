@@ -24,7 +24,14 @@ pub(super) fn cases() -> Vec<Case> {
             "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
         answered("9112-4 answer-without-status", 502, "HTTP/1.1 OK\r\nContent-Length: 0\r\n\r\n"),
         answered("9112-4 answer-that-is-no-http", 502, "SSH-2.0-OpenSSH_9.2\r\n"),
-        answered("9112-4 answer-of-nothing", 502, "HTTP/1.1 "),
+        // Not repeated, as a GET would be on another connection.
+        answered_to(
+            "9112-4 answer-that-breaks-off",
+            502,
+            &format!("POST /TAG HTTP/1.1\r\n{HOST}X-Answer-Close: 1\r\n"),
+            "HTTP/1.1 ",
+            seen("POST", "/TAG", b""),
+        ),
         answered("9112-5.1 answer-with-space-before-colon", 502, "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok"),
         answered("9112-5.2 answer-with-folded-field", 502, "HTTP/1.1 200 OK\r\nX: y\r\n z\r\nContent-Length: 2\r\n\r\nok"),
         answered("9110-5.5 answer-with-nul", 502, "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 2\r\n\r\nok"),

@@ -56,7 +56,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         refused(
             "desync 0.CL expectation-folded",
-            400,
+            417,
             &hidden_length("Expect:\r\n 100-continue\r\nContent-Length: LENGTH\r\n"),
         ),
         passes("desync TE.0 post", &request("POST", coding, &chunk), content("POST")),
@@ -100,17 +100,20 @@ pub(super) fn cases() -> Vec<Case> {
             "desync host in-absolute-target",
             400,
             format!("GET http://b.example/TAG HTTP/1.1\r\n{HOST}\r\n").as_bytes(),
-        ),
+        )
+        .then(After::Open),
         refused(
             "desync host of-another-port",
             400,
             format!("GET http://a.example:8080/TAG HTTP/1.1\r\n{HOST}\r\n").as_bytes(),
-        ),
+        )
+        .then(After::Open),
         refused(
             "desync host behind-user",
             400,
             format!("GET http://a.example@b.example/TAG HTTP/1.1\r\n{HOST}\r\n").as_bytes(),
-        ),
+        )
+        .then(After::Open),
         refused(
             "desync lf ends-the-head",
             400,

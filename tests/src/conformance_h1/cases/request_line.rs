@@ -45,8 +45,9 @@ pub(super) fn cases() -> Vec<Case> {
         refused("9112-3.2 control-character-in-target", 400, &sized("GET /TAG\x01 HTTP/1.1")),
         refused("9112-3.2 nul-in-target", 400, &sized("GET /TAG\0 HTTP/1.1")),
         refused("9112-3.2 fragment-in-target", 400, &sized("GET /TAG#x HTTP/1.1")),
-        refused("9112-3.2 bytes-above-ascii-in-target", 400, &sized("GET /TAG\u{e9} HTTP/1.1")),
-        refused("9112-3.2 target-is-no-path", 400, &sized("GET TAG HTTP/1.1")),
+        refused("9112-3.2 bytes-above-ascii-in-target", 400, &sized("GET /TAG\u{e9} HTTP/1.1"))
+            .then(After::Open),
+        refused("9112-3.2 target-is-no-path", 400, &sized("GET TAG HTTP/1.1")).then(After::Open),
         refused("9112-3 target-too-long", 414, &sized(&format!("GET /TAG{long} HTTP/1.1"))),
         refused("6585-5 field-too-large", 431, &get(&format!("X-Probe: {long}\r\n"))),
         refused("6585-5 too-many-fields", 431, &get(&many(100))),
@@ -57,9 +58,11 @@ pub(super) fn cases() -> Vec<Case> {
             seen("GET", "/TAG", b""),
         )
         .at(Kind::Nginx),
-        refused("9112-3.2.2 absolute-form-of-another-host", 400, &sized("GET http://b.example/TAG HTTP/1.1")),
+        refused("9112-3.2.2 absolute-form-of-another-host", 400, &sized("GET http://b.example/TAG HTTP/1.1"))
+            .then(After::Open),
         refused("9112-3.2.3 connect", 400, b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n"),
-        refused("9112-3.2.3 authority-form-of-get", 400, &sized("GET a.example:80 HTTP/1.1")),
+        refused("9112-3.2.3 authority-form-of-get", 400, &sized("GET a.example:80 HTTP/1.1"))
+            .then(After::Open),
         refused("9112-3.2.4 asterisk", 200, b"OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n")
             .line("x-saw", "*")
             .then(After::Open)
