@@ -261,7 +261,8 @@ async fn a_listener_has_its_own_bound() {
     };
     let config = WorkersConfig { frontends: vec![usual.frontends[0].clone(), bounded], ..usual };
     let node = Node::start_on(mesh, &[shard("s1", upstream.address)], config);
-    let [free, bounded] = node.running.addresses() else { panic!("two addresses") };
+    let addresses = node.running.addresses();
+    let [free, bounded] = &addresses[..] else { panic!("two addresses") };
     let mut inside = Vec::new();
     for _ in 0..2 {
         let mut client = Wire::connect(*bounded).await;
