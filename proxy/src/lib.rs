@@ -26,6 +26,7 @@ mod headers;
 pub mod limits;
 pub mod node;
 pub mod placement;
+pub mod proxy_protocol;
 mod record;
 mod rescue;
 pub mod route;
