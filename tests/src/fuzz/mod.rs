@@ -13,6 +13,7 @@ mod mesh;
 mod node;
 mod observed;
 mod request_head;
+mod proxy_header;
 mod routing_key;
 mod seeds;
 mod stream;
@@ -25,6 +26,7 @@ pub use frame::frame;
 pub use mesh::mesh;
 pub use node::node;
 pub use request_head::request_head;
+pub use proxy_header::proxy_header;
 pub use routing_key::routing_key;
 pub use seeds::seeds;
 pub use stream::stream;
@@ -47,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "mesh", run: mesh },
     Target { name: "node", run: node },
     Target { name: "request_head", run: request_head },
+    Target { name: "proxy_header", run: proxy_header },
     Target { name: "routing_key", run: routing_key },
     Target { name: "stream", run: stream },
 ];

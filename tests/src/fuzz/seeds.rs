@@ -25,6 +25,10 @@ pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
         }
         "cookie" => COOKIES.iter().map(|lines| lines.as_bytes().to_vec()).collect(),
         "request_head" => REQUESTS.iter().map(|text| [b"\x0a", text.as_bytes()].concat()).collect(),
+        "proxy_header" => {
+            let binary = PROXY_BINARY.iter().map(|rest| [&b"\r\n\r\n\0\r\nQUIT\n"[..], rest].concat());
+            PROXY_LINES.iter().map(|line| line.as_bytes().to_vec()).chain(binary).collect()
+        }
         "routing_key" => TARGETS.iter().map(|line| [b"\x00", line.as_bytes()].concat()).collect(),
         _ => Vec::new(),
     };
@@ -104,6 +108,24 @@ const REQUESTS: [&str; 14] = [
     "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 05, 5\r\n\r\nabcde",
     "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2;\nxx\r\n4c\r\n0\r\n\r\n",
     "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n",
+];
+
+const PROXY_LINES: [&str; 6] = [
+    "PROXY TCP4 192.0.2.1 192.0.2.2 40000 443\r\nGET / HTTP/1.1\r\n\r\n",
+    "PROXY TCP6 2001:db8::1 ::ffff:192.0.2.2 0 65535\r\n",
+    "PROXY UNKNOWN\r\n",
+    "PROXY UNKNOWN ::1 ::1 1 1\r\n",
+    "PROXY TCP4 192.0.2.1 192.0.2.2 40000",
+    "GET / HTTP/1.1\r\n\r\n",
+];
+
+/// What follows the signature of version 2: TCP over both families, with a checksum, a health check, and a unix socket cut short.
+const PROXY_BINARY: [&[u8]; 5] = [
+    b"\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x50\x01\xbb",
+    b"\x21\x21\0\x29\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\x02\x02\0\x50\x01\xbb\x01\0\x02h2",
+    b"\x21\x11\0\x13\xc0\0\x02\x01\xc0\0\x02\x02\0\x50\x01\xbb\x03\0\x04\0\0\0\0",
+    b"\x20\0\0\0",
+    b"\x21\x31\0\xd8/run/a.sock",
 ];
 
 const TARGETS: [&str; 18] = [
