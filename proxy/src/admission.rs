@@ -6,6 +6,7 @@ use http::{HeaderMap, Method, Uri};
 use shardgate_discovery::{BanList, Bans, Letters, Verdict};
 
 use crate::headers::Sent;
+use crate::redirect::ToHttps;
 use crate::rescue::Failure;
 use crate::routing_key::{Compat, Routing, RoutingKey, Told};
 use crate::rule::{Fired, Rule};
@@ -88,6 +89,31 @@ pub(crate) fn read_head<'a>(
         fired.note(rule);
     }
     key
+}
+
+/// Looks at whether a listener of plain HTTP takes the request at all: one that redirects answers with where the same is over TLS.
+/// What is no valid request is refused first, so that nobody is sent to a host that was only one of two. Notes in `fired` what refused.
+///
+/// # Errors
+/// The [`Failure`] with which it is answered.
+pub(crate) fn check_security(
+    to_https: Option<ToHttps>,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    fired: &mut Fired,
+) -> Result<(), Failure> {
+    let Some(to_https) = to_https else { return Ok(()) };
+    let check = || {
+        check_target(method, uri)?;
+        check_hosts(uri, headers)?;
+        to_https.of(method, uri, headers)?.map_or(Ok(()), |elsewhere| Err(Failure::Elsewhere(elsewhere)))
+    };
+    let checked: Result<_, Failure> = check();
+    if let Some(rule) = checked.as_ref().err().and_then(Failure::rule) {
+        fired.note(rule);
+    }
+    checked
 }
 
 /// Looks at the form of method and target (R01, R28).

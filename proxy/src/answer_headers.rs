@@ -1,6 +1,6 @@
 //! Headers that the configuration sets on every answer to a client, ours and the shards': made once, when it is read.
 
-use crate::trust::Scheme;
+use crate::worker::ForwardedProto;
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::fmt;
@@ -121,7 +121,7 @@ impl AnswerHeaders {
     }
 
     /// Sets them. What a shard said under their names goes; the policy is told only to those who come over TLS (RFC 6797, 7.2).
-    pub(crate) fn set(&self, headers: &mut HeaderMap, scheme: Scheme) {
+    pub(crate) fn set(&self, headers: &mut HeaderMap, proto: ForwardedProto) {
         for (index, (name, value)) in self.always.iter().enumerate() {
             if self.always[..index].iter().any(|(before, _)| before == name) {
                 headers.append(name, value.clone());
@@ -129,7 +129,7 @@ impl AnswerHeaders {
                 headers.insert(name, value.clone());
             }
         }
-        if let Some(hsts) = self.hsts.as_ref().filter(|_| scheme == Scheme::Https) {
+        if let Some(hsts) = self.hsts.as_ref().filter(|_| proto == ForwardedProto::Https) {
             headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
     }
@@ -195,7 +195,9 @@ mod tests {
         let lines = ["X-Frame-Options: DENY", "Link: </a>", "link: </b>"]
             .map(|line| ResponseHeader::parse(line).unwrap());
         let set = AnswerHeaders::new(&lines, Hsts::parse("max-age=9").as_ref());
-        for (scheme, hsts) in [(Scheme::Http, Some("max-age=1")), (Scheme::Https, Some("max-age=9"))] {
+        for (proto, hsts) in
+            [(ForwardedProto::Http, Some("max-age=1")), (ForwardedProto::Https, Some("max-age=9"))]
+        {
             let mut headers = HeaderMap::new();
             for (name, value) in [
                 ("x-frame-options", "ALLOW"),
@@ -205,7 +207,7 @@ mod tests {
             ] {
                 headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
             }
-            set.set(&mut headers, scheme);
+            set.set(&mut headers, proto);
             assert_eq!(headers.get_all("x-frame-options").iter().collect::<Vec<_>>(), ["DENY"]);
             assert_eq!(headers.get_all("link").iter().collect::<Vec<_>>(), ["</a>", "</b>"]);
             assert_eq!(headers.get(STRICT_TRANSPORT_SECURITY).and_then(|value| value.to_str().ok()), hsts);

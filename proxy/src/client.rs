@@ -5,6 +5,7 @@ use crate::clock::{Millis, to_millis};
 use crate::counters::TimeoutKind;
 use crate::forward::Limits;
 use crate::frontend::{Frontend, OpenStream};
+use crate::trust::{Peer, Trust, client_address};
 use crate::tunnel::Opening;
 use crate::worker::Worker;
 use http::header::SEC_WEBSOCKET_ACCEPT;
@@ -54,17 +55,31 @@ enum Answer {
 /// Where a connection comes from, the same for all its requests.
 pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
+    /// What it says of others is believed, or not.
+    pub(crate) standing: Peer,
     pub(crate) forwarded_for: HeaderValue,
     pub(crate) frontend: Rc<Frontend>,
 }
 
 impl Origin {
-    pub(crate) fn new(peer: SocketAddr, frontend: Rc<Frontend>) -> Self {
+    /// `peer` is who the client is: the socket's other end, or whom a balancer's header names.
+    pub(crate) fn new(peer: SocketAddr, frontend: Rc<Frontend>, trust: &Trust) -> Self {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         // An address is plain ASCII.
         let forwarded_for = HeaderValue::from_str(&peer.ip().to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { peer, forwarded_for, frontend }
+        Self { peer, standing: trust.peer(peer.ip()), forwarded_for, frontend }
+    }
+
+    /// Who sent a request: the connection's client, or whom its trusted proxies name, whose port nobody knows.
+    pub(crate) fn sender(&self, headers: &HeaderMap, trust: &Trust) -> SocketAddr {
+        match self.standing {
+            Peer::Client => self.peer,
+            Peer::Proxy => match client_address(self.peer.ip(), headers, &trust.proxies) {
+                address if address == self.peer.ip() => self.peer,
+                address => SocketAddr::new(address, 0),
+            },
+        }
     }
 }
 

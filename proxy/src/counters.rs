@@ -85,6 +85,22 @@ labels! {
 }
 
 labels! {
+    /// Why a connection to a listener that takes PROXY headers was closed instead.
+    ProxyRefusal {
+        /// Its peer is none of the trusted proxies.
+        Untrusted = "untrusted",
+        /// It begins with something else.
+        NoHeader = "no_header",
+        /// Its header is none of those that exist.
+        Invalid = "invalid",
+        /// The header did not come in time.
+        Timeout = "timeout",
+        /// It ended before its header did, as balancers' probes do.
+        Closed = "closed",
+    }
+}
+
+labels! {
     /// Why a tunnel ended.
     TunnelEnd {
         /// The client closed it.
@@ -137,6 +153,7 @@ macro_rules! counters {
             pub(crate) timeouts: [Count; TimeoutKind::ALL.len()],
             pub(crate) tunnel_ends: [Count; TunnelEnd::ALL.len()],
             pub(crate) refused: [Count; Refused::ALL.len()],
+            pub(crate) proxy_refusals: [Count; ProxyRefusal::ALL.len()],
         }
 
         /// The sum over all workers since the start.
@@ -157,6 +174,8 @@ macro_rules! counters {
             pub tunnel_ends: [u64; TunnelEnd::ALL.len()],
             /// In the order of [`Refused::ALL`].
             pub refused: [u64; Refused::ALL.len()],
+            /// In the order of [`ProxyRefusal::ALL`].
+            pub proxy_refusals: [u64; ProxyRefusal::ALL.len()],
         }
 
         impl Totals {
@@ -169,6 +188,7 @@ macro_rules! counters {
                 sum(&mut self.timeouts, &worker.timeouts);
                 sum(&mut self.tunnel_ends, &worker.tunnel_ends);
                 sum(&mut self.refused, &worker.refused);
+                sum(&mut self.proxy_refusals, &worker.proxy_refusals);
             }
         }
     };
@@ -179,6 +199,8 @@ counters! {
     connections_opened,
     /// Client connections ended; one that became a tunnel counts when the tunnel ends.
     connections_closed,
+    /// Connections whose PROXY header was taken.
+    proxy_headers,
     /// TLS handshakes of clients completed.
     handshakes,
     /// TLS handshakes that failed or did not end in time.
@@ -193,6 +215,8 @@ counters! {
     requests,
     /// Requests that the parser refused.
     parse_refusals,
+    /// Requests over plain HTTP sent on to TLS.
+    https_redirects,
     /// Answers of our own making, errors.
     rescues,
     /// Tunnels opened; they end by `tunnel_ends`.

@@ -1,24 +1,26 @@
 //! One request on its way: decided, claimed, sent, and its answer brought back. Whatever fails ends as one [`Failure`] here.
 
-use crate::admission::{check_key, read_head};
+use crate::admission::{check_key, check_security, read_head};
 use crate::backend::{ConnectError, ConnectLimits, PoolLimits, Upstream, connect};
 use crate::body::{AnswerBody, RequestBody, waiting};
 use crate::client::{AnswerEnds, BodyState, Carrier, Client};
 use crate::config::Redispatch;
 use crate::counters::{Refused, TimeoutKind};
-use crate::headers::{Sent, Upgrade, switches_to_websocket, tell_key, upgrade_of};
+use crate::headers::{Sent, Upgrade, Way, switches_to_websocket, tell_key, upgrade_of};
 use crate::limits::{admit_request, enter};
 use crate::record::Record;
+use crate::request_id::X_REQUEST_ID;
 use crate::rescue::{self, Failure};
 use crate::route::Why;
 use crate::sessions::Hold;
+use crate::trust::forwarded_proto;
 use crate::tunnel::Opening;
-use crate::worker::Worker;
+use crate::worker::{ForwardedProto, Settings, Worker};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use shardgate_discovery::Shard;
@@ -105,7 +107,9 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let (head, body) = request.into_parts();
-    let mut record = Record::begin(&worker, &client, head.method.clone(), head.uri.clone());
+    let (method, target) = (head.method.clone(), head.uri.clone());
+    let mut record = Record::begin(&worker, &client, method, target, &head.headers);
+    let (settings, id, proto) = (Rc::clone(&record.settings), record.id.clone(), record.proto);
     let reached = forward(&worker, &client, &mut record, head, body).await;
     let mut response = match reached {
         Ok(Reached::Answer { response, upstream, address }) => {
@@ -117,6 +121,7 @@ pub(crate) async fn answer(
             rescue::respond(&failure, &record.settings.pages).map(|page| AnswerBody::page(page, record))
         }
     };
+    tell_client(&settings, response.headers_mut(), id, proto);
     let drains = worker.is_draining() && matches!(client.carrier, Carrier::Connection);
     if response.status() != StatusCode::SWITCHING_PROTOCOLS
         && (client.stays_http() == AnswerEnds::Connection || drains)
@@ -130,13 +135,23 @@ pub(crate) async fn answer(
 pub(crate) fn refused(
     worker: &Rc<Worker>,
     client: &Rc<Client>,
-    method: Method,
-    target: Uri,
+    (method, target, headers): (Method, Uri, &HeaderMap),
     failure: &Failure,
 ) -> Response<AnswerBody> {
-    let mut record = Record::begin(worker, client, method, target);
+    let mut record = Record::begin(worker, client, method, target, headers);
     record.failed(failure);
-    rescue::respond(failure, &record.settings.pages).map(|page| AnswerBody::page(page, record))
+    let (settings, id, proto) = (Rc::clone(&record.settings), record.id.clone(), record.proto);
+    let mut response = rescue::respond(failure, &settings.pages).map(|page| AnswerBody::page(page, record));
+    tell_client(&settings, response.headers_mut(), id, proto);
+    response
+}
+
+/// Adds what every answer has, ours and shards'.
+fn tell_client(settings: &Settings, headers: &mut HeaderMap, id: Option<HeaderValue>, proto: ForwardedProto) {
+    settings.answer_headers.set(headers, proto);
+    if let Some(id) = id {
+        headers.insert(X_REQUEST_ID, id);
+    }
 }
 
 /// An absolute target without the port that its scheme means anyway, if it names that: HAProxy drops it as well (R27).
@@ -166,7 +181,7 @@ async fn forward(
 ) -> Result<Reached, Failure> {
     // First of all: whatever is refused, the connection knows that there may be a body.
     let body = RequestBody::new(body, Rc::clone(client));
-    admit_request(worker, client)?;
+    admit_request(worker, record.sender.ip())?;
     if matches!(client.carrier, Carrier::Stream(_)) && worker.gate.memory_is_full() {
         worker.counters.refused[Refused::Memory as usize].up();
         return Err(Failure::Memory);
@@ -176,6 +191,11 @@ async fn forward(
     let (bans, routing) = (topology.snapshot().bans(), &settings.routing);
     // What the key borrows is copied: target and headers change before its last use.
     let (target, sent) = (record.target.clone(), Sent::of(&head.headers, routing.compat));
+    let origin = &client.origin;
+    // Behind a proxy that ends TLS for us the client is where it should be.
+    let secure = forwarded_proto(origin.standing, &head.headers) == Some(ForwardedProto::Https);
+    let to_https = origin.frontend.to_https.filter(|_| !secure);
+    check_security(to_https, &head.method, &target, &head.headers, &mut record.fired)?;
     let key = read_head(&head.method, &target, &head.headers, &sent, bans, routing, &mut record.fired)?;
     check_key(&key, bans, routing.compat, &mut record.fired)?;
     let cookie = ByCookie::of(&key, &head.headers, routing);
@@ -184,9 +204,13 @@ async fn forward(
         true => upgrade_of(&head.method, head.version, &head.headers),
         false => Upgrade::None,
     };
-    let origin = &client.origin;
-    let proto = &origin.frontend.forwarded_proto;
-    settings.marks.to_shard(&mut head.headers, upgrade, &origin.forwarded_for, proto);
+    settings.trust.strip(&mut head.headers, origin.standing);
+    let way = Way {
+        forwarded_for: &origin.forwarded_for,
+        forwarded_proto: record.proto,
+        request_id: record.id.as_ref(),
+    };
+    settings.marks.to_shard(&mut head.headers, upgrade, way);
     tell_key(&mut head.headers, &key);
     if let Some(uri) = without_default_port(&head.uri) {
         head.uri = uri;
@@ -217,8 +241,7 @@ async fn forward(
         let (unsent, cause) = match send(worker, client, record, &resolved.shard, request).await {
             Ok(response) => {
                 let learned = cookie.as_ref();
-                let learned =
-                    learned.and_then(|by| by.learn(worker, client, response.0.headers(), &resolved.shard));
+                let learned = learned.and_then(|by| by.learn(record, response.0.headers(), &resolved.shard));
                 if let Some(key) = learned {
                     resolved.holds = Holds::Cookie(key);
                 }
@@ -318,8 +341,7 @@ async fn switch(
         None => None,
     };
     let shard_place = record.shard_place.take();
-    let target = record.target.path_and_query();
-    let opening = Opening::new(stream, &leftover, resolved.shard, hold, shard_place, target);
+    let opening = Opening::new(stream, &leftover, resolved.shard, hold, shard_place, record);
     *client.opening.borrow_mut() = Some(Box::new(opening));
     Ok(())
 }

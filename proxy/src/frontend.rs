@@ -1,11 +1,12 @@
 //! Client connections: accepted, with TLS if their listener has it, and served as HTTP/1 or HTTP/2.
 
 use crate::client::Origin;
-use crate::limits::{Seats, admit_connection};
+use crate::config::AcceptProxy;
+use crate::limits::{Admitted, Seats, admit_connection};
+use crate::redirect::ToHttps;
 use crate::socket::Socket;
 use crate::tls::{Alpn, ServerTls};
-use crate::worker::{Connected, Worker};
-use http::HeaderValue;
+use crate::worker::{Connected, ForwardedProto, Worker};
 use shardgate_peering::Readiness;
 use std::cell::RefCell;
 use std::io;
@@ -21,6 +22,7 @@ mod accept;
 mod frame_budget;
 mod http1;
 mod http2;
+mod proxy_header;
 mod translate;
 
 use accept::Accepted;
@@ -30,10 +32,12 @@ pub(crate) use http2::{Http2, Http2Builder, OpenStream, Streams, http2_builder};
 #[derive(Debug)]
 pub(crate) struct Frontend {
     pub(crate) name: String,
-    pub(crate) forwarded_proto: HeaderValue,
+    pub(crate) forwarded_proto: ForwardedProto,
     pub(crate) security: Security,
     /// `None` where only the process' bound counts.
     pub(crate) seats: Option<Arc<Seats>>,
+    pub(crate) to_https: Option<ToHttps>,
+    pub(crate) accept_proxy: AcceptProxy,
 }
 
 /// A listening socket's place: what it serves as may change while it stays open.
@@ -78,9 +82,14 @@ pub(crate) async fn accept(worker: Rc<Worker>, slot: Rc<Slot>, listener: TcpList
     }
     loop {
         let Accepted { stream, peer, seat } = accept::next(&worker, &slot, &listener).await;
-        if let Some(admitted) = admit_connection(&worker, peer.ip()) {
+        let frontend = slot.frontend();
+        let admitted = match frontend.accept_proxy {
+            AcceptProxy::Off => admit_connection(&worker, peer.ip()),
+            AcceptProxy::Required => Some(Admitted::later()),
+        };
+        if let Some(admitted) = admitted {
             let connected = Connected::new(&worker, seat, admitted);
-            let serving = serve(Rc::clone(&worker), slot.frontend(), stream, peer, connected);
+            let serving = serve(Rc::clone(&worker), frontend, stream, peer, connected);
             drop(tokio::task::spawn_local(serving));
         }
     }
@@ -92,11 +101,21 @@ const HTTP2: &[u8] = b"h2";
 async fn serve(
     worker: Rc<Worker>,
     frontend: Rc<Frontend>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
-    connected: Connected,
+    mut connected: Connected,
 ) {
-    let origin = Rc::new(Origin::new(peer, frontend));
+    let peer = match frontend.accept_proxy {
+        AcceptProxy::Off => peer,
+        AcceptProxy::Required => {
+            let sender = Box::pin(proxy_header::sender(&worker, &frontend, &mut stream, peer)).await;
+            let Some(sender) = sender else { return };
+            let Some(admitted) = admit_connection(&worker, sender.ip()) else { return };
+            connected.admit(admitted);
+            sender
+        }
+    };
+    let origin = Rc::new(Origin::new(peer, frontend, &worker.settings().trust));
     // Boxed: only the connection's beginning needs it.
     match Box::pin(secured(&worker, &origin, stream)).await {
         Ok(Secured { socket, http: Http::One }) => http1::serve(worker, origin, socket, connected).await,

@@ -1,6 +1,9 @@
 //! Headers on their way through: what belongs to one connection ends here, what tells of the proxy is added.
 
+use crate::request_id::X_REQUEST_ID;
 use crate::routing_key::{Compat, Flag, RoutingKey, Said, Told};
+use crate::trust::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
+use crate::worker::ForwardedProto;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
@@ -8,8 +11,6 @@ const X_ROOM: HeaderName = HeaderName::from_static("x-room");
 const X_GROUP: HeaderName = HeaderName::from_static("x-group");
 const X_STICK_TOKEN: HeaderName = HeaderName::from_static("x-sticktoken");
 const X_STICK_TOKEN_FLAG: HeaderName = HeaderName::from_static("x-sticktokenflag");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_PROXY_REGION: HeaderName = HeaderName::from_static("x-proxy-region");
 const X_PROXY_HOST: HeaderName = HeaderName::from_static("x-proxy-host");
 const KEEP_ALIVE: &str = "keep-alive";
@@ -106,6 +107,17 @@ fn value_of(text: &str) -> HeaderValue {
     value.unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
+/// What a shard is told of a request's way here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way<'a> {
+    /// The peer of the connection.
+    pub(crate) forwarded_for: &'a HeaderValue,
+    /// How the client speaks to the first proxy.
+    pub(crate) forwarded_proto: ForwardedProto,
+    /// The request's name, if it has one.
+    pub(crate) request_id: Option<&'a HeaderValue>,
+}
+
 /// What this node writes into every request and answer, prepared once.
 #[derive(Debug, Clone)]
 pub(crate) struct Marks {
@@ -127,19 +139,16 @@ impl Marks {
     }
 
     /// Prepares a request for its shard (R27): added to what the client sent, `X-Forwarded-For` as a line of its own.
-    pub(crate) fn to_shard(
-        &self,
-        headers: &mut HeaderMap,
-        upgrade: Upgrade,
-        forwarded_for: &HeaderValue,
-        forwarded_proto: &HeaderValue,
-    ) {
+    pub(crate) fn to_shard(&self, headers: &mut HeaderMap, upgrade: Upgrade, way: Way<'_>) {
         strip(headers, upgrade);
         // hyper says 100 when the shard takes the body; a second one from the shard would answer nothing (RFC 9110, 10.1.1).
         headers.remove(EXPECT);
-        headers.append(X_FORWARDED_FOR, forwarded_for.clone());
-        headers.append(X_FORWARDED_PROTO, forwarded_proto.clone());
+        headers.append(X_FORWARDED_FOR, way.forwarded_for.clone());
+        headers.append(X_FORWARDED_PROTO, HeaderValue::from_static(way.forwarded_proto.as_str()));
         headers.append(X_PROXY_REGION, self.region.clone());
+        if let Some(id) = way.request_id {
+            headers.insert(X_REQUEST_ID, id.clone());
+        }
     }
 
     /// Prepares a shard's answer for the client.
@@ -264,10 +273,16 @@ mod tests {
             ("Upgrade", "h2c"),
             ("Expect", "100-continue"),
             ("X-Forwarded-For", "10.0.0.1"),
+            ("X-Request-Id", "theirs"),
+            ("X-Request-Id", "theirs"),
         ]);
         let marks = Marks::new("here", "node").unwrap();
-        let address = HeaderValue::from_static("127.0.0.9");
-        marks.to_shard(&mut headers, Upgrade::None, &address, &HeaderValue::from_static("https"));
+        let way = Way {
+            forwarded_for: &HeaderValue::from_static("127.0.0.9"),
+            forwarded_proto: ForwardedProto::Https,
+            request_id: Some(&HeaderValue::from_static("ours")),
+        };
+        marks.to_shard(&mut headers, Upgrade::None, way);
         assert_eq!(
             lines(&headers),
             [
@@ -278,6 +293,7 @@ mod tests {
                 "x-forwarded-for: 127.0.0.9",
                 "x-forwarded-proto: https",
                 "x-proxy-region: here",
+                "x-request-id: ours",
             ]
         );
     }

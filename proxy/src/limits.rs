@@ -4,7 +4,6 @@
 //! One [`Gate`] for the whole process, as a client's connections are spread over the workers. What is off costs a comparison; what is
 //! on, a lock that is held for a look into a map.
 
-use crate::client::Client;
 use crate::clock::{Millis, to_millis};
 use crate::counters::Refused;
 use crate::rescue::Failure;
@@ -84,6 +83,13 @@ pub struct Gate {
 /// A client connection's place in the count of its address; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Admitted(Option<(Arc<Gate>, Counted)>);
+
+impl Admitted {
+    /// For a connection of which nobody knows yet whose it is: a balancer's, before its PROXY header.
+    pub(crate) const fn later() -> Self {
+        Self(None)
+    }
+}
 
 impl Drop for Admitted {
     fn drop(&mut self) {
@@ -188,11 +194,6 @@ impl Gate {
     }
 }
 
-/// Who a request is from, for everything that is limited by address.
-pub(crate) fn client_address(client: &Client) -> IpAddr {
-    client.origin.peer.ip()
-}
-
 /// Counts another connection of a client, to be asked before anything is done for it, TLS above all. `None` when it has reached a
 /// ceiling: then the connection is to be closed at once.
 pub(crate) fn admit_connection(worker: &Worker, client: IpAddr) -> Option<Admitted> {
@@ -210,13 +211,13 @@ pub(crate) fn admit_connection(worker: &Worker, client: IpAddr) -> Option<Admitt
 ///
 /// # Errors
 /// [`Failure::TooManyRequests`].
-pub(crate) fn admit_request(worker: &Worker, client: &Client) -> Result<(), Failure> {
+pub(crate) fn admit_request(worker: &Worker, client: IpAddr) -> Result<(), Failure> {
     let gate = &worker.gate;
     let ceilings = gate.ceilings.load();
     if ceilings.per_address.request_rate.is_none() {
         return Ok(());
     }
-    gate.addresses.request(&ceilings.per_address, client_address(client), gate.now()).map_err(|wait| {
+    gate.addresses.request(&ceilings.per_address, client, gate.now()).map_err(|wait| {
         worker.counters.refused[Refused::RequestRate as usize].up();
         Failure::TooManyRequests { retry_after: RetryAfter::millis(wait) }
     })
@@ -226,10 +227,10 @@ pub(crate) fn admit_request(worker: &Worker, client: &Client) -> Result<(), Fail
 ///
 /// # Errors
 /// [`Failure::TooManyNewKeys`].
-pub(crate) fn admit_new_key(worker: &Worker, client: &Client) -> Result<(), Failure> {
+pub(crate) fn admit_new_key(worker: &Worker, client: IpAddr) -> Result<(), Failure> {
     let gate = &worker.gate;
     let ceilings = gate.ceilings.load();
-    gate.addresses.new_key(&ceilings.per_address, client_address(client), gate.now()).map_err(|wait| {
+    gate.addresses.new_key(&ceilings.per_address, client, gate.now()).map_err(|wait| {
         worker.counters.refused[Refused::NewKeyRate as usize].up();
         Failure::TooManyNewKeys { retry_after: RetryAfter::millis(wait) }
     })

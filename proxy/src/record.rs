@@ -7,9 +7,11 @@ use crate::limits::ShardPlace;
 use crate::rescue::{COMPLETE, Failure, Termination};
 use crate::route::Why;
 use crate::rule::Fired;
-use crate::worker::{Settings, Worker};
-use http::{Method, StatusCode, Uri};
+use crate::trust::forwarded_proto;
+use crate::worker::{ForwardedProto, Settings, Worker};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use shardgate_discovery::Shard;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,6 +23,12 @@ pub(crate) struct Record {
     pub(crate) client: Rc<Client>,
     pub(crate) method: Method,
     pub(crate) target: Uri,
+    /// Whose request it is, which is not the connection's peer where that is a trusted proxy.
+    pub(crate) sender: SocketAddr,
+    /// How the client speaks to the first proxy that it meets.
+    pub(crate) proto: ForwardedProto,
+    /// Its name in all logs.
+    pub(crate) id: Option<HeaderValue>,
     pub(crate) shard: Option<Arc<Shard>>,
     pub(crate) why: Option<Why>,
     /// The rules that matched, of all attempts.
@@ -37,16 +45,27 @@ pub(crate) struct Record {
 
 impl Record {
     /// The head is complete.
-    pub(crate) fn begin(worker: &Rc<Worker>, client: &Rc<Client>, method: Method, target: Uri) -> Box<Self> {
+    pub(crate) fn begin(
+        worker: &Rc<Worker>,
+        client: &Rc<Client>,
+        method: Method,
+        target: Uri,
+        headers: &HeaderMap,
+    ) -> Box<Self> {
+        let (origin, settings) = (&client.origin, worker.settings());
+        let proto = forwarded_proto(origin.standing, headers);
         let now = worker.clock.exact();
         let began = client.begin_answer(now);
         worker.counters.requests.up();
         Box::new(Self {
             worker: Rc::clone(worker),
-            settings: worker.settings(),
             client: Rc::clone(client),
             method,
             target,
+            sender: origin.sender(headers, &settings.trust),
+            proto: proto.unwrap_or(origin.frontend.forwarded_proto),
+            id: worker.names.name(settings.request_ids, headers),
+            settings,
             shard: None,
             why: None,
             fired: Fired::default(),
@@ -71,7 +90,11 @@ impl Record {
     pub(crate) fn failed(&mut self, failure: &Failure) {
         self.status = Some(failure.status());
         self.termination = failure.termination();
-        self.worker.counters.rescues.up();
+        if matches!(failure, Failure::Elsewhere(_)) {
+            self.worker.counters.https_redirects.up();
+        } else {
+            self.worker.counters.rescues.up();
+        }
     }
 
     pub(crate) fn elapsed(&self) -> Millis {
@@ -100,9 +123,11 @@ impl Drop for Record {
         if let Some(why) = self.why {
             counters.decisions[why as usize].up();
         }
+        let id = self.id.as_ref().and_then(|id| id.to_str().ok());
         // Room names are personal: at debug level only.
         tracing::debug!(
-            client = %self.client.origin.peer,
+            client = %self.sender,
+            id = id.unwrap_or("-"),
             method = %self.method,
             target = %self.target,
             status,
@@ -113,7 +138,7 @@ impl Drop for Record {
         );
         self.worker.log(&Line {
             from: From {
-                client: self.client.origin.peer,
+                client: self.sender,
                 frontend: &self.client.origin.frontend.name,
                 at: self.worker.clock.wall(self.began),
             },
@@ -124,6 +149,7 @@ impl Drop for Record {
             why: self.why.map_or("-", Why::as_str),
             retries: self.retries,
             request: Request::Http(&self.method, &self.target),
+            id,
         });
     }
 }

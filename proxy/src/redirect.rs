@@ -4,17 +4,11 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use std::net::Ipv6Addr;
 
-/// Whether a listener sends its clients on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Redirect {
-    /// No.
-    #[default]
-    Off,
-    /// To `https://` of the same host, at this port.
-    Https {
-        /// 443 is not written.
-        port: u16,
-    },
+/// A listener's clients are sent on to `https://` of the same host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToHttps {
+    /// At this port; 443 is not written.
+    pub port: u16,
 }
 
 /// An answer that sends a client on.
@@ -36,13 +30,12 @@ const ACME: &str = "/.well-known/acme-challenge/";
 /// Of a name in DNS.
 const HOST_LEN_MAX: usize = 253;
 
-impl Redirect {
+impl ToHttps {
     /// Where a request is sent, if it is. Its Host and its target's authority must have been compared before.
     ///
     /// # Errors
     /// [`NoHost`], where it says of no host that it means, or of one that nobody can go to.
     pub fn of(self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Option<Elsewhere>, NoHost> {
-        let Self::Https { port } = self else { return Ok(None) };
         if is_challenge(uri.path()) {
             return Ok(None);
         }
@@ -53,7 +46,7 @@ impl Redirect {
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         // `OPTIONS *`, which has no place in a URL.
         let target = if target.starts_with('/') { target } else { "/" };
-        let location = match port {
+        let location = match self.port {
             443 => format!("https://{host}{target}"),
             port => format!("https://{host}:{port}{target}"),
         };
@@ -91,7 +84,7 @@ mod tests {
     use super::*;
 
     fn asked(
-        redirect: Redirect,
+        redirect: ToHttps,
         method: &Method,
         target: &str,
         host: Option<&str>,
@@ -104,7 +97,7 @@ mod tests {
         Ok(elsewhere.map(|to| format!("{} {}", to.status.as_u16(), to.location.to_str().unwrap())))
     }
 
-    const HTTPS: Redirect = Redirect::Https { port: 443 };
+    const HTTPS: ToHttps = ToHttps { port: 443 };
 
     #[test]
     fn plain_requests_are_sent_to_the_same_place_over_tls() {
@@ -138,9 +131,8 @@ mod tests {
             ),
         ] {
             assert_eq!(asked(HTTPS, &method, target, Some(host)), Ok(Some(answer.to_owned())), "{target}");
-            assert_eq!(asked(Redirect::Off, &method, target, Some(host)), Ok(None));
         }
-        let other = Redirect::Https { port: 8443 };
+        let other = ToHttps { port: 8443 };
         let answer = Ok(Some("301 https://h:8443/a".to_owned()));
         assert_eq!(asked(other, &Method::GET, "/a", Some("h:8080")), answer);
         let challenge = "/.well-known/acme-challenge/Xy-1_z?x=1";

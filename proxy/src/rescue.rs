@@ -1,14 +1,17 @@
 //! The only place where an error becomes a response.
 
 use crate::admission::Refusal;
+use crate::answer_headers::AnswerHeaders;
 use crate::backend::ConnectError;
 use crate::limits::{NoPlace, RetryAfter};
+use crate::redirect::{Elsewhere, NoHost};
 use crate::route::NoRoute;
 use crate::routing_key::KeyRefused;
 use crate::rule::Rule;
+use crate::worker::ForwardedProto;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 mod pages;
 pub use pages::{PageError, Pages};
@@ -49,6 +52,12 @@ pub(crate) enum Failure {
     /// There is no place at the shard.
     #[error(transparent)]
     Queue(#[from] NoPlace),
+    /// The listener sends it to where the same is over TLS.
+    #[error("redirected to {:?}", _0.location)]
+    Elsewhere(Elsewhere),
+    /// It would, but for the Host.
+    #[error(transparent)]
+    NoHost(#[from] NoHost),
     /// The body is not what its head announced.
     #[error("request body is not valid HTTP/1.1")]
     Body,
@@ -80,7 +89,10 @@ impl Failure {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Head(status) => *status,
-            Self::Key(_) | Self::Target(_) | Self::Connect | Self::Body => StatusCode::BAD_REQUEST,
+            Self::Elsewhere(elsewhere) => elsewhere.status,
+            Self::Key(_) | Self::Target(_) | Self::Connect | Self::NoHost(_) | Self::Body => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Protocol => StatusCode::NOT_IMPLEMENTED,
             Self::Refused(Refusal::Hosts | Refusal::HeadBeyondBuffer) => StatusCode::BAD_REQUEST,
             Self::Refused(Refusal::RewrittenBeyondBuffer) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -103,7 +115,7 @@ impl Failure {
 
     pub(crate) fn termination(&self) -> Termination {
         *match self {
-            Self::Refused(Refusal::BannedPage) => b"LR",
+            Self::Refused(Refusal::BannedPage) | Self::Elsewhere(_) => b"LR",
             Self::Head(_)
             | Self::Key(_)
             | Self::Target(_)
@@ -111,7 +123,8 @@ impl Failure {
             | Self::Protocol
             | Self::Refused(_)
             | Self::TooManyRequests { .. }
-            | Self::TooManyNewKeys { .. } => b"PR",
+            | Self::TooManyNewKeys { .. }
+            | Self::NoHost(_) => b"PR",
             Self::Memory => b"RC",
             Self::Queue(NoPlace::QueueFull) => b"SQ",
             Self::Queue(NoPlace::QueueTimeout) => b"sQ",
@@ -131,6 +144,7 @@ impl Failure {
     pub(crate) fn rule(&self) -> Option<Rule> {
         match self {
             Self::Connect => Some(Rule::ConnectMethod),
+            Self::Elsewhere(_) | Self::NoHost(_) => Some(Rule::HttpsRedirect),
             Self::Target(_) => Some(Rule::TargetForm),
             Self::Refused(refusal) => Some(refusal.rule()),
             Self::Key(refused) => Some(refused.rule()),
@@ -164,6 +178,8 @@ impl Failure {
             | Self::Target(_)
             | Self::Connect
             | Self::Refused(_)
+            | Self::Elsewhere(_)
+            | Self::NoHost(_)
             | Self::Memory
             | Self::Queue(_)
             | Self::Body
@@ -184,6 +200,12 @@ impl Failure {
 /// The answer to a failure.
 pub(crate) fn respond(failure: &Failure, pages: &Pages) -> Response<Bytes> {
     let status = failure.status();
+    if let Failure::Elsewhere(elsewhere) = failure {
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status;
+        response.headers_mut().insert(LOCATION, elsewhere.location.clone());
+        return response;
+    }
     if status == StatusCode::FOUND {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = status;
@@ -205,18 +227,32 @@ pub(crate) fn respond(failure: &Failure, pages: &Pages) -> Response<Bytes> {
     response
 }
 
-/// The same as bytes, for a connection that hyper has given up.
-pub(crate) fn respond_raw(failure: &Failure, pages: &Pages) -> Vec<u8> {
+/// The same as bytes, for a connection that hyper has given up, with the headers that every answer has.
+pub(crate) fn respond_raw(
+    failure: &Failure,
+    pages: &Pages,
+    set: &AnswerHeaders,
+    proto: ForwardedProto,
+) -> Vec<u8> {
     let status = failure.status();
     let body = pages.body(status);
+    let mut headers = HeaderMap::new();
+    set.set(&mut headers, proto);
     let mut raw = format!(
         "HTTP/1.1 {} {}\r\ncontent-type: text/html; charset=utf-8\r\ncache-control: no-cache\r\ncontent-length: {}\r\n\
-         connection: close\r\n\r\n",
+         connection: close\r\n",
         status.as_u16(),
         status.canonical_reason().unwrap_or("Error"),
         body.len()
     )
     .into_bytes();
+    for (name, value) in &headers {
+        raw.extend_from_slice(name.as_str().as_bytes());
+        raw.extend_from_slice(b": ");
+        raw.extend_from_slice(value.as_bytes());
+        raw.extend_from_slice(b"\r\n");
+    }
+    raw.extend_from_slice(b"\r\n");
     raw.extend_from_slice(&body);
     raw
 }
@@ -224,10 +260,12 @@ pub(crate) fn respond_raw(failure: &Failure, pages: &Pages) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer_headers::ResponseHeader;
 
     #[test]
     fn a_failure_has_one_answer() {
         let pages = Pages::default();
+        let set = AnswerHeaders::new(&[ResponseHeader::parse("X-A: b").unwrap()], None);
         for (failure, status, termination) in [
             (Failure::Head(StatusCode::URI_TOO_LONG), 414, "PR"),
             (Failure::Key(KeyRefused::TokenTooLong { len: 2000 }), 400, "PR"),
@@ -248,8 +286,10 @@ mod tests {
             assert_eq!(retry_after.is_some(), status == 429, "{failure}");
             let body = String::from_utf8(response.body().to_vec()).unwrap();
             assert!(body.contains("<h1>"), "{body}");
-            let raw = String::from_utf8(respond_raw(&failure, &pages)).unwrap();
+            let raw = respond_raw(&failure, &pages, &set, ForwardedProto::Http);
+            let raw = String::from_utf8(raw).unwrap();
             assert!(raw.starts_with(&format!("HTTP/1.1 {status} ")) && raw.ends_with(&body), "{raw}");
+            assert!(raw.contains("\r\nx-a: b\r\n\r\n<"), "{raw}");
         }
     }
 }

@@ -68,6 +68,7 @@ rules! {
         ConnectMethod "connect-method" [28] "CONNECT asks for a tunnel to anywhere: 400."
         TargetForm "target-form" [1, 28] "The target is neither a path nor a URL with a path: 400."
         HostsDiffer "hosts-differ" [1] "Two Host lines differ, or Host and the target's authority: 400."
+        HttpsRedirect "https-redirect" [] "The listener redirects, and it is no challenge of ACME: 301 or 308 to https."
         DeniedUserAgent "denied-user-agent" [3] "A User-Agent holds one of `denied_user_agents`: 403."
         DeniedReferer "denied-referer" [4] "A Referer holds one of `denied_referers`: 429."
         RefererBan "referer-ban" [4] "The ban list `domain` names a Referer's URL or domain: 429."

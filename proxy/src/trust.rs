@@ -4,6 +4,7 @@
 //! known, and the first one from the end that is not such a proxy's is the client's; what stands before it anybody may have written.
 
 use crate::address_range::{AddressRange, contained};
+use crate::worker::ForwardedProto;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -100,7 +101,7 @@ fn is_global(address: &SocketAddr) -> bool {
 /// The scheme that a trusted proxy's client used: what its only `X-Forwarded-Proto` says. `None` for anybody else's word, and for
 /// any other word.
 #[must_use]
-pub fn forwarded_scheme(peer: Peer, headers: &HeaderMap) -> Option<Scheme> {
+pub fn forwarded_proto(peer: Peer, headers: &HeaderMap) -> Option<ForwardedProto> {
     if peer == Peer::Client {
         return None;
     }
@@ -108,21 +109,12 @@ pub fn forwarded_scheme(peer: Peer, headers: &HeaderMap) -> Option<Scheme> {
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
     let is = |word: &str| line.as_bytes().eq_ignore_ascii_case(word.as_bytes());
     if is("https") {
-        Some(Scheme::Https)
+        Some(ForwardedProto::Https)
     } else if is("http") {
-        Some(Scheme::Http)
+        Some(ForwardedProto::Http)
     } else {
         None
     }
-}
-
-/// How a client speaks to the first proxy that it meets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// Plain HTTP.
-    Http,
-    /// HTTP over TLS.
-    Https,
 }
 
 #[cfg(test)]
@@ -198,15 +190,15 @@ mod tests {
             lines.iter().map(value).collect::<HeaderMap>()
         };
         for (lines, scheme) in [
-            (&["https"][..], Some(Scheme::Https)),
-            (&["HTTP"], Some(Scheme::Http)),
+            (&["https"][..], Some(ForwardedProto::Https)),
+            (&["HTTP"], Some(ForwardedProto::Http)),
             (&["wss"], None),
             (&["https, http"], None),
             (&["https", "https"], None),
             (&[], None),
         ] {
-            assert_eq!(forwarded_scheme(Peer::Proxy, &proto(lines)), scheme, "{lines:?}");
-            assert_eq!(forwarded_scheme(Peer::Client, &proto(lines)), None);
+            assert_eq!(forwarded_proto(Peer::Proxy, &proto(lines)), scheme, "{lines:?}");
+            assert_eq!(forwarded_proto(Peer::Client, &proto(lines)), None);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::client::{Client, Origin};
 use crate::clock::Millis;
 use crate::counters::TunnelEnd;
 use crate::limits::ShardPlace;
+use crate::record::Record;
 use crate::rescue::{COMPLETE, Termination};
 use crate::sessions::Hold;
 use crate::socket::Socket;
@@ -16,6 +17,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use shardgate_discovery::Shard;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,7 +34,9 @@ pub(crate) struct Opening {
     shard: Arc<Shard>,
     hold: Option<Hold>,
     shard_place: Option<ShardPlace>,
-    target: Box<str>,
+    sender: SocketAddr,
+    /// The name of the request that opens it, or `-`, a space, and its target.
+    request: Box<str>,
 }
 
 impl Opening {
@@ -43,11 +47,14 @@ impl Opening {
         shard: Arc<Shard>,
         hold: Option<Hold>,
         shard_place: Option<ShardPlace>,
-        target: Option<&PathAndQuery>,
+        record: &Record,
     ) -> Self {
-        let target = target.map_or("", PathAndQuery::as_str);
+        let target = record.target.path_and_query().map_or("", PathAndQuery::as_str);
         let kept = target.get(..TARGET_KEPT_MAX).unwrap_or(target);
-        Self { stream, leftover: leftover.to_vec(), shard, hold, shard_place, target: kept.into() }
+        let id = record.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-");
+        let request = format!("{id} {kept}").into_boxed_str();
+        let leftover = leftover.to_vec();
+        Self { stream, leftover, shard, hold, shard_place, sender: record.sender, request }
     }
 }
 
@@ -100,7 +107,8 @@ pub(crate) fn open(
         began: worker.clock.exact(),
         to: opening.shard,
         origin: Rc::clone(origin),
-        target: opening.target,
+        sender: opening.sender,
+        request: opening.request,
         _hold: opening.hold,
         _shard_place: opening.shard_place,
         _place: place,
@@ -118,7 +126,8 @@ struct Tunnel {
     began: Millis,
     to: Arc<Shard>,
     origin: Rc<Origin>,
-    target: Box<str>,
+    sender: SocketAddr,
+    request: Box<str>,
     _hold: Option<Hold>,
     /// For as long as it lasts.
     _shard_place: Option<ShardPlace>,
@@ -179,9 +188,10 @@ impl Drop for Tunnel {
         let worker = &self.worker;
         worker.sessions.borrow_mut().remove(self.id);
         worker.counters.tunnel_ends[self.end as usize].up();
+        let (id, target) = self.request.split_once(' ').unwrap_or_default();
         worker.log(&Line {
             from: From {
-                client: self.origin.peer,
+                client: self.sender,
                 frontend: &self.origin.frontend.name,
                 at: worker.clock.wall(self.began),
             },
@@ -191,7 +201,8 @@ impl Drop for Tunnel {
             size: Size::Tunnel(self.up.bytes, self.down.bytes),
             why: self.end.as_str(),
             retries: 0,
-            request: Request::Tunnel(&self.target),
+            request: Request::Tunnel(target),
+            id: Some(id),
         });
     }
 }

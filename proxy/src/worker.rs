@@ -3,6 +3,7 @@
 
 use crate::absent::Absent;
 use crate::access_log::{AccessLog, End, From, Line, Request, Size, Timers};
+use crate::answer_headers::AnswerHeaders;
 use crate::backend::{Pool, Suspects};
 use crate::client::{Client, Origin};
 use crate::clock::{Clock, Millis};
@@ -12,10 +13,12 @@ use crate::frontend::{Http2, Http2Builder, Streams, http2_builder};
 use crate::head_guard::{HeadRules, HostRule};
 use crate::headers::Marks;
 use crate::limits::{Admitted, Gate, Seat, Spare};
+use crate::request_id::{Maker, RequestIds};
 use crate::rescue::{Failure, Pages};
 use crate::route::{Missing, Topology};
 use crate::routing_key::{Compat, Routing};
 use crate::sessions::Registry;
+use crate::trust::Trust;
 use hyper::{client, server};
 use shardgate_discovery::{RegionName, Snapshot};
 use shardgate_peering::{ClaimReason, Claimed, TableHandle, Unstored};
@@ -53,6 +56,9 @@ pub(crate) struct Settings {
     pub(crate) routing: Routing,
     pub(crate) limits: Limits,
     pub(crate) pages: Pages,
+    pub(crate) trust: Trust,
+    pub(crate) request_ids: RequestIds,
+    pub(crate) answer_headers: AnswerHeaders,
 }
 
 impl Settings {
@@ -85,6 +91,7 @@ pub(crate) struct Worker {
     /// The process'.
     pub(crate) gate: Arc<Gate>,
     pub(crate) pool: Pool,
+    pub(crate) names: Maker,
     pub(crate) sessions: RefCell<Registry>,
     pub(crate) copy_buffer: RefCell<Box<[u8]>>,
     pub(crate) streams: Streams,
@@ -196,6 +203,7 @@ impl Worker {
             why: "-",
             retries: 0,
             request: Request::Bad,
+            id: None,
         });
     }
 
@@ -271,14 +279,19 @@ impl Drop for Registered {
 pub(crate) struct Connected {
     worker: Rc<Worker>,
     _seat: Option<Seat>,
-    _admitted: Admitted,
+    admitted: Admitted,
 }
 
 impl Connected {
     pub(crate) fn new(worker: &Rc<Worker>, seat: Option<Seat>, admitted: Admitted) -> Self {
         worker.connected.set(worker.connected.get() + 1);
         worker.counters.connections_opened.up();
-        Self { worker: Rc::clone(worker), _seat: seat, _admitted: admitted }
+        Self { worker: Rc::clone(worker), _seat: seat, admitted }
+    }
+
+    /// It is known now whose connection it is.
+    pub(crate) fn admit(&mut self, admitted: Admitted) {
+        self.admitted = admitted;
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Line<'a> {
     pub(crate) why: &'static str,
     pub(crate) retries: u32,
     pub(crate) request: Request<'a>,
+    /// The request's name.
+    pub(crate) id: Option<&'a str>,
 }
 
 impl Line<'_> {
@@ -116,7 +118,10 @@ impl Line<'_> {
             }
             Request::Bad => out.extend_from_slice(b"<BADREQ>"),
         }
-        out.extend_from_slice(b"\"\n");
+        // At the end, where readers of HAProxy's lines do not look.
+        out.extend_from_slice(b"\" ");
+        escaped(out, self.id.unwrap_or("-"));
+        out.push(b'\n');
     }
 }
 
@@ -221,22 +226,24 @@ mod tests {
             why: "entry",
             retries: 0,
             request: Request::Http(&Method::GET, &target),
+            id: Some("a\"1"),
         };
         assert_eq!(
             text(&line),
             "127.0.0.1:40001 [21/Nov/2026:20:43:01.123] http release-1/prod-s1 0/0/1/12/15 200 345 -- entry 0 \
-             \"GET /http-bind?room=x\"\n"
+             \"GET /http-bind?room=x\" a#221\n"
         );
         line.from.client = "[::1]:7".parse().unwrap();
         line.shard = None;
         line.timers = Timers { all: 1234, ..Timers::default() };
         line.end = End { status: 0, termination: *b"CR" };
         line.size = Size::Tunnel(10, 20);
+        line.id = None;
         line.request = Request::Tunnel("/a\"b\nc#\u{e9}");
         assert_eq!(
             text(&line),
             "::1:7 [21/Nov/2026:20:43:01.123] http -/- 0/-1/-1/-1/1234 -1 10+20 CR entry 0 \
-             \"TUNNEL /a#22b#0Ac#23#C3#A9\"\n"
+             \"TUNNEL /a#22b#0Ac#23#C3#A9\" -\n"
         );
     }
 

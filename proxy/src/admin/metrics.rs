@@ -17,7 +17,7 @@ use shardgate_peering::core::{Agreement, LinkState};
 use shardgate_peering::{LinkCounts, MeshStatus};
 
 use super::AdminParts;
-use crate::counters::{ClaimOutcome, ConnectReason, Refused, TimeoutKind, Totals, TunnelEnd};
+use crate::counters::{ClaimOutcome, ConnectReason, ProxyRefusal, Refused, TimeoutKind, Totals, TunnelEnd};
 use crate::route::Why;
 
 pub(super) fn router(parts: AdminParts) -> Router {
@@ -170,7 +170,16 @@ impl Reading {
         out.counters("timeouts", "Timeouts by kind", "kind", timeouts)?;
         let ends = TunnelEnd::ALL.iter().map(|end| end.as_str()).zip(totals.tunnel_ends);
         out.counters("tunnel_ends", "Ended tunnels by why", "why", ends)?;
+        let refusals = ProxyRefusal::ALL.iter().map(|why| why.as_str()).zip(totals.proxy_refusals);
+        out.counters(
+            "proxy_refusals",
+            "Connections closed for want of a PROXY header that counts",
+            "why",
+            refusals,
+        )?;
         for (name, help, value) in [
+            ("proxy_headers", "Connections whose PROXY header was taken", totals.proxy_headers),
+            ("https_redirects", "Requests over plain HTTP sent on to TLS", totals.https_redirects),
             ("connections", "Client connections accepted", totals.connections_opened),
             ("tls_handshakes", "TLS handshakes of clients", totals.handshakes),
             ("tls_handshakes_failed", "TLS handshakes of clients that failed", totals.handshakes_failed),

@@ -5,6 +5,9 @@ use super::section::Section;
 use super::tree::Item;
 use super::value;
 use super::write;
+use crate::answer_headers::{HSTS, Hsts, ResponseHeader};
+use crate::request_id::RequestIds;
+use crate::trust::{ForwardedFor, Trust};
 use crate::worker::ForwardedProto;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -70,7 +73,23 @@ pub struct FrontendConfig {
     pub forwarded_proto: ForwardedProto,
     /// Headers of a request, else 431. Default 100, HAProxy's `tune.http.maxhdr` less one.
     pub max_headers: usize,
+    /// `trusted_proxies`, by default none: whoever is not listed may have written what it says of others. `forwarded_for`, by default
+    /// append, as HAProxy does.
+    pub trust: Trust,
+    /// `request_id`. Default accept: whoever looks for a request finds it in all logs.
+    pub request_ids: RequestIds,
+    /// The policy of Strict-Transport-Security. Default off: browsers keep it, so that a mistake lasts.
+    pub hsts: Option<Hsts>,
+    /// Lines that every answer has. Default none: pages are the shards' own.
+    pub response_headers: Vec<ResponseHeader>,
 }
+
+const FORWARDED_FOR: [(&str, ForwardedFor); 2] =
+    [("append", ForwardedFor::Append), ("replace", ForwardedFor::Replace)];
+const REQUEST_IDS: [(&str, RequestIds); 3] =
+    [("off", RequestIds::Off), ("make", RequestIds::Make), ("accept", RequestIds::Accept)];
+/// Lines of `response_headers`: an answer's head has to stay small.
+const RESPONSE_HEADERS_MAX: usize = 32;
 
 impl Default for FrontendConfig {
     fn default() -> Self {
@@ -86,6 +105,10 @@ impl Default for FrontendConfig {
             max_header_size: 16 << 10,
             forwarded_proto: ForwardedProto::Https,
             max_headers: 100,
+            trust: Trust::default(),
+            request_ids: RequestIds::default(),
+            hsts: None,
+            response_headers: Vec::new(),
         }
     }
 }
@@ -127,10 +150,38 @@ impl FrontendConfig {
             max_headers: section
                 .get("max_headers", value::integer(16..=1_000))
                 .unwrap_or(default.max_headers),
+            trust: Trust {
+                proxies: section
+                    .list("trusted_proxies", "ranges of addresses", value::address_range)
+                    .unwrap_or_default(),
+                forwarded_for: section
+                    .get("forwarded_for", value::word(&FORWARDED_FOR))
+                    .unwrap_or(default.trust.forwarded_for),
+            },
+            request_ids: section.get("request_id", value::word(&REQUEST_IDS)).unwrap_or(default.request_ids),
+            hsts: section.get("hsts", hsts).unwrap_or(default.hsts),
+            response_headers: section
+                .list("response_headers", "lines \"Name: value\"", response_header)
+                .unwrap_or(default.response_headers),
         };
+        if config.response_headers.len() > RESPONSE_HEADERS_MAX {
+            section.refuse("response_headers", &"", format!("at most {RESPONSE_HEADERS_MAX} lines"));
+        }
         section.finish();
         config
     }
+}
+
+fn hsts(item: &Item) -> Result<Option<Hsts>, String> {
+    match item.text() {
+        Some("off") => Ok(None),
+        Some(text) => Hsts::parse(text).map(Some).ok_or_else(|| HSTS.to_owned()),
+        None => Err(HSTS.to_owned()),
+    }
+}
+
+fn response_header(item: &Item) -> Result<ResponseHeader, String> {
+    ResponseHeader::parse(item.text().unwrap_or_default())
 }
 
 fn workers(item: &Item) -> Result<Workers, String> {
@@ -154,6 +205,14 @@ impl fmt::Display for FrontendConfig {
         writeln!(f, "client_fin = {}", write::duration(self.client_fin))?;
         writeln!(f, "max_header_size = {}", write::size(self.max_header_size))?;
         writeln!(f, "forwarded_proto = {}", write::text(self.forwarded_proto.as_str()))?;
-        writeln!(f, "max_headers = {}", self.max_headers)
+        writeln!(f, "max_headers = {}", self.max_headers)?;
+        writeln!(f, "trusted_proxies = {}", write::list(&self.trust.proxies))?;
+        writeln!(f, "forwarded_for = \"{}\"", value::word_of(&FORWARDED_FOR, self.trust.forwarded_for))?;
+        writeln!(f, "request_id = \"{}\"", value::word_of(&REQUEST_IDS, self.request_ids))?;
+        match &self.hsts {
+            Some(hsts) => writeln!(f, "hsts = {}", write::text(&hsts.to_string()))?,
+            None => writeln!(f, "hsts = \"off\"")?,
+        }
+        writeln!(f, "response_headers = {}", write::list(&self.response_headers))
     }
 }

@@ -260,8 +260,8 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Whether binding one address forbids binding the other.
+/// Whether binding one address forbids binding the other. `[::]` takes IPv4 as well.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let wild = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
-    a.port() == b.port() && (a.ip() == b.ip() || wild)
+    let covers = |a: SocketAddr, b: SocketAddr| a.ip().is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    a.port() == b.port() && (a.ip() == b.ip() || covers(a, b) || covers(b, a))
 }

@@ -108,6 +108,11 @@ fn what_is_printed_is_read_back_equal() {
         "routing.stick_flag=keep=1",
         "routing.denied_referers=spam.example.com,evil.example.com/x",
         "shutdown.drain=0s",
+        "frontend.trusted_proxies=10.0.0.0/8,2001:db8::1,192.0.2.1",
+        "frontend.forwarded_for=replace",
+        "frontend.request_id=make",
+        "frontend.hsts=max-age=1; preload",
+        "frontend.response_headers=['X-A: \"b, c\"', 'X-D: e']",
     ];
     let tls = "[tls]\ndirectory = \"pages\"\nticket_keys = \"key.pem\"\nmin_version = \"1.3\"\n[[tls.certificates]]\n\
                cert = \"cert.pem\"\n[[tls.certificates]]\ncert = \"cert.pem\"\nkey = \"key.pem\"\nocsp = \"ca.pem\"\n";

@@ -54,6 +54,11 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Item) -> Result<T, 
     }
 }
 
+/// The word that [`word`] takes for `value`.
+pub(super) fn word_of<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+    words.iter().find(|(_, other)| *other == value).map_or("", |(word, _)| word)
+}
+
 /// A text that `parse` takes.
 pub(super) fn text<T>(
     expected: &str,

@@ -38,6 +38,7 @@ impl Facts<'_> {
             Rule::ConnectMethod => format!("method {}", self.head.method),
             Rule::TargetForm | Rule::TargetBytes | Rule::HeadTooLarge => format!("target {}", self.head.uri),
             Rule::HostsDiffer | Rule::HostPrefix => self.header(&HOST, "Host"),
+            Rule::HttpsRedirect => "the listener".to_owned(),
             Rule::DeniedUserAgent => self.header(&USER_AGENT, "User-Agent"),
             Rule::DeniedReferer | Rule::RefererBan => self.header(&REFERER, "Referer"),
             Rule::HealthPath
@@ -86,6 +87,7 @@ impl Facts<'_> {
             Rule::ConnectMethod
             | Rule::TargetForm
             | Rule::HostsDiffer
+            | Rule::HttpsRedirect
             | Rule::DeniedUserAgent
             | Rule::DeniedReferer
             | Rule::RefererBan

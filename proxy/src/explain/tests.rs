@@ -158,8 +158,9 @@ fn every_rule_has_words() {
     for (rule, case) in crate::rule::tests::cases() {
         let explanation = case.explained();
         let step = explanation.steps.iter().find(|step| step.rule == rule.name());
-        // Two of them say what only a running node can know.
-        if matches!(rule, Rule::UnlistedShard | Rule::OnlySuspects | Rule::TriedInVain) {
+        // These say what only a running node or its listener can know.
+        if matches!(rule, Rule::HttpsRedirect | Rule::UnlistedShard | Rule::OnlySuspects | Rule::TriedInVain)
+        {
             continue;
         }
         let step = step.unwrap_or_else(|| panic!("{rule}: {}", explanation.line()));

@@ -4,7 +4,6 @@
 //! another server's answer is better than none. Then the cookie's hash chooses, so that all of its requests go the same way.
 
 use super::resolve::{CLAIMS_MAX, Holds, Resolved, ask_home, with_outlook};
-use crate::client::Client;
 use crate::cookie;
 use crate::limits::admit_new_key;
 use crate::record::Record;
@@ -35,20 +34,15 @@ impl<'a> ByCookie<'a> {
 
     /// Learns the cookie that `server` sets, and answers its key. The home is asked before the answer goes to the client and not
     /// waited for: whoever asks for the same key here, or at its home if that is here, comes later. An entry that exists stays.
-    pub(super) fn learn(
-        &self,
-        worker: &Worker,
-        client: &Client,
-        headers: &HeaderMap,
-        server: &Shard,
-    ) -> Option<StickKey> {
+    pub(super) fn learn(&self, record: &Record, headers: &HeaderMap, server: &Shard) -> Option<StickKey> {
         let name = self.pool.stick_on_cookie.as_ref()?;
         let lines = headers.get_all(SET_COOKIE).iter().map(HeaderValue::as_bytes);
         let key = cookie::stick_key(&self.pool.name, name, cookie::of_answer(lines, name)?)?;
+        let worker = &record.worker;
         if worker.table.lookup_for_use(key.as_str()).is_none() {
             let counters = &worker.counters;
             // Sessions can be begun by whoever asks for one: they count as new keys do.
-            let proposed = admit_new_key(worker, client).is_ok()
+            let proposed = admit_new_key(worker, record.sender.ip()).is_ok()
                 && worker.table.propose(key.clone(), server.name.clone()).is_ok();
             match proposed {
                 true => counters.cookies_learned.up(),
@@ -83,7 +77,7 @@ pub(super) async fn resolve_by_cookie(
             NeedsClaim::Down { failed } => ClaimReason::Down { failed },
         };
         if reason == ClaimReason::Join {
-            admit_new_key(worker, &record.client)?;
+            admit_new_key(worker, record.sender.ip())?;
         }
         match ask_home(worker, key.clone(), &shard.name, reason, record).await {
             Some(answer) if answer == shard.name => {

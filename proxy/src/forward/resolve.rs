@@ -76,7 +76,7 @@ pub(super) async fn resolve(
             return Ok(Resolved { shard, why, holds: Holds::Nothing });
         };
         if reason == ClaimReason::Join {
-            admit_new_key(worker, &record.client)?;
+            admit_new_key(worker, record.sender.ip())?;
         }
         // Boxed: known conferences ask nobody.
         let Some(answer) = Box::pin(ask_home(worker, stick_key, &shard.name, reason, record)).await else {

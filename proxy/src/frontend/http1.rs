@@ -121,7 +121,8 @@ fn poll(
 /// Answers a head that hyper has refused, or did not get.
 async fn refuse(worker: &Worker, origin: &Origin, stream: &mut Socket, failure: &Failure) {
     worker.refused(origin, failure);
-    let page = respond_raw(failure, &worker.settings().pages);
+    let (settings, proto) = (worker.settings(), origin.frontend.forwarded_proto);
+    let page = respond_raw(failure, &settings.pages, &settings.answer_headers, proto);
     // Whoever does not read even that is not waited for.
     let written = timeout(LINGER, async {
         stream.write_all(&page).await?;

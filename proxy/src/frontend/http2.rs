@@ -413,7 +413,7 @@ async fn answer(
             })
             .await
         }
-        Err(failure) => forward::refused(&worker, &client, method, target, &failure),
+        Err(failure) => forward::refused(&worker, &client, (method, target, &head.headers), &failure),
     };
     response.headers_mut().remove(CONNECTION);
     let opening = client.opening.take();

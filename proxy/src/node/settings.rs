@@ -6,9 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use shardgate_peering::{Environment, IdentityFiles, MeshConfig, core};
 
 use super::NodeError;
+use crate::answer_headers::AnswerHeaders;
 use crate::config::Config;
-use crate::config::{OfferHttp2, Protocol};
+use crate::config::{AcceptProxy, OfferHttp2, Protocol, Redirect};
 use crate::limits::{Ceilings, PerShard};
+use crate::redirect::ToHttps;
 use crate::tls::{Alpn, ServerTls};
 use crate::worker::{ForwardedProto, FrontendConfig, Security, WorkersConfig};
 use crate::{ConnectLimits, Limits, Pages, PoolLimits};
@@ -48,7 +50,12 @@ fn frontends(config: &Config, tls: Option<&ServerTls>) -> Vec<FrontendConfig> {
         forwarded_proto: config.frontend.forwarded_proto,
         security: Security::Plain,
         connections_max: None,
+        to_https: None,
+        accept_proxy: AcceptProxy::Off,
     });
+    let https = config.listeners.iter().filter(|listener| listener.protocol == Protocol::Https);
+    let https = https.flat_map(|listener| &listener.listen).next();
+    let elsewhere = ToHttps { port: https.map_or(443, std::net::SocketAddr::port) };
     let listed = config.listeners.iter().flat_map(|listener| {
         let security = match (listener.protocol, tls) {
             (Protocol::Https, Some(tls)) => Security::Tls(
@@ -61,7 +68,13 @@ fn frontends(config: &Config, tls: Option<&ServerTls>) -> Vec<FrontendConfig> {
             // A listener with TLS and no [tls] was refused when the configuration was read.
             (Protocol::Http, _) | (Protocol::Https, None) => Security::Plain,
         };
+        let to_https = match listener.redirect {
+            Redirect::Off => None,
+            Redirect::Https => Some(elsewhere),
+        };
         let usual = match listener.protocol {
+            // Before a listener that sends its clients to TLS stands nothing that has ended it.
+            Protocol::Http if to_https.is_some() => ForwardedProto::Http,
             Protocol::Http => config.frontend.forwarded_proto,
             Protocol::Https => ForwardedProto::Https,
         };
@@ -71,6 +84,8 @@ fn frontends(config: &Config, tls: Option<&ServerTls>) -> Vec<FrontendConfig> {
             forwarded_proto: listener.forwarded_proto.unwrap_or(usual),
             security: security.clone(),
             connections_max: listener.max_connections.and_then(NonZeroUsize::new),
+            to_https,
+            accept_proxy: listener.accept_proxy,
         })
     });
     short.chain(listed).collect()
@@ -91,6 +106,9 @@ pub(super) fn workers(config: &Config, tls: Option<&ServerTls>) -> Result<Worker
         ceilings: ceilings(config),
         routing: config.routing.clone(),
         pages,
+        trust: config.frontend.trust.clone(),
+        request_ids: config.frontend.request_ids,
+        answer_headers: AnswerHeaders::new(&config.frontend.response_headers, config.frontend.hsts.as_ref()),
         access_log: config.log.access.clone(),
     })
 }

@@ -1,8 +1,9 @@
 use super::*;
-use crate::admission::{check_key, read_head};
+use crate::admission::{check_key, check_security, read_head};
 use crate::cookie::CookieName;
 use crate::explain::{Explanation, Site, decide_by_cookie};
 use crate::headers::Sent;
+use crate::redirect::ToHttps;
 use crate::route::{Missing, Outlook, Topology};
 use crate::routing_key::{Compat, Pool, PoolServer, Routing};
 use http::Request;
@@ -61,6 +62,7 @@ pub(crate) struct Case<'a> {
     suspects: &'a [&'a str],
     missing: Option<Missing>,
     discovery: Option<&'a str>,
+    to_https: Option<ToHttps>,
 }
 
 const fn get(target: &str) -> Case<'_> {
@@ -74,6 +76,7 @@ const fn get(target: &str) -> Case<'_> {
         suspects: &[],
         missing: None,
         discovery: None,
+        to_https: None,
     }
 }
 
@@ -125,6 +128,9 @@ impl Case<'_> {
         let topology = Topology::new(snapshot, &region, &[]);
         let bans = topology.snapshot().bans();
         let (sent, mut fired) = (Sent::of(&head.headers, self.compat), Fired::default());
+        if check_security(self.to_https, &head.method, &head.uri, &head.headers, &mut fired).is_err() {
+            return fired;
+        }
         let read = read_head(&head.method, &head.uri, &head.headers, &sent, bans, &routing, &mut fired);
         let Ok(key) = read else { return fired };
         if check_key(&key, bans, self.compat, &mut fired).is_err() {
@@ -164,6 +170,10 @@ pub(crate) fn cases() -> Vec<(Rule, Case<'static>)> {
         (Rule::ConnectMethod, Case { method: "CONNECT", ..get("meet.example.com:443") }),
         (Rule::TargetForm, get("meet.example.com:443")),
         (Rule::HostsDiffer, Case { headers: &[("host", "a"), ("host", "b")], ..get("/foo") }),
+        (
+            Rule::HttpsRedirect,
+            Case { headers: &[("host", "a")], to_https: Some(ToHttps { port: 443 }), ..get("/foo") },
+        ),
         (Rule::DeniedUserAgent, Case { headers: agent, ..get("/foo") }),
         (Rule::DeniedReferer, Case { headers: denied, ..get("/foo") }),
         (Rule::RefererBan, Case { headers: banned, ..get("/foo") }),
@@ -245,6 +255,7 @@ fn what_is_refused_early_fires_nothing_later() {
             Rule::ConnectMethod
                 | Rule::TargetForm
                 | Rule::HostsDiffer
+                | Rule::HttpsRedirect
                 | Rule::DeniedUserAgent
                 | Rule::DeniedReferer
                 | Rule::RefererBan

@@ -50,8 +50,8 @@ impl Running {
     /// # Errors
     /// [`StartError`]; nothing has changed then.
     pub fn prepare(&self, config: WorkersConfig) -> Result<Change, StartError> {
-        let WorkersConfig { frontends, backlog, region, host, limits, ceilings, routing, pages, .. } = config;
-        let settings = settings(region, host, limits, routing, pages)?;
+        let settings = settings(&config)?;
+        let WorkersConfig { frontends, backlog, ceilings, .. } = config;
         let open: Vec<SocketAddr> = self.bound.iter().map(|(configured, _)| *configured).collect();
         let fresh: Vec<FrontendConfig> =
             frontends.iter().filter(|frontend| !open.contains(&frontend.address)).cloned().collect();

@@ -1,9 +1,10 @@
 //! Where a worker listens: bound by whoever starts or changes the workers, accepted from by the worker.
 
 use super::{StartError, Worker};
+use crate::config::AcceptProxy;
 use crate::frontend::{Frontend, Security, Slot, accept};
 use crate::limits::Gate;
-use http::HeaderValue;
+use crate::redirect::ToHttps;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -47,15 +48,21 @@ pub struct FrontendConfig {
     pub security: Security,
     /// Connections open at once, over all workers and all addresses of that name; `None` where only the process' bound counts.
     pub connections_max: Option<NonZeroUsize>,
+    /// Whether its clients are sent on to where the same is over TLS.
+    pub to_https: Option<ToHttps>,
+    /// Whether connections begin with a PROXY header.
+    pub accept_proxy: AcceptProxy,
 }
 
 impl FrontendConfig {
     fn frontend(&self, gate: &Gate) -> Frontend {
         Frontend {
             name: self.name.clone(),
-            forwarded_proto: HeaderValue::from_static(self.forwarded_proto.as_str()),
+            forwarded_proto: self.forwarded_proto,
             security: self.security.clone(),
             seats: gate.seats(&self.name, self.connections_max),
+            to_https: self.to_https,
+            accept_proxy: self.accept_proxy,
         }
     }
 }
@@ -154,6 +161,10 @@ enum Sharing {
 fn socket(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` takes IPv4 as well, whatever the system's default is.
+        socket.set_only_v6(false)?;
+    }
     if sharing == Sharing::AmongWorkers {
         socket.set_reuse_port(true)?;
     }

@@ -7,6 +7,7 @@ use super::releases::Releases;
 use super::{COPY_BUFFER_BYTES, Protocols, Settings, Worker, connected_max};
 use crate::absent::Absent;
 use crate::access_log::{AccessLog, AccessLogError, AccessLogTarget, LogWriter};
+use crate::answer_headers::AnswerHeaders;
 use crate::backend::{Pool, Suspects};
 use crate::clock::Clock;
 use crate::counters::Counters;
@@ -14,10 +15,12 @@ use crate::forward::Limits;
 use crate::frontend::Streams;
 use crate::headers::Marks;
 use crate::limits::{Ceilings, Gate, Lookout, Spare};
+use crate::request_id::{Maker, RequestIds};
 use crate::rescue::Pages;
 use crate::route::Topology;
 use crate::routing_key::Routing;
 use crate::sessions::{COMMANDS_MAX, Command, Sessions};
+use crate::trust::Trust;
 use shardgate_discovery::{RegionName, Snapshot};
 use shardgate_peering::TableHandle;
 use std::cell::{Cell, RefCell};
@@ -54,6 +57,12 @@ pub struct WorkersConfig {
     pub routing: Routing,
     /// The pages of our own answers.
     pub pages: Pages,
+    /// Which proxies are believed.
+    pub trust: Trust,
+    /// Where the names of requests come from.
+    pub request_ids: RequestIds,
+    /// What every answer has.
+    pub answer_headers: AnswerHeaders,
     /// Where the access log goes.
     pub access_log: AccessLogTarget,
 }
@@ -129,19 +138,8 @@ impl Workers {
         table: &TableHandle,
         snapshots: &watch::Receiver<Arc<Snapshot>>,
     ) -> Result<Running, StartError> {
-        let WorkersConfig {
-            threads,
-            frontends,
-            backlog,
-            region,
-            host,
-            limits,
-            ceilings,
-            routing,
-            pages,
-            access_log,
-        } = config;
-        let settings = settings(region, host, limits, routing, pages)?;
+        let settings = settings(&config)?;
+        let WorkersConfig { threads, frontends, backlog, ceilings, access_log, .. } = config;
         let (addresses, listeners) = bind(&frontends, threads.get(), backlog)?;
         let bound = frontends.iter().map(|frontend| frontend.address).zip(addresses).collect();
         let gate = Arc::new(Gate::new(ceilings));
@@ -179,18 +177,21 @@ impl Workers {
 }
 
 /// What all workers go by.
-pub(super) fn settings(
-    region: RegionName,
-    host: String,
-    limits: Limits,
-    routing: Routing,
-    pages: Pages,
-) -> Result<Settings, StartError> {
-    if limits.buffer_bytes_max < 8192 {
-        return Err(StartError::Buffer { bytes: limits.buffer_bytes_max });
+pub(super) fn settings(config: &WorkersConfig) -> Result<Settings, StartError> {
+    if config.limits.buffer_bytes_max < 8192 {
+        return Err(StartError::Buffer { bytes: config.limits.buffer_bytes_max });
     }
-    let marks = Marks::new(region.as_str(), &host).ok_or(StartError::Host { host })?;
-    Ok(Settings { region, marks, routing, limits, pages })
+    let marks = Marks::new(config.region.as_str(), &config.host);
+    Ok(Settings {
+        region: config.region.clone(),
+        marks: marks.ok_or_else(|| StartError::Host { host: config.host.clone() })?,
+        routing: config.routing.clone(),
+        limits: config.limits.clone(),
+        pages: config.pages.clone(),
+        trust: config.trust.clone(),
+        request_ids: config.request_ids,
+        answer_headers: config.answer_headers.clone(),
+    })
 }
 
 impl Running {
@@ -282,6 +283,10 @@ impl Seed {
             changes,
         } = self;
         runtime.block_on(async move {
+            let names = match Maker::new() {
+                Ok(names) => names,
+                Err(error) => return ready(Err(error)),
+            };
             let moves = table.moves();
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             let limits = &settings.limits;
@@ -290,6 +295,7 @@ impl Seed {
                 protocols: RefCell::new(Rc::new(Protocols::new(limits, &streams))),
                 streams,
                 pool: Pool::new(limits.pool.clone()),
+                names,
                 connected_max: Cell::new(connected_max(limits, workers)),
                 workers,
                 topology: RefCell::new(Rc::new(Topology::new(

@@ -13,9 +13,13 @@ use shardgate_discovery::{
 use shardgate_peering::core::{Config, PeerId, ShardName, StickKey};
 use shardgate_peering::{Mesh, TableHandle};
 use shardgate_proxy::access_log::AccessLogTarget;
+use shardgate_proxy::answer_headers::AnswerHeaders;
+use shardgate_proxy::config::AcceptProxy;
 use shardgate_proxy::counters::Totals;
 use shardgate_proxy::limits::Ceilings;
+use shardgate_proxy::request_id::RequestIds;
 use shardgate_proxy::routing_key::Routing;
+use shardgate_proxy::trust::Trust;
 use shardgate_proxy::worker::{ForwardedProto, FrontendConfig, Running, Security, Workers, WorkersConfig};
 use shardgate_proxy::{ConnectLimits, Limits, Pages};
 use std::convert::Infallible;
@@ -99,6 +103,8 @@ pub(crate) fn config(limits: Limits) -> WorkersConfig {
         forwarded_proto: ForwardedProto::Https,
         security: Security::Plain,
         connections_max: None,
+        to_https: None,
+        accept_proxy: AcceptProxy::Off,
     };
     WorkersConfig {
         threads: NonZeroUsize::new(2).unwrap(),
@@ -110,6 +116,9 @@ pub(crate) fn config(limits: Limits) -> WorkersConfig {
         ceilings: Ceilings::OFF,
         routing: Routing::default(),
         pages: Pages::default(),
+        trust: Trust::default(),
+        request_ids: RequestIds::default(),
+        answer_headers: AnswerHeaders::default(),
         access_log: AccessLogTarget::Off,
     }
 }
@@ -283,14 +292,17 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) async fn start(label: &'static str) -> Self {
-        Self::serve(move |stream| async move {
+        Self::start_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), label)
+    }
+
+    pub(crate) fn start_on(listener: TcpListener, label: &'static str) -> Self {
+        Self::serve_on(listener, move |stream| async move {
             let service = service_fn(move |request| answer(label, request));
             let connection =
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             // The proxy may leave at any time.
             drop(connection.with_upgrades().await);
         })
-        .await
     }
 
     /// A shard that does with each connection what `handle` says.
@@ -298,7 +310,13 @@ impl Upstream {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::serve_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(), handle)
+    }
+
+    fn serve_on<F>(listener: TcpListener, handle: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);

@@ -4,6 +4,7 @@
 
 mod ceilings;
 mod cookies;
+mod edge;
 mod failures;
 mod flips;
 mod harness;

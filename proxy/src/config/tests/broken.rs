@@ -29,7 +29,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "[frontend]\nlistn = [\"0.0.0.0:80\"]\nthreads = 2\n",
-        "c.toml:7:1: unknown field frontend.listn, did you mean frontend.listen?\nc.toml:8:1: unknown field frontend.threads, expected one of listen, workers, backlog, max_connections, header_timeout, client_timeout, keepalive_timeout, client_fin, max_header_size, forwarded_proto, max_headers",
+        "c.toml:7:1: unknown field frontend.listn, did you mean frontend.listen?\nc.toml:8:1: unknown field frontend.threads, expected one of listen, workers, backlog, max_connections, header_timeout, client_timeout, keepalive_timeout, client_fin, max_header_size, forwarded_proto, max_headers, trusted_proxies, forwarded_for, request_id, hsts, response_headers",
     ),
     ("[frontend]\nlisten = []\n", "c.toml:7:10: frontend.listen is [], expected at least one address"),
     (
@@ -43,6 +43,22 @@ const CASES: &[(&str, &str)] = &[
     (
         "[frontend]\nlisten = [\"0.0.0.0:80\", \"127.0.0.1:80\"]\n",
         "c.toml:7:10: frontend.listen[1] is \"127.0.0.1:80\", expected an address that frontend.listen[0] (0.0.0.0:80) leaves free",
+    ),
+    (
+        "[frontend]\nlisten = [\"0.0.0.0:80\", \"[::]:80\"]\n",
+        "c.toml:7:10: frontend.listen[1] is \"[::]:80\", expected an address that frontend.listen[0] (0.0.0.0:80) leaves free",
+    ),
+    (
+        "[frontend]\ntrusted_proxies = [\"10.0.0.1/8\", \"lb\", 1]\n",
+        "c.toml:7:20: frontend.trusted_proxies[0] is \"10.0.0.1/8\", expected a range of addresses such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address (10.0.0.1/8 has bits beyond its prefix, the range begins at 10.0.0.0/8)\nc.toml:7:34: frontend.trusted_proxies[1] is \"lb\", expected a range of addresses such as \"10.0.0.0/8\", or one address (\"lb\" is no IP address)\nc.toml:7:40: frontend.trusted_proxies[2] is 1, expected a range of addresses such as \"10.0.0.0/8\", or one address",
+    ),
+    (
+        "[frontend]\nforwarded_for = \"drop\"\nrequest_id = true\nhsts = \"63072000\"\n",
+        "c.toml:7:17: frontend.forwarded_for is \"drop\", expected \"append\" or \"replace\"\nc.toml:8:14: frontend.request_id is true, expected \"off\" or \"make\" or \"accept\"\nc.toml:9:8: frontend.hsts is \"63072000\", expected \"off\" or a policy such as \"max-age=63072000; includeSubDomains\", which has max-age in seconds once, and perhaps includeSubDomains and preload",
+    ),
+    (
+        "[frontend]\nresponse_headers = [\"X-A\", \"Connection: close\"]\n",
+        "c.toml:7:21: frontend.response_headers[0] is \"X-A\", expected a line \"Name: value\" of at most 4096 visible ASCII characters\nc.toml:7:28: frontend.response_headers[1] is \"Connection: close\", expected another header than connection, which belongs to the connection",
     ),
     (
         "[frontend]\nlisten = [\"0.0.0.0:8405\"]\n",
