@@ -1,6 +1,6 @@
 //! `[frontend]`: the side of the clients.
 
-use super::listeners::ListenerConfig;
+use super::listeners::{AcceptProxy, ListenerConfig};
 use super::section::Section;
 use super::tree::Item;
 use super::value;
@@ -164,6 +164,12 @@ impl FrontendConfig {
                 .list("response_headers", "lines \"Name: value\"", response_header)
                 .unwrap_or(default.response_headers),
         };
+        let waiting = listeners.iter().find(|listener| listener.accept_proxy == AcceptProxy::Required);
+        if let Some(listener) = waiting.filter(|_| config.trust.proxies.is_empty()) {
+            let expected =
+                format!("the balancers before listener {}, which requires PROXY headers", listener.name);
+            section.refuse("trusted_proxies", &"[]", expected);
+        }
         if config.response_headers.len() > RESPONSE_HEADERS_MAX {
             section.refuse("response_headers", &"", format!("at most {RESPONSE_HEADERS_MAX} lines"));
         }

@@ -111,7 +111,8 @@ pub struct ListenerConfig {
     /// Connections open at once; beyond it new ones wait in the backlog, those of other listeners do not. Default: what the process may
     /// have (`frontend.max_connections`).
     pub max_connections: Option<usize>,
-    /// What shards are told in `X-Forwarded-Proto`. Default https over TLS, else what `[frontend]` says.
+    /// What shards are told in `X-Forwarded-Proto`. Default https over TLS, http where clients are sent to https, else what `[frontend]`
+    /// says.
     pub forwarded_proto: Option<ForwardedProto>,
 }
 

@@ -1,6 +1,6 @@
 //! Who a client is, behind balancers and proxies; and what the edge adds to requests and answers.
 
-use crate::harness::{DEADLINE, Node, Upstream, Wire, config, eventually, limits, shard};
+use crate::harness::{DEADLINE, Node, Upstream, Wire, config, eventually, limits, shard, told};
 use shardgate_peering::Mesh;
 use shardgate_peering::core::{Config, PeerId};
 use shardgate_proxy::Limits;
@@ -34,12 +34,6 @@ fn trust(proxies: &[&str], forwarded_for: ForwardedFor) -> Trust {
 fn takes_proxy_headers(config: &mut WorkersConfig) {
     config.frontends[0].accept_proxy = AcceptProxy::Required;
     config.trust = trust(&["127.0.0.0/8"], ForwardedFor::Append);
-}
-
-/// What the shard was told under a name.
-fn told<'a>(body: &'a str, name: &str) -> Vec<&'a str> {
-    let lines = body.lines().filter_map(|line| line.split_once(": "));
-    lines.filter(|(found, _)| *found == name).map(|(_, value)| value).collect()
 }
 
 const GET: &str = "GET /foo HTTP/1.1\r\nHost: meet\r\n\r\n";

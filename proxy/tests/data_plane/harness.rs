@@ -395,3 +395,9 @@ pub(crate) async fn refusing() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     listener.local_addr().unwrap()
 }
+
+/// What the shard was told under a name.
+pub(crate) fn told<'a>(body: &'a str, name: &str) -> Vec<&'a str> {
+    let lines = body.lines().filter_map(|line| line.split_once(": "));
+    lines.filter(|(found, _)| *found == name).map(|(_, value)| value).collect()
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -16,12 +16,15 @@ fn binary(name: &str) -> PathBuf {
     this.parent().and_then(Path::parent).expect("a test stands in target/PROFILE/deps").join(name)
 }
 
-fn free_tcp() -> SocketAddr {
-    TcpListener::bind("127.38.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
+/// Where nodes listen if nothing else is said.
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 38, 0, 1));
+
+fn free_tcp(host: IpAddr) -> SocketAddr {
+    TcpListener::bind((host, 0)).and_then(|socket| socket.local_addr()).expect("a free port")
 }
 
-fn free_udp() -> SocketAddr {
-    UdpSocket::bind("127.38.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
+fn free_udp(host: IpAddr) -> SocketAddr {
+    UdpSocket::bind((host, 0)).and_then(|socket| socket.local_addr()).expect("a free port")
 }
 
 /// A mesh of nodes with files in a folder of its own.
@@ -54,6 +57,10 @@ impl Drop for Node {
 
 impl Site {
     fn new(nodes: &[(&'static str, &'static str)], shards: &str) -> Self {
+        Self::at(HOST, nodes, shards)
+    }
+
+    fn at(host: IpAddr, nodes: &[(&'static str, &'static str)], shards: &str) -> Self {
         let folder = tempfile::tempdir().expect("a scratch folder");
         let pki = folder.path().join("pki");
         run("shardgate", &["pki", "init", "--environment", "test", "--dir", &text(&pki)]);
@@ -64,8 +71,8 @@ impl Site {
                     "shardgate",
                     &["pki", "issue", "--environment", "test", "--dir", &text(&pki), "--peer", name],
                 );
-                let (http, admin, orders) = (free_tcp(), free_tcp(), free_tcp());
-                Node { name, region, http, admin, orders, mesh: free_udp(), child: None }
+                let (http, admin, orders) = (free_tcp(host), free_tcp(host), free_tcp(host));
+                Node { name, region, http, admin, orders, mesh: free_udp(host), child: None }
             })
             .collect();
         let site = Self { folder, nodes, env: Vec::new() };
@@ -168,7 +175,11 @@ fn ask(address: SocketAddr, request: &str) -> String {
 
 /// A shard that answers every request with its name, from a thread that ends with the test's process.
 fn shard() -> SocketAddr {
-    let listener = TcpListener::bind("127.38.1.1:0").expect("a free port");
+    shard_at(Ipv4Addr::new(127, 38, 1, 1).into())
+}
+
+fn shard_at(host: IpAddr) -> SocketAddr {
+    let listener = TcpListener::bind((host, 0)).expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -196,6 +207,26 @@ fn entry(name: &str, id: u32, region: &str, release: &str, address: SocketAddr) 
 
 fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+#[test]
+fn everything_goes_over_ipv6() {
+    let host = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    let (here, there) = (shard_at(host), shard_at(host));
+    let shards = entry("s1", 1, "here", "release-1", here) + &entry("s2", 2, "there", "release-1", there);
+    let mut site =
+        Site::at(host, &[("a", "here"), ("b", "there")], &format!("live_release = \"release-1\"\n{shards}"));
+    site.start_all();
+    let (a, b) = (site.nodes[0].http, site.nodes[1].http);
+    for n in 0..20 {
+        let target = format!("/http-bind?room=room-{n}");
+        let first = get(a, &target);
+        assert!(first.starts_with("HTTP/1.1 200") && body(&first) == here.port().to_string(), "{first}");
+        assert_eq!(body(&get(b, &target)), body(&first), "room-{n} through the other region");
+    }
+    let admin = site.nodes[1].admin.to_string();
+    let status = run("shardgatectl", &["--node", &admin, "status"]);
+    assert!(status.contains("[::1]:") && status.contains("reconciled"), "{status}");
 }
 
 #[test]

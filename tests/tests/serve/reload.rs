@@ -1,6 +1,6 @@
 //! A changed configuration on a running node, by the file's change and by SIGHUP.
 
-use super::{Site, free_tcp, get, run, text, until};
+use super::{HOST, Site, free_tcp, get, run, text, until};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -47,7 +47,7 @@ fn listeners_timeouts_certificates_and_log_change_without_a_restart() {
     assert!(ask(&mut old).expect("an answer").starts_with("HTTP/1.1 403"));
 
     // Another plain listener instead of the first, one with TLS, a shorter timeout, more events.
-    let (plain, secure) = (free_tcp(), free_tcp());
+    let (plain, secure) = (free_tcp(HOST), free_tcp(HOST));
     let certificate = site.folder.path().join("meet.pem");
     run_openssl(&certificate);
     change(&site, |config| {
@@ -94,7 +94,7 @@ fn a_faulty_change_is_refused_whole_and_what_needs_a_restart_is_named() {
     let mut site = Site::new(&[("n1", "here")], SHARD);
     site.start_all();
     let (http, admin) = (site.nodes[0].http, site.nodes[0].admin);
-    let plain = free_tcp();
+    let plain = free_tcp(HOST);
     let listener = format!("[[listeners]]\nname = \"plain\"\nlisten = [\"{plain}\"]\n");
     change(&site, |config| {
         config.replace("workers = 1", "workers = 1\nclient_timeout = \"soon\"") + &listener

@@ -57,6 +57,10 @@ const CASES: &[(&str, &str)] = &[
         "c.toml:7:17: frontend.forwarded_for is \"drop\", expected \"append\" or \"replace\"\nc.toml:8:14: frontend.request_id is true, expected \"off\" or \"make\" or \"accept\"\nc.toml:9:8: frontend.hsts is \"63072000\", expected \"off\" or a policy such as \"max-age=63072000; includeSubDomains\", which has max-age in seconds once, and perhaps includeSubDomains and preload",
     ),
     (
+        "[[listeners]]\nname = \"lb\"\nlisten = [\"[::]:81\"]\naccept_proxy = \"required\"\n",
+        "c.toml: frontend.trusted_proxies is [] (the default), expected the balancers before listener lb, which requires PROXY headers",
+    ),
+    (
         "[frontend]\nresponse_headers = [\"X-A\", \"Connection: close\"]\n",
         "c.toml:7:21: frontend.response_headers[0] is \"X-A\", expected a line \"Name: value\" of at most 4096 visible ASCII characters\nc.toml:7:28: frontend.response_headers[1] is \"Connection: close\", expected another header than connection, which belongs to the connection",
     ),
