@@ -7,7 +7,6 @@ use crate::record::Record;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -90,7 +89,7 @@ pub(crate) struct AnswerBody {
 
 enum Source {
     Page(Option<Bytes>),
-    Shard { incoming: Incoming, upstream: Option<Box<Upstream>>, address: SocketAddr, end: End },
+    Shard { incoming: Incoming, upstream: Option<Box<Upstream>>, end: End },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -109,16 +108,8 @@ impl AnswerBody {
     }
 
     /// A shard's.
-    pub(crate) fn shard(
-        incoming: Incoming,
-        upstream: Box<Upstream>,
-        address: SocketAddr,
-        record: Box<Record>,
-    ) -> Self {
-        Self {
-            source: Source::Shard { incoming, upstream: Some(upstream), address, end: End::Ahead },
-            record,
-        }
+    pub(crate) fn shard(incoming: Incoming, upstream: Box<Upstream>, record: Box<Record>) -> Self {
+        Self { source: Source::Shard { incoming, upstream: Some(upstream), end: End::Ahead }, record }
     }
 }
 
@@ -197,7 +188,7 @@ impl Body for AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        let Self { source: Source::Shard { incoming, upstream, address, end }, record } = self else {
+        let Self { source: Source::Shard { incoming, upstream, end }, record } = self else {
             return;
         };
         match end {
@@ -207,7 +198,7 @@ impl Drop for AnswerBody {
                 if let Some(mut upstream) = upstream.take().filter(|_| !worker.is_draining())
                     && upstream.is_reusable()
                 {
-                    worker.pool.put(*address, upstream, worker.clock.coarse());
+                    worker.pool.put(upstream, worker.clock.coarse());
                 }
             }
             End::Breaking | End::Failed => {}

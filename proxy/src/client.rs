@@ -5,6 +5,7 @@ use crate::clock::{Millis, to_millis};
 use crate::counters::TimeoutKind;
 use crate::forward::Limits;
 use crate::frontend::{Frontend, OpenStream};
+use crate::proxy_protocol::Addresses;
 use crate::trust::{Peer, Trust, client_address};
 use crate::tunnel::Opening;
 use crate::worker::Worker;
@@ -57,6 +58,8 @@ pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
     /// What it says of others is believed, or not.
     pub(crate) standing: Peer,
+    /// Where the client was accepted, when a server wants to know.
+    accepted_at: Option<SocketAddr>,
     pub(crate) forwarded_for: HeaderValue,
     pub(crate) frontend: Rc<Frontend>,
 }
@@ -68,7 +71,17 @@ impl Origin {
         // An address is plain ASCII.
         let forwarded_for = HeaderValue::from_str(&peer.ip().to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { peer, standing: trust.peer(peer.ip()), forwarded_for, frontend }
+        Self { peer, standing: trust.peer(peer.ip()), accepted_at: None, forwarded_for, frontend }
+    }
+
+    /// The same, accepted there.
+    pub(crate) fn accepted_at(self, accepted_at: Option<SocketAddr>) -> Self {
+        Self { accepted_at, ..self }
+    }
+
+    /// What a PROXY header says of it.
+    pub(crate) fn addresses(&self) -> Option<Addresses> {
+        self.accepted_at.map(|destination| Addresses { source: self.peer, destination })
     }
 
     /// Who sent a request: the connection's client, or whom its trusted proxies name, whose port nobody knows.

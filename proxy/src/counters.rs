@@ -51,6 +51,8 @@ labels! {
         Timeout = "timeout",
         /// The network has no way there, or the connection broke at once.
         Unreachable = "unreachable",
+        /// TLS did not come about, or the shard's certificate is not valid.
+        Tls = "tls",
         /// This node has no port, descriptor or memory left for it.
         Local = "local",
     }

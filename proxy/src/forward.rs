@@ -1,7 +1,7 @@
 //! One request on its way: decided, claimed, sent, and its answer brought back. Whatever fails ends as one [`Failure`] here.
 
 use crate::admission::{check_key, check_security, read_head};
-use crate::backend::{ConnectError, ConnectLimits, PoolLimits, Upstream, connect};
+use crate::backend::{ConnectError, ConnectLimits, Destination, PoolLimits, Upstream, connect};
 use crate::body::{AnswerBody, RequestBody, waiting};
 use crate::client::{AnswerEnds, BodyState, Carrier, Client};
 use crate::config::Redispatch;
@@ -26,7 +26,6 @@ use hyper::body::Incoming;
 use shardgate_discovery::Shard;
 use shardgate_peering_core::{ShardName, StickKey};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -112,8 +111,8 @@ pub(crate) async fn answer(
     let (settings, id, proto) = (Rc::clone(&record.settings), record.id.clone(), record.proto);
     let reached = forward(&worker, &client, &mut record, head, body).await;
     let mut response = match reached {
-        Ok(Reached::Answer { response, upstream, address }) => {
-            response.map(|incoming| AnswerBody::shard(incoming, upstream, address, record))
+        Ok(Reached::Answer { response, upstream }) => {
+            response.map(|incoming| AnswerBody::shard(incoming, upstream, record))
         }
         Ok(Reached::Switched { response }) => response.map(|()| AnswerBody::page(Bytes::new(), record)),
         Err(failure) => {
@@ -167,7 +166,7 @@ fn without_default_port(uri: &Uri) -> Option<Uri> {
 /// What came back.
 enum Reached {
     /// A shard's answer, whose body is still to come over `upstream`.
-    Answer { response: Response<Incoming>, upstream: Box<Upstream>, address: SocketAddr },
+    Answer { response: Response<Incoming>, upstream: Box<Upstream> },
     /// A shard's consent to an upgrade; the opening is left with the client.
     Switched { response: Response<()> },
 }
@@ -238,7 +237,9 @@ async fn forward(
         record.shard = Some(Arc::clone(&resolved.shard));
         record.why = Some(resolved.why);
         take_place(worker, client, record, &resolved.shard).await?;
-        let (unsent, cause) = match send(worker, client, record, &resolved.shard, request).await {
+        let destination = settings.manners.destination(key.pool(), resolved.shard.address, &request, origin);
+        let (unsent, cause) = match send(worker, client, record, &resolved.shard, destination, request).await
+        {
             Ok(response) => {
                 let learned = cookie.as_ref();
                 let learned = learned.and_then(|by| by.learn(record, response.0.headers(), &resolved.shard));
@@ -251,7 +252,15 @@ async fn forward(
             Err(SendError::Unreached { request, cause }) => (request, cause),
         };
         // What this node lacks, descriptors or ports, is no reason to move a conference.
-        let ours = matches!(cause, ConnectError::Local { .. });
+        let ours = match cause {
+            ConnectError::Local { .. } => true,
+            // A clock or a CA of this node's may be why: no reason to move what is stored, either.
+            ConnectError::Certificate { .. } => resolved.holds != Holds::Nothing,
+            ConnectError::Refused { .. }
+            | ConnectError::Timeout { .. }
+            | ConnectError::Unreachable { .. }
+            | ConnectError::Handshake { .. } => false,
+        };
         if first.is_some() || ours || settings.limits.redispatch == Redispatch::Off {
             return Err(cause.into());
         }
@@ -312,7 +321,7 @@ async fn finish(
     record.settings.marks.to_client(response.headers_mut(), kept);
     record.answered(response.status());
     if !switched {
-        return Ok(Reached::Answer { response, upstream, address: resolved.shard.address });
+        return Ok(Reached::Answer { response, upstream });
     }
     // Rare, so what it needs is not part of every request's future.
     Box::pin(switch(worker, client, record, resolved, token, upstream)).await?;
@@ -360,9 +369,10 @@ async fn send(
     client: &Rc<Client>,
     record: &mut Record,
     shard: &Shard,
+    destination: Destination,
     mut request: Box<Request<RequestBody>>,
 ) -> Result<(Response<Incoming>, Box<Upstream>), SendError> {
-    if let Some(upstream) = worker.pool.take(shard.address) {
+    if let Some(upstream) = worker.pool.take(&destination) {
         worker.counters.shard_reuses.up();
         record.timers.connect = Some(0);
         let again = repeatable(&request, client);
@@ -385,7 +395,7 @@ async fn send(
     let mut pause = limits.backoff;
     let mut attempt = 1;
     let cause = loop {
-        let cause = match open(worker, client, record, shard).await {
+        let cause = match open(worker, client, record, shard, destination.clone()).await {
             Ok(upstream) => match exchange(worker, client, record, upstream, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(ExchangeError::Closed) => return Err(SendError::Failed(Failure::Broken)),
@@ -418,13 +428,13 @@ async fn open(
     client: &Client,
     record: &mut Record,
     shard: &Shard,
+    destination: Destination,
 ) -> Result<Box<Upstream>, ConnectError> {
     client.progress();
     let began = record.elapsed();
     // Boxed: most requests find a connection in the pool.
-    let upstream =
-        Box::pin(connect(shard.address, &record.settings.limits.connect, &worker.protocols().shard_http))
-            .await?;
+    let limits = &record.settings.limits.connect;
+    let upstream = Box::pin(connect(destination, limits, &worker.protocols().shard_http)).await?;
     record.timers.connect = Some(record.elapsed() - began);
     worker.counters.shard_connects.up();
     worker.trust(&shard.name);

@@ -115,7 +115,11 @@ async fn serve(
             sender
         }
     };
-    let origin = Rc::new(Origin::new(peer, frontend, &worker.settings().trust));
+    let settings = worker.settings();
+    // A system call that most nodes can do without.
+    let accepted_at = settings.manners.tell_addresses().then(|| stream.local_addr().ok()).flatten();
+    let origin = Rc::new(Origin::new(peer, frontend, &settings.trust).accepted_at(accepted_at));
+    drop(settings);
     // Boxed: only the connection's beginning needs it.
     match Box::pin(secured(&worker, &origin, stream)).await {
         Ok(Secured { socket, http: Http::One }) => http1::serve(worker, origin, socket, connected).await,

@@ -15,7 +15,7 @@ use tracing::info;
 use crate::admin::{Admin, AdminError, AdminParts, Phase};
 use crate::config::Config;
 use crate::sessions::Sessions;
-use crate::tls::{ServerTls, TlsErrors, TlsWatch, TlsWatchConfig};
+use crate::tls::{ServerTls, TlsError, TlsErrors, TlsWatch, TlsWatchConfig};
 use crate::worker::{Running, StartError, Workers};
 
 mod reload;
@@ -43,6 +43,9 @@ pub enum NodeError {
     /// Certificates or ticket keys.
     #[error(transparent)]
     Tls(#[from] TlsErrors),
+    /// Files of `[backend]` or of a pool.
+    #[error("towards servers: {0}")]
+    Upstream(#[from] TlsError),
     /// The mesh.
     #[error(transparent)]
     Mesh(#[from] MeshError),

@@ -107,7 +107,11 @@ impl Failure {
             }
             // What this node lacks it has again in a moment, and another node has it now: 503, as HAProxy answers (STRM_ET_CONN_RES).
             Self::Unreachable(
-                ConnectError::Local { .. } | ConnectError::Refused { .. } | ConnectError::Unreachable { .. },
+                ConnectError::Local { .. }
+                | ConnectError::Refused { .. }
+                | ConnectError::Unreachable { .. }
+                | ConnectError::Handshake { .. }
+                | ConnectError::Certificate { .. },
             ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken => StatusCode::BAD_GATEWAY,
         }
@@ -134,7 +138,12 @@ impl Failure {
             Self::NoRoute(_) => b"SC",
             Self::Unreachable(ConnectError::Timeout { .. }) => b"sC",
             Self::Unreachable(ConnectError::Local { .. }) => b"RC",
-            Self::Unreachable(ConnectError::Refused { .. } | ConnectError::Unreachable { .. }) => b"SC",
+            Self::Unreachable(
+                ConnectError::Refused { .. }
+                | ConnectError::Unreachable { .. }
+                | ConnectError::Handshake { .. }
+                | ConnectError::Certificate { .. },
+            ) => b"SC",
             Self::ShardTimeout => b"sH",
             Self::Broken => b"SH",
         }

@@ -4,7 +4,7 @@
 use crate::absent::Absent;
 use crate::access_log::{AccessLog, End, From, Line, Request, Size, Timers};
 use crate::answer_headers::AnswerHeaders;
-use crate::backend::{Pool, Suspects};
+use crate::backend::{Manners, Pool, Suspects};
 use crate::client::{Client, Origin};
 use crate::clock::{Clock, Millis};
 use crate::counters::{TimeoutKind, WorkerCounters};
@@ -55,6 +55,7 @@ pub(crate) struct Settings {
     pub(crate) marks: Marks,
     pub(crate) routing: Routing,
     pub(crate) limits: Limits,
+    pub(crate) manners: Manners,
     pub(crate) pages: Pages,
     pub(crate) trust: Trust,
     pub(crate) request_ids: RequestIds,
@@ -70,6 +71,11 @@ impl Settings {
         };
         let Limits { head_bytes_max, headers_max, .. } = self.limits;
         HeadRules { head_bytes_max, headers_max, hosts }
+    }
+
+    /// The same for one worker, which shares nothing with the others.
+    fn for_worker(self) -> Self {
+        Self { manners: self.manners.for_worker(), ..self }
     }
 }
 
@@ -126,7 +132,7 @@ impl Worker {
         let snapshot = Arc::clone(self.topology.borrow().snapshot());
         let topology = Topology::new(snapshot, &settings.region, &settings.routing.region_order);
         self.topology.replace(Rc::new(topology));
-        self.settings.replace(Rc::new(settings));
+        self.settings.replace(Rc::new(settings.for_worker()));
         self.freed.notify_waiters();
     }
 

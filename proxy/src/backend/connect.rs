@@ -1,20 +1,24 @@
 //! Opening a connection to a shard.
 
-use super::{State, Upstream};
+use super::manner::Terms;
+use super::{Destination, State, Upstream};
 use crate::counters::ConnectReason;
+use crate::proxy_protocol;
 use crate::socket::Socket;
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 /// How connections to shards are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectLimits {
-    /// How long the shard's host has to accept.
+    /// How long the shard's host has to accept, TLS's handshake included.
     pub timeout: Duration,
     /// Further attempts at the same shard when it refuses, before another shard is tried.
     pub retries: u32,
@@ -42,6 +46,12 @@ pub(crate) enum ConnectError {
     /// The network says no, or the connection broke before the request was sent.
     #[error("shard at {address} cannot be reached")]
     Unreachable { address: SocketAddr, source: io::Error },
+    /// It is there, but TLS does not come about.
+    #[error("TLS handshake with the shard at {address} failed")]
+    Handshake { address: SocketAddr, source: io::Error },
+    /// Its certificate is not valid, in the eyes of this node.
+    #[error("certificate of the shard at {address} is not valid")]
+    Certificate { address: SocketAddr, source: io::Error },
     /// This node cannot.
     #[error("no connection to {address} can be opened here")]
     Local { address: SocketAddr, source: io::Error },
@@ -64,6 +74,14 @@ impl ConnectError {
         }
     }
 
+    fn of_handshake(address: SocketAddr, source: io::Error) -> Self {
+        let tls = source.get_ref().and_then(|error| error.downcast_ref());
+        match tls {
+            Some(rustls::Error::InvalidCertificate(_)) => Self::Certificate { address, source },
+            _ => Self::Handshake { address, source },
+        }
+    }
+
     /// The connection closed before anything was sent on it.
     pub(crate) fn closed_at_once(address: SocketAddr) -> Self {
         Self::Unreachable { address, source: io::ErrorKind::ConnectionReset.into() }
@@ -74,31 +92,61 @@ impl ConnectError {
             Self::Refused { .. } => ConnectReason::Refused,
             Self::Timeout { .. } => ConnectReason::Timeout,
             Self::Unreachable { .. } => ConnectReason::Unreachable,
+            Self::Handshake { .. } | Self::Certificate { .. } => ConnectReason::Tls,
             Self::Local { .. } => ConnectReason::Local,
         }
     }
 
     /// Whether another attempt at the same address may help soon.
     pub(crate) const fn is_worth_retrying(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Unreachable { .. })
+        matches!(self, Self::Refused { .. } | Self::Unreachable { .. } | Self::Handshake { .. })
     }
 }
 
 /// Connects, once.
 pub(crate) async fn connect(
-    address: SocketAddr,
+    destination: Destination,
     limits: &ConnectLimits,
     http: &Builder,
 ) -> Result<Box<Upstream>, ConnectError> {
-    let stream = match timeout(limits.timeout, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(ConnectError::new(address, error)),
-        Err(_) => return Err(ConnectError::Timeout { address, after: limits.timeout }),
+    let address = destination.address;
+    let socket = match &destination.terms {
+        None => timeout(limits.timeout, tcp(address)).await,
+        Some(terms) => {
+            let made = async { on_terms(tcp(address).await?, address, terms).await };
+            // Boxed: shards in a network of their own have no terms.
+            timeout(limits.timeout, Box::pin(made)).await
+        }
     };
-    stream.set_nodelay(true).map_err(|error| ConnectError::new(address, error))?;
+    let socket = socket.map_err(|_| ConnectError::Timeout { address, after: limits.timeout })??;
     // HTTP/1.1 has no handshake: this does not wait, and cannot fail.
-    match http.handshake(TokioIo::new(Socket::Plain(stream))).await {
-        Ok((sender, connection)) => Ok(Box::new(Upstream { sender, state: State::Open(connection) })),
+    match http.handshake(TokioIo::new(socket)).await {
+        Ok((sender, connection)) => {
+            Ok(Box::new(Upstream { sender, state: State::Open(connection), destination }))
+        }
         Err(error) => Err(ConnectError::Unreachable { address, source: io::Error::other(error) }),
+    }
+}
+
+async fn tcp(address: SocketAddr) -> Result<Socket, ConnectError> {
+    let failed = |error| ConnectError::new(address, error);
+    let stream = TcpStream::connect(address).await.map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(Socket::Plain(stream))
+}
+
+/// The PROXY header goes first, in the clear, and then TLS, as HAProxy does it.
+async fn on_terms(mut socket: Socket, address: SocketAddr, terms: &Terms) -> Result<Socket, ConnectError> {
+    if let Some(addresses) = &terms.proxied {
+        let header = proxy_protocol::encode(addresses.as_ref());
+        socket.write_all(&header).await.map_err(|error| ConnectError::new(address, error))?;
+    }
+    match (socket, &terms.manner.tls, &terms.name) {
+        (Socket::Plain(stream), Some(tls), Some(name)) => {
+            let connecting = TlsConnector::from(tls.config()).connect(name.clone(), stream);
+            let stream = connecting.await.map_err(|error| ConnectError::of_handshake(address, error))?;
+            Ok(Socket::Tls(Box::new(stream.into())))
+        }
+        (socket, _, _) => Ok(socket),
     }
 }

@@ -12,12 +12,15 @@ use hyper_util::rt::TokioIo;
 use std::task::{Context, Poll, Waker, ready};
 
 mod connect;
+mod manner;
 mod pool;
 mod suspects;
 
 pub(crate) use connect::ConnectError;
 pub use connect::ConnectLimits;
 pub(crate) use connect::connect;
+pub(crate) use manner::Destination;
+pub use manner::Manners;
 pub(crate) use pool::Pool;
 pub use pool::PoolLimits;
 pub(crate) use suspects::Suspects;
@@ -29,6 +32,7 @@ pub(crate) type SendResult = Result<Response<Incoming>, TrySendError<Request<Req
 pub(crate) struct Upstream {
     sender: SendRequest<RequestBody>,
     state: State,
+    destination: Destination,
 }
 
 enum State {

@@ -1,6 +1,6 @@
 //! Idle connections to shards, those of one worker: last in, first out, so that the spare ones grow old and go.
 
-use super::Upstream;
+use super::{Destination, Upstream};
 use crate::clock::{Millis, to_millis};
 use foldhash::fast::RandomState;
 use std::cell::RefCell;
@@ -44,25 +44,32 @@ impl Pool {
         self.limits.replace(limits);
     }
 
-    /// A connection that served before and is still open.
-    pub(crate) fn take(&self, address: SocketAddr) -> Option<Box<Upstream>> {
+    /// A connection that served before, is still open, and is good for `destination`.
+    pub(crate) fn take(&self, destination: &Destination) -> Option<Box<Upstream>> {
         let mut idle = self.idle.borrow_mut();
-        let connections = idle.get_mut(&address)?;
+        let connections = idle.get_mut(&destination.address)?;
         loop {
-            let mut candidate = connections.pop()?;
+            let good = |idle: &Idle| destination.is_served_by(&idle.upstream.destination);
+            // The last one, for a server that is spoken to in one way.
+            let mut candidate = connections.remove(connections.iter().rposition(good)?);
             if candidate.upstream.is_reusable() {
                 return Some(candidate.upstream);
             }
         }
     }
 
-    /// Keeps a connection whose answer is complete, unless there are enough.
-    pub(crate) fn put(&self, address: SocketAddr, upstream: Box<Upstream>, now: Millis) {
+    /// Keeps a connection whose answer is complete, unless there are enough. One with terms takes the place of the oldest then:
+    /// whoever that was good for may never come back.
+    pub(crate) fn put(&self, upstream: Box<Upstream>, now: Millis) {
         let mut idle = self.idle.borrow_mut();
-        let connections = idle.entry(address).or_default();
-        if connections.len() < self.limits.borrow().idle_per_shard {
-            connections.push(Idle { upstream, since: now });
+        let connections = idle.entry(upstream.destination.address).or_default();
+        let full = connections.len() >= self.limits.borrow().idle_per_shard;
+        if full && upstream.destination.terms.is_some() && !connections.is_empty() {
+            connections.remove(0);
+        } else if full {
+            return;
         }
+        connections.push(Idle { upstream, since: now });
     }
 
     /// Lets go of what is old or closed.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::{CheckArgs, refuse};
+use crate::Manners;
 use crate::config::{load, process_environment};
 use crate::tls::ServerTls;
 
@@ -27,6 +28,10 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
             }
         }
         Err(errors) => return refuse(&errors, None),
+    }
+    let pools = config.routing.pools.iter().map(|pool| &pool.upstream);
+    if let Err(error) = Manners::load(&config.backend.upstream, pools) {
+        return refuse(&error, Some("the file is named by [backend] or one of [[pools]]"));
     }
     match shardgate_discovery::read_file(&config.discovery.file) {
         Ok(snapshot) => {

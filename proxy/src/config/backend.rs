@@ -1,6 +1,7 @@
 //! `[backend]`: the side of the shards.
 
 use super::section::Section;
+use super::upstream::UpstreamConfig;
 use super::value;
 use super::write;
 use std::fmt;
@@ -53,6 +54,8 @@ pub struct BackendConfig {
     pub queue_max: usize,
     /// How long they wait. Default: as long as connecting may take, as HAProxy's `timeout queue`.
     pub queue_timeout: Duration,
+    /// What shards speak.
+    pub upstream: UpstreamConfig,
 }
 
 impl Default for BackendConfig {
@@ -69,6 +72,7 @@ impl Default for BackendConfig {
             max_connections_per_shard: 0,
             queue_max: 1_024,
             queue_timeout: Duration::from_secs(10),
+            upstream: UpstreamConfig::default(),
         }
     }
 }
@@ -100,6 +104,7 @@ impl BackendConfig {
                 .unwrap_or(default.max_connections_per_shard),
             queue_max: section.get("queue_max", value::integer(0..=1_000_000)).unwrap_or(default.queue_max),
             queue_timeout: section.get("queue_timeout", timeout()).unwrap_or(connect_timeout),
+            upstream: UpstreamConfig::read(&mut section),
         };
         section.finish();
         config
@@ -119,6 +124,7 @@ impl fmt::Display for BackendConfig {
         writeln!(f, "balance_factor = {}", self.balance_factor)?;
         writeln!(f, "max_connections_per_shard = {}", self.max_connections_per_shard)?;
         writeln!(f, "queue_max = {}", self.queue_max)?;
-        writeln!(f, "queue_timeout = {}", write::duration(self.queue_timeout))
+        writeln!(f, "queue_timeout = {}", write::duration(self.queue_timeout))?;
+        write!(f, "{}", self.upstream)
     }
 }

@@ -27,6 +27,7 @@ mod stick_table;
 mod tls;
 mod tree;
 mod units;
+mod upstream;
 mod value;
 mod write;
 
@@ -46,6 +47,7 @@ pub use pages::{Page, PagesConfig};
 pub use shutdown::ShutdownConfig;
 pub use stick_table::StickTableConfig;
 pub use tls::{TlsCertificate, TlsConfig, TlsVersion};
+pub use upstream::{SendProxy, UpstreamConfig, UpstreamProtocol, Verify};
 
 use crate::routing_key::Routing;
 use listeners::Certificates;

@@ -5,6 +5,7 @@ use std::fmt;
 use shardgate_discovery::{RegionName, ShardName};
 
 use super::section::Section;
+use super::upstream::UpstreamConfig;
 use super::value;
 use super::write;
 use crate::cookie::{COOKIE_NAME, CookieName};
@@ -30,8 +31,9 @@ pub(super) fn read(mut section: Section<'_>, region: Option<&RegionName>, others
     if servers.as_ref().is_some_and(|servers| servers.iter().all(|server| server.weight == 0)) {
         section.refuse("servers", &"[]", "at least one server with a weight".to_owned());
     }
+    let upstream = UpstreamConfig::read(&mut section);
     section.finish();
-    let pool = Pool::new(name?, paths?, servers?, region?)?;
+    let pool = Pool::new(name?, paths?, servers?, region?)?.spoken_to(upstream);
     Some(match cookie {
         Some(cookie) => pool.sticking_on(cookie),
         None => pool,
@@ -48,8 +50,8 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, pool: &Pool) -> fmt::Result {
     writeln!(f, "name = {}", write::text(pool.name.as_str()))?;
     writeln!(f, "paths = {}", write::list(&pool.paths))?;
     writeln!(f, "servers = {}", write::list(&pool.servers))?;
-    match &pool.stick_on_cookie {
-        Some(cookie) => writeln!(f, "stick_on_cookie = {}", write::text(cookie.as_str())),
-        None => Ok(()),
+    if let Some(cookie) = &pool.stick_on_cookie {
+        writeln!(f, "stick_on_cookie = {}", write::text(cookie.as_str()))?;
     }
+    write!(f, "{}", pool.upstream)
 }

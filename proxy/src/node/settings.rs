@@ -11,9 +11,9 @@ use crate::config::Config;
 use crate::config::{AcceptProxy, OfferHttp2, Protocol, Redirect};
 use crate::limits::{Ceilings, PerShard};
 use crate::redirect::ToHttps;
-use crate::tls::{Alpn, ServerTls};
+use crate::tls::{Alpn, ServerTls, TlsError};
 use crate::worker::{ForwardedProto, FrontendConfig, Security, WorkersConfig};
-use crate::{ConnectLimits, Limits, Pages, PoolLimits};
+use crate::{ConnectLimits, Limits, Manners, Pages, PoolLimits};
 
 pub(super) fn table(config: &Config) -> core::Config {
     let table = core::Config {
@@ -105,12 +105,17 @@ pub(super) fn workers(config: &Config, tls: Option<&ServerTls>) -> Result<Worker
         limits: limits(config),
         ceilings: ceilings(config),
         routing: config.routing.clone(),
+        manners: manners(config)?,
         pages,
         trust: config.frontend.trust.clone(),
         request_ids: config.frontend.request_ids,
         answer_headers: AnswerHeaders::new(&config.frontend.response_headers, config.frontend.hsts.as_ref()),
         access_log: config.log.access.clone(),
     })
+}
+
+fn manners(config: &Config) -> Result<Manners, TlsError> {
+    Manners::load(&config.backend.upstream, config.routing.pools.iter().map(|pool| &pool.upstream))
 }
 
 fn limits(config: &Config) -> Limits {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::config::UpstreamConfig;
 use crate::cookie::{self, CookieName};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
@@ -63,6 +64,8 @@ pub struct Pool {
     pub servers: Vec<PoolServer>,
     /// The cookie whose value leads to the same server again; without one each request takes its turn.
     pub stick_on_cookie: Option<CookieName>,
+    /// What its servers speak.
+    pub upstream: UpstreamConfig,
     /// Them as shards that hold no conferences, for those who forward.
     shards: Vec<Arc<Shard>>,
     weights: u64,
@@ -93,13 +96,20 @@ impl Pool {
         };
         let shards = (0..).zip(&servers).map(shard).collect::<Option<Vec<_>>>()?;
         let weights = servers.iter().map(|server| u64::from(server.weight)).sum();
-        Some(Self { name, paths, servers, stick_on_cookie: None, shards, weights })
+        let upstream = UpstreamConfig::default();
+        Some(Self { name, paths, servers, stick_on_cookie: None, upstream, shards, weights })
     }
 
     /// The same pool, sticking on this cookie.
     #[must_use]
     pub fn sticking_on(self, cookie: CookieName) -> Self {
         Self { stick_on_cookie: Some(cookie), ..self }
+    }
+
+    /// The same pool, whose servers are spoken to in this way.
+    #[must_use]
+    pub fn spoken_to(self, upstream: UpstreamConfig) -> Self {
+        Self { upstream, ..self }
     }
 
     /// The key of the cookie that it sticks on, if the request has it.

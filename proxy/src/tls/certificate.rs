@@ -64,19 +64,16 @@ impl Certificate {
     /// Checks the files of one certificate against each other.
     pub(super) fn parse(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Self, TlsError> {
         let path = || files.cert.path.clone();
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(files.cert.get()?)
-            .collect::<Result<_, _>>()
-            .map_err(|source| TlsError::Pem { path: path(), source })?;
+        let chain = certificates(&files.cert)?;
         let Some(own) = chain.first() else { return Err(TlsError::NoCertificate { path: path() }) };
         let broken = |what: &dyn fmt::Display| TlsError::Certificate { path: path(), what: what.to_string() };
         let (_, parsed) = X509Certificate::from_der(own).map_err(|error| broken(&error))?;
         let (names, validity) = (names(&parsed).map_err(|error| broken(&error))?, parsed.validity());
         let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
         let key_file = files.key.as_ref().unwrap_or(&files.cert);
-        let key = key(key_file)?;
         let key = provider
             .key_provider
-            .load_private_key(key)
+            .load_private_key(private_key(key_file)?)
             .map_err(|source| TlsError::Key { path: key_file.path.clone(), source })?;
         let mut certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
@@ -106,7 +103,17 @@ impl Certificate {
     }
 }
 
-fn key(file: &Content) -> Result<PrivateKeyDer<'static>, TlsError> {
+/// The certificates of a PEM file, at least one.
+pub(super) fn certificates(file: &Content) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let path = || file.path.clone();
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(file.get()?)
+        .collect::<Result<_, _>>()
+        .map_err(|source| TlsError::Pem { path: path(), source })?;
+    if chain.is_empty() { Err(TlsError::NoCertificate { path: path() }) } else { Ok(chain) }
+}
+
+/// The first key of a PEM file.
+pub(super) fn private_key(file: &Content) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(file.get()?).map_err(|source| {
         let path = file.path.clone();
         if matches!(source, pem::Error::NoItemsFound) {

@@ -24,7 +24,7 @@ pub(super) struct Content {
 }
 
 impl Content {
-    fn read(path: &Path) -> Self {
+    pub(super) fn read(path: &Path) -> Self {
         Self { path: path.to_owned(), bytes: read(path).map_err(|error| error.to_string()) }
     }
 

@@ -25,10 +25,12 @@ mod error;
 mod files;
 mod resolver;
 mod tickets;
+mod upstream;
 mod watch;
 
 pub use certificate::TlsWarning;
 pub use error::{TlsError, TlsErrors};
+pub(crate) use upstream::UpstreamTls;
 pub use watch::{TlsWatch, TlsWatchConfig};
 
 /// What a listener offers by ALPN (RFC 7301).

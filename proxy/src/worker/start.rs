@@ -8,7 +8,7 @@ use super::{COPY_BUFFER_BYTES, Protocols, Settings, Worker, connected_max};
 use crate::absent::Absent;
 use crate::access_log::{AccessLog, AccessLogError, AccessLogTarget, LogWriter};
 use crate::answer_headers::AnswerHeaders;
-use crate::backend::{Pool, Suspects};
+use crate::backend::{Manners, Pool, Suspects};
 use crate::clock::Clock;
 use crate::counters::Counters;
 use crate::forward::Limits;
@@ -55,6 +55,8 @@ pub struct WorkersConfig {
     pub ceilings: Ceilings,
     /// The lists of paths.
     pub routing: Routing,
+    /// How shards and servers of pools are spoken to.
+    pub manners: Manners,
     /// The pages of our own answers.
     pub pages: Pages,
     /// Which proxies are believed.
@@ -187,6 +189,7 @@ pub(super) fn settings(config: &WorkersConfig) -> Result<Settings, StartError> {
         marks: marks.ok_or_else(|| StartError::Host { host: config.host.clone() })?,
         routing: config.routing.clone(),
         limits: config.limits.clone(),
+        manners: config.manners.clone(),
         pages: config.pages.clone(),
         trust: config.trust.clone(),
         request_ids: config.request_ids,
@@ -319,7 +322,7 @@ impl Seed {
                 freed: Notify::new(),
                 draining: Cell::new(false),
                 nonce: Cell::new((index as u64) << 48),
-                settings: RefCell::new(Rc::new(settings)),
+                settings: RefCell::new(Rc::new(settings.for_worker())),
             });
             let mut listening = Listening::default();
             let opened = listeners.into_iter().try_for_each(|bound| listening.open(&worker, bound));

@@ -21,7 +21,7 @@ use shardgate_proxy::request_id::RequestIds;
 use shardgate_proxy::routing_key::Routing;
 use shardgate_proxy::trust::Trust;
 use shardgate_proxy::worker::{ForwardedProto, FrontendConfig, Running, Security, Workers, WorkersConfig};
-use shardgate_proxy::{ConnectLimits, Limits, Pages};
+use shardgate_proxy::{ConnectLimits, Limits, Manners, Pages};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -115,6 +115,7 @@ pub(crate) fn config(limits: Limits) -> WorkersConfig {
         limits,
         ceilings: Ceilings::OFF,
         routing: Routing::default(),
+        manners: Manners::default(),
         pages: Pages::default(),
         trust: Trust::default(),
         request_ids: RequestIds::default(),
