@@ -79,7 +79,7 @@ fn what_is_limited_by_address() {
 }
 
 const POOLS: &str = "pools=[{name='chat', paths=['/chat/'], servers=['10.0.0.1:80', '10.0.0.2:80 weight=0'], \
-                     stick_on_cookie='SID'}, {name='plain', paths=['/plain/'], servers=['[::1]:80']}]";
+                     stick_on_cookie='SID', protocol='https', verify='off', sni='Chat.example'}, {name='plain', paths=['/plain/'], servers=['[::1]:80']}]";
 
 #[test]
 fn pools_stick_or_take_turns() {
@@ -103,6 +103,11 @@ fn what_is_printed_is_read_back_equal() {
         "limits.memory_max=2GiB",
         "limits.exempt=10.0.0.0/8,2001:db8::/32,192.0.2.1",
         "limits.request_rate=100",
+        "backend.protocol=https",
+        "backend.ca=/ca.pem",
+        "backend.client_cert=/node.pem",
+        "backend.client_key=/node.key",
+        "backend.send_proxy=v2",
         "routing.service_hosts=[]",
         "routing.room_parameter=r",
         "routing.stick_flag=keep=1",

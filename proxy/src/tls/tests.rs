@@ -160,10 +160,9 @@ impl Shaken {
     fn kind_of_key(&self) -> SignatureAlgorithm {
         use x509_parser::prelude::FromDer as _;
         let (_, parsed) = x509_parser::prelude::X509Certificate::from_der(&self.own).unwrap();
-        match parsed.public_key().parsed().unwrap() {
-            x509_parser::public_key::PublicKey::RSA(_) => SignatureAlgorithm::RSA,
-            _ => SignatureAlgorithm::ECDSA,
-        }
+        let key = parsed.public_key().parsed().unwrap();
+        let rsa = matches!(key, x509_parser::public_key::PublicKey::RSA(_));
+        if rsa { SignatureAlgorithm::RSA } else { SignatureAlgorithm::ECDSA }
     }
 }
 

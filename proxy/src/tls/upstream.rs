@@ -56,11 +56,13 @@ impl UpstreamTls {
                 let key = config.client_key.as_deref().map(Content::read);
                 let key = key.as_ref().unwrap_or(&cert);
                 let (chain, key_der) = (certificates(&cert)?, private_key(key)?);
-                builder.with_client_auth_cert(chain, key_der).map_err(|source| match source {
-                    Error::InconsistentKeys(_) => {
-                        TlsError::Mismatch { cert: cert.path.clone(), key: key.path.clone() }
+                builder.with_client_auth_cert(chain, key_der).map_err(|source| {
+                    let path = key.path.clone();
+                    if matches!(source, Error::InconsistentKeys(_)) {
+                        TlsError::Mismatch { cert: cert.path.clone(), key: path }
+                    } else {
+                        TlsError::Key { path, source }
                     }
-                    source => TlsError::Key { path: key.path.clone(), source },
                 })?
             }
         };
@@ -91,12 +93,12 @@ impl UpstreamTls {
             let name = DnsName::try_from(host?.to_ascii_lowercase()).ok()?;
             name.as_ref().parse::<IpAddr>().is_err().then_some(ServerName::DnsName(name))
         };
-        given().or_else(host).unwrap_or(ServerName::IpAddress(address.to_canonical().into()))
+        given().or_else(host).unwrap_or_else(|| ServerName::IpAddress(address.to_canonical().into()))
     }
 }
 
 fn roots(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
-    let file = Content::read(ca.unwrap_or(Path::new(SYSTEM_CA)));
+    let file = Content::read(ca.unwrap_or_else(|| Path::new(SYSTEM_CA)));
     let certificates = certificates(&file)?;
     let mut roots = RootCertStore::empty();
     match ca {

@@ -13,3 +13,4 @@ mod http;
 mod stop;
 mod timeouts;
 mod tunnels;
+mod upstream_tls;

@@ -112,6 +112,10 @@ const CASES: &[(&str, &str)] = &[
         "[backend]\nretries = 11\nbalance_factor = 1.5\n",
         "c.toml:7:11: backend.retries is 11, expected an integer from 0 to 10\nc.toml:8:18: backend.balance_factor is 1.5, expected an integer from 100 to 1000",
     ),
+    (
+        "[backend]\nprotocol = \"h2\"\nverify = false\nsend_proxy = \"v1\"\nclient_key = \"k.pem\"\nsni = \"10.0.0.1:80\"\n",
+        "c.toml:7:12: backend.protocol is \"h2\", expected \"http\" or \"https\"\nc.toml:8:10: backend.verify is false, expected \"on\" or \"off\"\nc.toml:11:7: backend.sni is \"10.0.0.1:80\", expected a host name, such as \"shard.example.com\"\nc.toml:9:14: backend.send_proxy is \"v1\", expected \"off\" or \"v2\"\nc.toml:10:14: backend.client_key is \"k.pem\", expected nothing where protocol is not \"https\"\nc.toml:10:14: backend.client_key is \"k.pem\", expected nothing without client_cert",
+    ),
     ("[backend]\nredispatch = true\n", "c.toml:7:14: backend.redispatch is true, expected \"on\" or \"off\""),
     (
         "[backend]\nmax_connections_per_shard = -1\nqueue_timeout = \"0s\"\n",
