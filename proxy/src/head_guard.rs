@@ -70,6 +70,17 @@ pub enum Scanned {
 /// Where in the client's bytes the guard is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
+    Line(Line),
+    /// In a body of a length, before as many bytes.
+    Body(u64),
+    Chunk(Chunk),
+    /// In a chunk, before as many bytes.
+    Data(u64),
+}
+
+/// Where in a head or a trailer section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
     /// Before a request line, behind as many empty lines.
     Begin(u8),
     BeginLf(u8),
@@ -87,12 +98,15 @@ enum At {
     Value,
     ValueLf,
     SectionLf,
-    Body(u64),
+}
+
+/// Where around a chunk's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chunk {
     /// Behind as many digits.
     Size(u8),
     Extension,
     SizeLf,
-    Data(u64),
     DataCr,
     DataLf,
 }
@@ -159,7 +173,7 @@ impl HeadGuard {
     pub const fn new(rules: HeadRules) -> Self {
         Self {
             rules,
-            at: At::Begin(0),
+            at: At::Line(Line::Begin(0)),
             section: Section::Head,
             budget: rules.head_bytes_max,
             fields: 0,
@@ -178,25 +192,9 @@ impl HeadGuard {
         let (mut at, mut begin) = (0, 0);
         while at < bytes.len() {
             let step = match self.at {
-                At::Body(left) => self.skip(left, bytes.len(), &mut at),
-                At::Data(left) => self.skip(left, bytes.len(), &mut at),
-                At::Size(_) | At::Extension | At::SizeLf | At::DataCr | At::DataLf => {
-                    self.chunk_line(bytes, &mut at)
-                }
-                At::Begin(_)
-                | At::BeginLf(_)
-                | At::Method
-                | At::TargetStart
-                | At::Target
-                | At::Version(_)
-                | At::OtherVersion(_)
-                | At::LineLf
-                | At::FieldStart
-                | At::Name
-                | At::ValueStart
-                | At::Value
-                | At::ValueLf
-                | At::SectionLf => self.section(bytes, &mut at),
+                At::Line(line) => self.section(line, bytes, &mut at),
+                At::Body(left) | At::Data(left) => Ok(self.skip(left, bytes.len(), &mut at)),
+                At::Chunk(chunk) => self.chunk_line(chunk, bytes[at], &mut at),
             };
             match step {
                 Ok(Step::On) => {}
@@ -208,7 +206,9 @@ impl HeadGuard {
                     self.begin();
                     return Scanned::Upgrade { end: at };
                 }
-                Err(violation) if self.is_in_head() => return Scanned::Refused { keep: begin, violation },
+                Err(violation) if self.section == Section::Head && matches!(self.at, At::Line(_)) => {
+                    return Scanned::Refused { keep: begin, violation };
+                }
                 Err(violation) => return Scanned::Broken { keep: at, violation },
             }
         }
@@ -218,11 +218,11 @@ impl HeadGuard {
     /// Whether what was scanned ends between two messages.
     #[must_use]
     pub fn is_between_messages(&self) -> bool {
-        self.at == At::Begin(0)
+        self.at == At::Line(Line::Begin(0))
     }
 
     fn begin(&mut self) {
-        self.at = At::Begin(0);
+        self.at = At::Line(Line::Begin(0));
         self.said = Said::NOTHING;
         self.extension_bytes = 0;
         self.open(Section::Head);
@@ -234,69 +234,52 @@ impl HeadGuard {
         self.fields = 0;
     }
 
-    fn is_in_head(&self) -> bool {
-        self.section == Section::Head
-            && !matches!(
-                self.at,
-                At::Body(_)
-                    | At::Size(_)
-                    | At::Extension
-                    | At::SizeLf
-                    | At::Data(_)
-                    | At::DataCr
-                    | At::DataLf
-            )
-    }
-
     /// Content, which may be anything.
-    fn skip(&mut self, left: u64, end: usize, at: &mut usize) -> Result<Step, Violation> {
+    fn skip(&mut self, left: u64, end: usize, at: &mut usize) -> Step {
         let here = u64::try_from(end - *at).unwrap_or(u64::MAX).min(left);
         // Not more than there are bytes.
         *at += here as usize;
         let left = left - here;
         let is_chunk = matches!(self.at, At::Data(_));
         self.at = match (is_chunk, left) {
-            (false, 0) => return Ok(Step::Message),
+            (false, 0) => return Step::Message,
             (false, left) => At::Body(left),
-            (true, 0) => At::DataCr,
+            (true, 0) => At::Chunk(Chunk::DataCr),
             (true, left) => At::Data(left),
         };
-        Ok(Step::On)
+        Step::On
     }
 
-    /// A chunk's size and extensions, and the end of its data (RFC 9112, 7.1).
-    fn chunk_line(&mut self, bytes: &[u8], at: &mut usize) -> Result<Step, Violation> {
-        let byte = bytes[*at];
-        self.at = match self.at {
-            At::Size(digits) => match char::from(byte).to_digit(16) {
+    /// A byte of a chunk's size and extensions, or of the end of its data (RFC 9112, 7.1).
+    fn chunk_line(&mut self, chunk: Chunk, byte: u8, at: &mut usize) -> Result<Step, Violation> {
+        self.at = match chunk {
+            Chunk::Size(digits) => match char::from(byte).to_digit(16) {
                 Some(digit) if digits < SIZE_DIGITS_MAX => {
                     self.size = self.size << 4 | u64::from(digit);
-                    At::Size(digits + 1)
+                    At::Chunk(Chunk::Size(digits + 1))
                 }
-                None if digits > 0 && byte == b'\r' => At::SizeLf,
-                None if digits > 0 && byte == b';' => At::Extension,
+                None if digits > 0 && byte == b'\r' => At::Chunk(Chunk::SizeLf),
+                None if digits > 0 && byte == b';' => At::Chunk(Chunk::Extension),
                 Some(_) | None => return Err(Violation::ChunkSize),
             },
-            At::Extension if byte == b'\r' => At::SizeLf,
-            At::Extension => {
+            Chunk::Extension if byte == b'\r' => At::Chunk(Chunk::SizeLf),
+            Chunk::Extension => {
                 self.extension_bytes += 1;
                 let is_text = byte == b'\t' || value_run(&[byte]) == 1;
                 if !is_text || self.extension_bytes > EXTENSION_BYTES_MAX {
                     return Err(Violation::ChunkExtension);
                 }
-                At::Extension
+                At::Chunk(Chunk::Extension)
             }
-            At::SizeLf if byte != b'\n' => return Err(Violation::LineEnd),
-            At::SizeLf if self.size == 0 => {
+            Chunk::SizeLf if byte != b'\n' => return Err(Violation::LineEnd),
+            Chunk::SizeLf if self.size == 0 => {
                 self.open(Section::Trailers);
-                At::FieldStart
+                At::Line(Line::FieldStart)
             }
-            At::SizeLf => At::Data(self.size),
-            At::DataCr if byte == b'\r' => At::DataLf,
-            At::DataLf if byte == b'\n' => self.next_chunk(),
-            At::DataCr | At::DataLf => return Err(Violation::ChunkEnd),
-            // Nothing else comes here.
-            other => other,
+            Chunk::SizeLf => At::Data(self.size),
+            Chunk::DataCr if byte == b'\r' => At::Chunk(Chunk::DataLf),
+            Chunk::DataLf if byte == b'\n' => self.next_chunk(),
+            Chunk::DataCr | Chunk::DataLf => return Err(Violation::ChunkEnd),
         };
         *at += 1;
         Ok(Step::On)
@@ -304,176 +287,232 @@ impl HeadGuard {
 
     fn next_chunk(&mut self) -> At {
         self.size = 0;
-        At::Size(0)
+        At::Chunk(Chunk::Size(0))
     }
 
     /// As much of a head or a trailer section as there is.
-    fn section(&mut self, bytes: &[u8], at: &mut usize) -> Result<Step, Violation> {
-        let end = bytes.len().min(at.saturating_add(self.budget));
-        let from = *at;
-        let mut step = Step::On;
-        while *at < end && matches!(step, Step::On) && !self.has_left_section() {
-            step = self.section_step(&bytes[..end], at)?;
-        }
-        self.budget -= *at - from;
-        if self.budget > 0 || !matches!(step, Step::On) || self.has_left_section() {
-            return Ok(step);
-        }
-        Err(match self.at {
-            At::Method | At::TargetStart | At::Target | At::Version(_) | At::OtherVersion(_) => {
-                Violation::TargetTooLong
+    fn section(&mut self, mut line: Line, bytes: &[u8], at: &mut usize) -> Result<Step, Violation> {
+        let (from, end) = (*at, bytes.len().min(at.saturating_add(self.budget)));
+        let window = &bytes[..end];
+        while *at < end {
+            let whole = if line == Line::FieldStart {
+                self.whole_field(&window[*at..])?
+            } else if matches!(line, Line::Begin(_)) {
+                self.whole_request_line(&window[*at..])
+            } else {
+                None
+            };
+            if let Some(used) = whole {
+                *at += used;
+                line = Line::FieldStart;
+            } else if line == Line::SectionLf {
+                lf(window[*at])?;
+                *at += 1;
+                return self.end_of_section();
+            } else {
+                // Noted first: where it fails is where the guard stays.
+                self.at = At::Line(line);
+                line = self.step(line, window, at)?;
             }
-            _ => Violation::HeadTooLarge,
-        })
+        }
+        self.at = At::Line(line);
+        self.budget -= *at - from;
+        match line {
+            _ if self.budget > 0 => Ok(Step::On),
+            Line::Method | Line::TargetStart | Line::Target | Line::Version(_) | Line::OtherVersion(_) => {
+                Err(Violation::TargetTooLong)
+            }
+            Line::Begin(_)
+            | Line::BeginLf(_)
+            | Line::LineLf
+            | Line::FieldStart
+            | Line::Name
+            | Line::ValueStart
+            | Line::Value
+            | Line::ValueLf
+            | Line::SectionLf => Err(Violation::HeadTooLarge),
+        }
     }
 
-    fn has_left_section(&self) -> bool {
-        matches!(self.at, At::Body(_) | At::Size(_))
+    /// A request line that is all there, and as usual; `None` leaves it to the single steps.
+    fn whole_request_line(&mut self, bytes: &[u8]) -> Option<usize> {
+        let method = token_run(bytes);
+        let target = bytes.get(method..)?.strip_prefix(b" ")?;
+        let len = target_run(target);
+        let rest = target.get(len..)?.strip_prefix(b" HTTP/1.")?;
+        let minor = match rest.first()? {
+            b'0' => Minor::Zero,
+            b'1' => Minor::One,
+            _ => return None,
+        };
+        let rest = rest.get(1..)?.strip_prefix(b"\r\n")?;
+        if method == 0 || len == 0 || target[..len].contains(&b'#') {
+            return None;
+        }
+        self.said.minor = minor;
+        Some(bytes.len() - rest.len())
+    }
+
+    /// A field line that is all there, and as usual; `None` leaves it to the single steps.
+    fn whole_field(&mut self, bytes: &[u8]) -> Result<Option<usize>, Violation> {
+        let name = token_run(bytes);
+        let Some(behind) = bytes.get(name..).and_then(|rest| rest.strip_prefix(b":")) else { return Ok(None) };
+        let value = behind.strip_prefix(b" ").unwrap_or(behind);
+        let len = value_run(value);
+        // A value that begins with white space, or holds HTAB, is not usual.
+        let Some(rest) = value.get(len..).and_then(|rest| rest.strip_prefix(b"\r\n")) else { return Ok(None) };
+        if name == 0 || value.first() == Some(&b' ') {
+            return Ok(None);
+        }
+        self.count_field()?;
+        self.field = Field::of(&bytes[..name]);
+        if self.field != Field::Other {
+            self.open_value()?;
+            self.valued(&value[..len]);
+            self.field()?;
+        }
+        Ok(Some(bytes.len() - rest.len()))
+    }
+
+    fn count_field(&mut self) -> Result<(), Violation> {
+        self.fields += 1;
+        if self.fields > self.rules.headers_max { Err(Violation::TooManyFields) } else { Ok(()) }
     }
 
     /// One run of bytes of a head or a trailer section.
-    fn section_step(&mut self, bytes: &[u8], at: &mut usize) -> Result<Step, Violation> {
+    fn step(&mut self, line: Line, bytes: &[u8], at: &mut usize) -> Result<Line, Violation> {
         let byte = bytes[*at];
         let mut used = 1;
-        self.at = match self.at {
-            At::Begin(lines) => match byte {
+        let next = match line {
+            Line::Begin(lines) => match byte {
                 b'\r' if lines == EMPTY_LINES_MAX => return Err(Violation::EmptyLines),
-                b'\r' => At::BeginLf(lines + 1),
+                b'\r' => Line::BeginLf(lines + 1),
                 b'\n' => return Err(Violation::LineEnd),
-                _ if is_token(byte) => At::Method,
+                _ if is_token(byte) => Line::Method,
                 _ => return Err(Violation::Method),
             },
-            At::BeginLf(lines) => lf(byte, At::Begin(lines))?,
-            At::Method => match token_run(&bytes[*at..]) {
-                0 if byte == b' ' => At::TargetStart,
+            Line::BeginLf(lines) => {
+                lf(byte)?;
+                Line::Begin(lines)
+            }
+            Line::Method => match token_run(&bytes[*at..]) {
+                0 if byte == b' ' => Line::TargetStart,
                 0 => return Err(Violation::Method),
                 run => {
                     used = run;
-                    At::Method
+                    Line::Method
                 }
             },
-            At::TargetStart | At::Target => match target_run(&bytes[*at..]) {
-                0 if byte == b' ' && self.at == At::Target => At::Version(0),
+            Line::TargetStart | Line::Target => match target_run(&bytes[*at..]) {
+                0 if byte == b' ' && line == Line::Target => Line::Version(0),
                 0 => return Err(Violation::Target),
                 run if bytes[*at..*at + run].contains(&b'#') => return Err(Violation::Target),
                 run => {
                     used = run;
-                    At::Target
+                    Line::Target
                 }
             },
-            At::Version(so_far) => self.version(so_far, byte)?,
-            At::OtherVersion(so_far) => match (so_far, byte) {
-                (6, b'.') => At::OtherVersion(7),
+            Line::Version(so_far) => self.version(so_far, byte)?,
+            Line::OtherVersion(so_far) => match (so_far, byte) {
+                (6, b'.') => Line::OtherVersion(7),
                 (7, b'0'..=b'9') => return Err(Violation::VersionUnsupported),
                 _ => return Err(Violation::Version),
             },
-            At::LineLf => lf(byte, At::FieldStart)?,
-            At::FieldStart => match byte {
-                b'\r' => At::SectionLf,
+            Line::LineLf => {
+                lf(byte)?;
+                Line::FieldStart
+            }
+            Line::FieldStart => match byte {
+                b'\r' => Line::SectionLf,
                 b' ' | b'\t' => return Err(Violation::Folded),
                 b'\n' => return Err(Violation::LineEnd),
                 _ if is_token(byte) => {
-                    self.fields += 1;
-                    if self.fields > self.rules.headers_max {
-                        return Err(Violation::TooManyFields);
-                    }
+                    self.count_field()?;
                     self.name.clear();
                     used = 0;
-                    At::Name
+                    Line::Name
                 }
                 _ => return Err(Violation::Name),
             },
-            At::Name => {
+            Line::Name => {
                 used = token_run(&bytes[*at..]);
-                let piece = &bytes[*at..*at + used];
+                self.name.push(&bytes[*at..*at + used]);
                 match bytes.get(*at + used) {
-                    None => {
-                        self.name.push(piece);
-                        At::Name
-                    }
+                    None => Line::Name,
                     Some(b':') => {
                         used += 1;
-                        self.named(piece)?
+                        self.field = self.name.get().map_or(Field::Other, Field::of);
+                        self.open_value()?;
+                        Line::ValueStart
                     }
                     Some(b' ' | b'\t') => return Err(Violation::SpaceBeforeColon),
                     Some(b'\r' | b'\n') => return Err(Violation::LineEnd),
                     Some(_) => return Err(Violation::Name),
                 }
             }
-            At::ValueStart => match byte {
-                b' ' | b'\t' => At::ValueStart,
+            Line::ValueStart => match byte {
+                b' ' | b'\t' => Line::ValueStart,
                 _ => {
                     used = 0;
-                    At::Value
+                    Line::Value
                 }
             },
-            At::Value => match value_run(&bytes[*at..]) {
+            Line::Value => match value_run(&bytes[*at..]) {
                 0 => match byte {
-                    b'\r' => At::ValueLf,
+                    b'\r' => Line::ValueLf,
                     b'\n' => return Err(Violation::LineEnd),
                     b'\t' => {
                         self.valued(&[byte]);
-                        At::Value
+                        Line::Value
                     }
                     _ => return Err(Violation::Value),
                 },
                 run => {
                     used = run;
                     self.valued(&bytes[*at..*at + run]);
-                    At::Value
+                    Line::Value
                 }
             },
-            At::ValueLf => {
-                let next = lf(byte, At::FieldStart)?;
+            Line::ValueLf => {
+                lf(byte)?;
                 self.field()?;
-                next
+                Line::FieldStart
             }
-            At::SectionLf => {
-                lf(byte, At::FieldStart)?;
-                *at += 1;
-                return self.end_of_section();
-            }
-            // Nothing else comes here.
-            other => other,
+            // Its caller's.
+            Line::SectionLf => Line::SectionLf,
         };
         *at += used;
-        Ok(Step::On)
+        Ok(next)
     }
 
     /// `HTTP/1.0` or `HTTP/1.1`, then the line's end.
-    fn version(&mut self, so_far: u8, byte: u8) -> Result<At, Violation> {
+    fn version(&mut self, so_far: u8, byte: u8) -> Result<Line, Violation> {
         match (so_far, byte) {
             (0..=4, _) if byte == b"HTTP/"[usize::from(so_far)] => {}
             (5, b'1') | (6, b'.') => {}
-            (5, b'0' | b'2'..=b'9') => return Ok(At::OtherVersion(6)),
+            (5, b'0' | b'2'..=b'9') => return Ok(Line::OtherVersion(6)),
             (7, b'0') => self.said.minor = Minor::Zero,
             (7, b'1') => self.said.minor = Minor::One,
             (7, b'2'..=b'9') => return Err(Violation::VersionUnsupported),
-            (8, b'\r') => return Ok(At::LineLf),
+            (8, b'\r') => return Ok(Line::LineLf),
             _ => return Err(Violation::Version),
         }
-        Ok(At::Version(so_far + 1))
+        Ok(Line::Version(so_far + 1))
     }
 
-    /// The name is complete with this piece.
-    fn named(&mut self, piece: &[u8]) -> Result<At, Violation> {
-        self.field = if self.name.is_empty() {
-            Field::of(piece)
-        } else {
-            self.name.push(piece);
-            self.name.get().map_or(Field::Other, Field::of)
-        };
+    /// The field's name is known, its value begins.
+    fn open_value(&mut self) -> Result<(), Violation> {
         self.value.clear();
         self.host = HostText::Valid;
         match (self.section, self.field) {
             (Section::Trailers, Field::ContentLength | Field::TransferEncoding | Field::Host) => {
                 Err(Violation::Trailer)
             }
-            (Section::Trailers, _) => {
+            (Section::Trailers, Field::Expect | Field::Upgrade | Field::Other) => {
                 self.field = Field::Other;
-                Ok(At::ValueStart)
+                Ok(())
             }
-            (Section::Head, _) => Ok(At::ValueStart),
+            (Section::Head, _) => Ok(()),
         }
     }
 
@@ -540,8 +579,8 @@ impl HeadGuard {
     }
 }
 
-fn lf(byte: u8, next: At) -> Result<At, Violation> {
-    if byte == b'\n' { Ok(next) } else { Err(Violation::LineEnd) }
+fn lf(byte: u8) -> Result<(), Violation> {
+    if byte == b'\n' { Ok(()) } else { Err(Violation::LineEnd) }
 }
 
 #[cfg(test)]

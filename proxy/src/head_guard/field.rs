@@ -58,10 +58,6 @@ impl<const MAX: usize> Piecewise<MAX> {
         self.overlong = false;
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0 && !self.overlong
-    }
-
     pub(super) fn push(&mut self, piece: &[u8]) {
         let len = usize::from(self.len);
         match self.bytes.get_mut(len..len + piece.len()) {
@@ -97,7 +93,7 @@ impl HostText {
             Self::Valid if !is_host(text) => Self::Invalid,
             Self::Valid if text.len() < piece.len() => Self::Ended,
             Self::Ended if !text.is_empty() => Self::Invalid,
-            same => same,
+            Self::Valid | Self::Ended | Self::Invalid => self,
         }
     }
 }
