@@ -249,6 +249,8 @@ impl Generation {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(resolver));
         http1.ticketer = tickets;
+        // The order of the suites is ours, as HAProxy's is by default: all are good, the first is the one that costs least.
+        http1.ignore_client_order = true;
         // Tickets resume; a store of sessions would be one lock for all cores.
         http1.session_storage = Arc::new(NoServerSessionStorage {});
         // No 0-RTT: a replayed request would be a request.

@@ -63,7 +63,8 @@ async function continuation(site) {
 }
 
 async function upload(site) {
-  const output = await nghttp(site, ['-d', body(site, 100_000), '-H', 'trailer: x-sum', '--trailer', 'x-sum: 42'], '/nghttp-post');
+  // With a length HTTP/1.1 has no place for trailers.
+  const output = await nghttp(site, ['--no-content-length', '-d', body(site, 100_000), '-H', 'trailer: x-sum', '--trailer', 'x-sum: 42'], '/nghttp-post');
   const seen = JSON.parse(output);
   equal([seen.method, seen.bytes], ['POST', 100_000], 'method and body at the shard');
   equal(seen.trailers, ['x-sum', '42'], 'trailers at the shard');
