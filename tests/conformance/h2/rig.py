@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -84,10 +85,21 @@ class Upstream:
         self._process.wait()
 
 
+@dataclass(frozen=True)
+class Timeouts:
+    """What the proxy waits for, in seconds; the defaults are beyond what any case takes."""
+
+    head: int = 30
+    keep_alive: int = 60
+    client: int = 60
+
+
 class Rig:
     """The proxy under test in front of the upstream, with files in a folder of its own."""
 
-    def __init__(self, target: str, binary: Path) -> None:
+    def __init__(self, target: str, binary: Path, timeouts: Timeouts | None = None) -> None:
+        self.binary = binary
+        self._timeouts = timeouts or Timeouts()
         self.folder = Path(tempfile.mkdtemp(prefix="shardgate-h2-"))
         self.target = target
         self.upstream = Upstream(self.folder)
@@ -157,9 +169,12 @@ class Rig:
         config.write_text(
             '[node]\nid = "edge"\nregion = "test"\n'
             "[frontend]\nlisten = []\nworkers = 1\n"
+            f'header_timeout = "{self._timeouts.head}s"\nkeepalive_timeout = "{self._timeouts.keep_alive}s"\n'
+            f'client_timeout = "{self._timeouts.client}s"\n'
             f'[[listeners]]\nname = "https"\nlisten = ["{PROXY_IP}:{self.address[1]}"]\nprotocol = "https"\nhttp2 = "on"\n'
             f'[[tls.certificates]]\ncert = "{self.certificate}"\nkey = "{self.certificate}"\n'
             f'[discovery]\nfile = "{discovery}"\n'
+            '[shutdown]\ndrain = "2s"\n'
             f'[[admin]]\nlisten = "unix:{self.folder / "admin.sock"}"\nserve = ["health", "metrics"]\n'
         )
         return [str(binary), "serve", "--config", str(config)]
@@ -169,7 +184,8 @@ class Rig:
         config.write_text(
             "global\n nbthread 1\n"
             "defaults\n mode http\n option forwardfor\n option redispatch\n retries 3\n"
-            " timeout connect 10s\n timeout client 60s\n timeout server 60s\n timeout tunnel 1h\n"
+            f" timeout http-request {self._timeouts.head}s\n timeout http-keep-alive {self._timeouts.keep_alive}s\n"
+            f" timeout connect 10s\n timeout client {self._timeouts.client}s\n timeout server 60s\n timeout tunnel 1h\n"
             f"frontend web\n bind {PROXY_IP}:{self.address[1]} ssl crt {self.certificate} alpn h2,http/1.1\n"
             " default_backend shards\n"
             f"backend shards\n http-reuse always\n server s1 {UPSTREAM_IP}:{self.upstream.port}\n"

@@ -21,6 +21,7 @@ import connect_cases
 import definition_cases
 import flood_cases
 import frame_cases
+import lifetime_cases
 import message_cases
 import smuggling_cases
 import stream_cases
@@ -36,6 +37,7 @@ CASES: list[Case] = [
     *smuggling_cases.CASES,
     *connect_cases.CASES,
     *flood_cases.CASES,
+    *lifetime_cases.CASES,
 ]
 
 

@@ -9,6 +9,9 @@ const MAGIC = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
 const KEPT_BYTES = 4096;
 const PATTERN = Buffer.from(Uint8Array.from({ length: 251 }, (_, index) => index));
 
+/** What a connection was last asked for. */
+const latest = new WeakMap();
+
 const tell = (fact) => process.stdout.write(`${JSON.stringify(fact)}\n`);
 const asked = (url) => new URLSearchParams(url.split('?')[1] ?? '');
 
@@ -25,6 +28,7 @@ const server = createServer({ keepAliveTimeout: 60_000, requestTimeout: 0, heade
   response.on('close', () => {
     if (!response.writableFinished) tell({ kind: 'abandoned', url: request.url });
   });
+  latest.set(request.socket, request.url);
   if (wish.has('early')) return respond(request, response, wish, Buffer.from('early'));
   if (wish.has('live')) {
     // Echoes each piece as it comes, and reads no faster than it can write.
@@ -83,6 +87,10 @@ function respond(request, response, wish, body) {
 function filler(size) {
   return Buffer.alloc(size, PATTERN);
 }
+
+server.on('connection', (socket) => {
+  socket.on('close', () => tell({ kind: 'closed', url: latest.get(socket) }));
+});
 
 server.on('upgrade', (request, socket, first) => {
   const wish = asked(request.url);
