@@ -91,7 +91,7 @@ enum Line {
     Version(u8),
     /// The same, of one whose major number is not 1.
     OtherVersion(u8),
-    LineLf,
+    RequestLf,
     FieldStart,
     Name,
     ValueStart,
@@ -324,7 +324,7 @@ impl HeadGuard {
             }
             Line::Begin(_)
             | Line::BeginLf(_)
-            | Line::LineLf
+            | Line::RequestLf
             | Line::FieldStart
             | Line::Name
             | Line::ValueStart
@@ -356,11 +356,15 @@ impl HeadGuard {
     /// A field line that is all there, and as usual; `None` leaves it to the single steps.
     fn whole_field(&mut self, bytes: &[u8]) -> Result<Option<usize>, Violation> {
         let name = token_run(bytes);
-        let Some(behind) = bytes.get(name..).and_then(|rest| rest.strip_prefix(b":")) else { return Ok(None) };
+        let Some(behind) = bytes.get(name..).and_then(|rest| rest.strip_prefix(b":")) else {
+            return Ok(None);
+        };
         let value = behind.strip_prefix(b" ").unwrap_or(behind);
         let len = value_run(value);
         // A value that begins with white space, or holds HTAB, is not usual.
-        let Some(rest) = value.get(len..).and_then(|rest| rest.strip_prefix(b"\r\n")) else { return Ok(None) };
+        let Some(rest) = value.get(len..).and_then(|rest| rest.strip_prefix(b"\r\n")) else {
+            return Ok(None);
+        };
         if name == 0 || value.first() == Some(&b' ') {
             return Ok(None);
         }
@@ -418,7 +422,7 @@ impl HeadGuard {
                 (7, b'0'..=b'9') => return Err(Violation::VersionUnsupported),
                 _ => return Err(Violation::Version),
             },
-            Line::LineLf => {
+            Line::RequestLf => {
                 lf(byte)?;
                 Line::FieldStart
             }
@@ -494,7 +498,7 @@ impl HeadGuard {
             (7, b'0') => self.said.minor = Minor::Zero,
             (7, b'1') => self.said.minor = Minor::One,
             (7, b'2'..=b'9') => return Err(Violation::VersionUnsupported),
-            (8, b'\r') => return Ok(Line::LineLf),
+            (8, b'\r') => return Ok(Line::RequestLf),
             _ => return Err(Violation::Version),
         }
         Ok(Line::Version(so_far + 1))

@@ -43,7 +43,7 @@ impl Frame {
             PRIORITY => self.len == 5,
             RST_STREAM | WINDOW_UPDATE => self.len == 4,
             SETTINGS if self.flags & ACK != 0 => self.len == 0,
-            SETTINGS => self.len % 6 == 0,
+            SETTINGS => self.len.is_multiple_of(6),
             PING => self.len == 8,
             GOAWAY => self.len >= 8,
             _ => true,

@@ -205,7 +205,7 @@ impl Case {
     }
 
     /// The last answer is one to HEAD.
-    pub(super) fn to_head(self) -> Self {
+    pub(super) fn asked_by_head(self) -> Self {
         self.last(|answer| answer.method = Method::Head)
     }
 

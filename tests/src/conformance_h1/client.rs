@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::case::Method;
 
+/// The lines behind a chunked body.
+type Trailers = Vec<(String, String)>;
+
 /// An answer that takes longer does not come; the slowest wait is for a timeout of one second.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -100,7 +103,7 @@ impl Client {
         if back == bytes { Ok(()) } else { Err(format!("echoed {:?}", String::from_utf8_lossy(&back))) }
     }
 
-    fn chunks(&mut self) -> Result<(Vec<u8>, Vec<(String, String)>), String> {
+    fn chunks(&mut self) -> Result<(Vec<u8>, Trailers), String> {
         let mut body = Vec::new();
         loop {
             let line = self.line()?;

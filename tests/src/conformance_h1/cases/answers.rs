@@ -59,9 +59,9 @@ pub(super) fn cases() -> Vec<Case> {
             "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").no_line("transfer-encoding"),
         to_get("9110-15.4.5 answer-304-with-content", 304, "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nabc"),
         answered_to("9110-9.3.2 answer-to-head-with-content", 200, &head,
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", head_seen()).to_head().line("content-length", "3"),
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", head_seen()).asked_by_head().line("content-length", "3"),
         answered_to("9110-9.3.2 answer-to-head-with-chunks", 200, &head,
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", head_seen()).to_head(),
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", head_seen()).asked_by_head(),
         to_get("9110-15.2 interim-answer-is-passed-on", 200, &format!("{EARLY}{OK}")).interim(103).body(b"ok"),
         to_get("9110-15.2 several-interim-answers", 200, &format!("HTTP/1.1 102 Processing\r\n\r\n{EARLY}{EARLY}{OK}"))
             .interim(102).interim(103).interim(103).body(b"ok"),
@@ -72,6 +72,6 @@ pub(super) fn cases() -> Vec<Case> {
             &format!("{OK}HTTP/1.1 200 OK\r\nX-Saw: /nobody\r\nContent-Length: 4\r\n\r\nevil")).body(b"ok"),
         answered_to("desync answers bytes-behind-an-answer-to-head", 200, &head,
             "HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\nHTTP/1.1 200 OK\r\nX-Saw: /nobody\r\nContent-Length: 4\r\n\r\nevil",
-            head_seen()).to_head(),
+            head_seen()).asked_by_head(),
     ]
 }

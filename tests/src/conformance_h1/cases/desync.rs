@@ -33,7 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
         passes("desync CL.0 get", &request("GET", &length, SMUGGLED), content("GET")),
         passes("desync CL.0 options", &request("OPTIONS", &length, SMUGGLED), content("OPTIONS")),
         passes("desync CL.0 delete", &request("DELETE", &length, SMUGGLED), content("DELETE")),
-        passes("desync CL.0 head", &request("HEAD", &length, SMUGGLED), content("HEAD")).to_head(),
+        passes("desync CL.0 head", &request("HEAD", &length, SMUGGLED), content("HEAD")).asked_by_head(),
         passes(
             "desync CL.0 connection-names-content-length",
             &request("POST", &format!("Connection: keep-alive, Content-Length\r\n{length}"), SMUGGLED),

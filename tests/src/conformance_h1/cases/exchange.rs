@@ -40,9 +40,9 @@ pub(super) fn cases() -> Vec<Case> {
         .then(After::Closed),
         refused("9110-10.1.1 other-expectation", 417, &post("Expect: 200-ok\r\nContent-Length: 5\r\n", "")),
         refused("9110-10.1.1 no-continue-for-what-is-refused", 400, &post(&format!("X : y\r\n{expect}"), "")),
-        passes("9110-9.3.2 head", head.as_bytes(), seen("HEAD", "/TAG", b"")).to_head(),
+        passes("9110-9.3.2 head", head.as_bytes(), seen("HEAD", "/TAG", b"")).asked_by_head(),
         passes("9110-9.3.2 head-and-get-pipelined", &[head.as_bytes(), &get("")].concat(), seen("HEAD", "/TAG", b""))
-            .to_head()
+            .asked_by_head()
             .answer(200)
             .and_seen(seen("GET", "/TAG", b"")),
         passes(
