@@ -54,7 +54,6 @@ function respond(request, response, wish, body) {
   tell({ kind: 'request', ...seen });
   if (wish.has('hang')) return;
   if (wish.has('hints')) response.writeEarlyHints({ link: '</style.css>; rel=preload; as=style' });
-  response.setHeader('x-content-type-options', 'nosniff');
   if (wish.has('status')) response.statusCode = Number(wish.get('status'));
   if (wish.has('hop')) {
     response.setHeader('connection', 'keep-alive, x-hop');

@@ -37,6 +37,9 @@ async function get(site, version, option) {
   equal([answer.version, answer.status, answer.verified], [version, '200', '0'], 'version, status and verification');
   const seen = JSON.parse(answer.body);
   equal([seen.method, seen.url], ['GET', '/curl?x=1'], 'method and target at the shard');
+  const told = (await mustRun('curl', [...site.curl, option, '--head', site.url('/curl')])).toLowerCase();
+  const lines = ['strict-transport-security: max-age=63072000', 'x-content-type-options: nosniff'];
+  for (const line of lines) must(told.split('\r\n').includes(line), line, told);
 }
 
 async function post(site, version, option, header) {

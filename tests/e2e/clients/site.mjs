@@ -83,6 +83,7 @@ export class Site {
     writeFileSync(
       config,
       `[node]\nid = "edge"\nregion = "test"\n[frontend]\nworkers = 1\n` +
+        `hsts = "max-age=63072000"\nresponse_headers = ["X-Content-Type-Options: nosniff"]\n` +
         `[[listeners]]\nname = "https"\nlisten = ["${IP}:${this.port}"]\nprotocol = "https"\n` +
         `[tls]\ndirectory = "${certs}"\n[discovery]\nfile = "${discovery}"\n` +
         `[[admin]]\nlisten = "unix:${join(this.folder, 'admin.sock')}"\nserve = ["health"]\n`,
