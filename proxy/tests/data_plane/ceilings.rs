@@ -261,23 +261,22 @@ async fn a_listener_has_its_own_bound() {
     };
     let config = WorkersConfig { frontends: vec![usual.frontends[0].clone(), bounded], ..usual };
     let node = Node::start_on(mesh, &[shard("s1", upstream.address)], config);
-    let addresses = node.running.addresses();
-    let [free, bounded] = &addresses[..] else { panic!("two addresses") };
+    let [free, bounded] = node.running.addresses()[..] else { panic!("two addresses") };
     let mut inside = Vec::new();
     for _ in 0..2 {
-        let mut client = Wire::connect(*bounded).await;
+        let mut client = Wire::connect(bounded).await;
         assert_eq!(ask(&mut client, "/page").await.status, 200);
         inside.push(client);
     }
     // The next ones wait in the backlog, those of the other listener do not.
     let mut outside = Vec::new();
     for _ in 0..6 {
-        let mut client = Wire::connect(*bounded).await;
+        let mut client = Wire::connect(bounded).await;
         client.send("GET /page HTTP/1.1\r\nHost: meet\r\nConnection: close\r\n\r\n").await;
         outside.push(client);
     }
     for _ in 0..5 {
-        let mut client = Wire::connect(*free).await;
+        let mut client = Wire::connect(free).await;
         assert_eq!(ask(&mut client, "/page").await.status, 200);
     }
     assert_eq!(node.totals().requests, 7, "none of those outside was heard");
