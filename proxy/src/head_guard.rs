@@ -60,7 +60,7 @@ pub enum Scanned {
     },
     /// Only those before `keep` pass; the body ends early there.
     Broken {
-        /// The first byte that is not valid.
+        /// Where the valid beginning of the body ends, or before that: pieces of a line may pass or not.
         keep: usize,
         /// The rule that it breaks.
         violation: Violation,

@@ -273,6 +273,12 @@ proptest! {
             (Just(bytes), subsequence(all, 0..=len))
         })
     ) {
-        prop_assert_eq!(scanned_in_pieces(&bytes, &cuts), scanned(&bytes));
+        let (pieces, whole) = (scanned_in_pieces(&bytes, &cuts), scanned(&bytes));
+        if let Scanned::Broken { violation: expected, .. } = whole {
+            // How much of the line that breaks the rule passes does depend on the cuts.
+            prop_assert!(matches!(pieces, Scanned::Broken { violation, .. } if violation == expected), "{:?}", pieces);
+        } else {
+            prop_assert_eq!(pieces, whole);
+        }
     }
 }

@@ -39,20 +39,17 @@ fn framed(bytes: &[u8]) -> Vec<Vec<u8>> {
 
 /// One complete message, read in the plainest way there is.
 fn read(message: &[u8]) -> Read {
-    let text = String::from_utf8_lossy(message);
-    let line = text.trim_start_matches("\r\n").lines().next().unwrap().to_owned();
+    let begin = message.iter().position(|byte| !b"\r\n".contains(byte)).unwrap();
+    let message = &message[begin..];
+    let line = String::from_utf8_lossy(message).lines().next().unwrap().to_owned();
     let mut words = line.split(' ');
     let end = message.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-    // Behind empty lines the head's end is the next one.
-    let start = message.iter().position(|byte| !b"\r\n".contains(byte)).unwrap();
-    let end = if end > start {
-        end
-    } else {
-        start + message[start..].windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4
-    };
     let head = String::from_utf8_lossy(&message[..end]).to_ascii_lowercase();
-    let body =
-        if head.contains("transfer-encoding") { dechunked(&message[end..]) } else { message[end..].to_vec() };
+    let body = if head.contains("\r\ntransfer-encoding:") {
+        dechunked(&message[end..])
+    } else {
+        message[end..].to_vec()
+    };
     Read { method: words.next().unwrap().to_owned(), target: words.next().unwrap().to_owned(), body }
 }
 
@@ -60,7 +57,7 @@ fn dechunked(mut rest: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     loop {
         let end = rest.windows(2).position(|window| window == b"\r\n").unwrap();
-        let line = std::str::from_utf8(&rest[..end]).unwrap();
+        let line = String::from_utf8_lossy(&rest[..end]);
         let size = usize::from_str_radix(line.split(';').next().unwrap(), 16).unwrap();
         if size == 0 {
             return body;
@@ -73,10 +70,8 @@ fn dechunked(mut rest: &[u8]) -> Vec<u8> {
 /// Whether hyper has a reason of its own to read nothing behind this message.
 fn ends_connection(message: &[u8]) -> bool {
     let text = String::from_utf8_lossy(message).to_ascii_lowercase();
-    text.contains("connection: close")
-        || text.contains("http/1.0") && !text.contains("connection: keep-alive")
-        || text.contains("connect ")
-        || text.contains("upgrade:")
+    // Of HTTP/1.0, and of what names `close` anywhere, only what hyper does go on behind is compared.
+    ["close", "http/1.0", "connect ", "upgrade:"].iter().any(|part| text.contains(part))
 }
 
 fn is_refused_by_hyper(message: &[u8]) -> bool {
