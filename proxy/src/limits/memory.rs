@@ -148,11 +148,11 @@ impl Memory {
 
     fn note(&self, resident: u64) -> Change {
         self.resident.store(resident, Ordering::Relaxed);
-        let bytes_max = self.bytes_max.load(Ordering::Relaxed);
-        let (was_full, is_full) = match self.is_full() {
-            false => (false, resident >= bytes_max),
-            true => (true, resident >= bytes_max / 100 * RECOVERED_PERCENT),
-        };
+        let was_full = self.is_full();
+        let is_full = self.bytes_max().is_some_and(|bytes_max| match was_full {
+            false => resident >= bytes_max,
+            true => resident >= bytes_max / 100 * RECOVERED_PERCENT,
+        });
         self.full.store(is_full, Ordering::Relaxed);
         match (was_full, is_full) {
             (false, true) => Change::Full,

@@ -224,7 +224,6 @@ async fn a_request_has_one_name_everywhere() {
 async fn plain_http_is_sent_on_but_for_challenges() {
     let (node, _upstream) =
         node(limits(), |config| config.frontends[0].to_https = Some(ToHttps { port: 443 })).await;
-    let mut wire = node.client().await;
     for (request, status, location) in [
         (
             "GET /acme/Foo?x=1 HTTP/1.1\r\nHost: Meet.example:80\r\n\r\n",
@@ -242,6 +241,8 @@ async fn plain_http_is_sent_on_but_for_challenges() {
         ("GET /a HTTP/1.1\r\nHost: me@evil\r\n\r\n", 400, None),
         ("GET /.well-known/acme-challenge/token HTTP/1.1\r\nHost: meet\r\n\r\n", 200, None),
     ] {
+        // What is refused before it is a request ends its connection, and has no name.
+        let mut wire = node.client().await;
         wire.send(request).await;
         let answer = wire.answer().await;
         assert_eq!(
@@ -249,7 +250,7 @@ async fn plain_http_is_sent_on_but_for_challenges() {
             (status, location),
             "{request}"
         );
-        assert_eq!(answer.header("x-request-id").len(), 1, "{answer:?}");
+        assert!(answer.header("x-request-id").len() == 1 || status == 400, "{answer:?}");
     }
     let url = format!("http://{}/foo", node.address());
     let curl = tokio::task::spawn_blocking(move || {

@@ -207,7 +207,7 @@ async fn bad_requests_and_what_they_get() {
         ("GET /a b HTTP/1.1\r\n\r\n".to_owned(), 400),
         ("GET foo HTTP/1.1\r\n\r\n".to_owned(), 400),
         ("G(T / HTTP/1.1\r\n\r\n".to_owned(), 400),
-        ("GET / HTTP/7.3\r\n\r\n".to_owned(), 400),
+        ("GET / HTTP/7.3\r\n\r\n".to_owned(), 505),
         ("GET / HTTP/1.1\r\nBad Header: x\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nX: a\x01b\r\n\r\n".to_owned(), 400),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n".to_owned(), 400),
@@ -219,7 +219,7 @@ async fn bad_requests_and_what_they_get() {
         (format!("GET /{long_name} HTTP/1.1\r\nHost: a\r\n\r\n"), 400),
         (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long_header}\r\n\r\n"), 431),
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(101)), 431),
-        (format!("GET /{long_target} HTTP/1.1\r\nHost: a\r\n\r\n"), 431),
+        (format!("GET /{long_target} HTTP/1.1\r\nHost: a\r\n\r\n"), 414),
     ];
     for (before, (request, status)) in (0..).zip(bad) {
         let shown = &request[..request.len().min(60)];
