@@ -6,6 +6,7 @@ use crate::limits::{Admitted, Seats, admit_connection};
 use crate::redirect::ToHttps;
 use crate::socket::Socket;
 use crate::tls::{Alpn, ServerTls};
+use crate::trust::Peer;
 use crate::worker::{Connected, ForwardedProto, Worker};
 use shardgate_peering::Readiness;
 use std::cell::RefCell;
@@ -83,15 +84,20 @@ pub(crate) async fn accept(worker: Rc<Worker>, slot: Rc<Slot>, listener: TcpList
     loop {
         let Accepted { stream, peer, seat } = accept::next(&worker, &slot, &listener).await;
         let frontend = slot.frontend();
-        let admitted = match frontend.accept_proxy {
-            AcceptProxy::Off => admit_connection(&worker, peer.ip()),
-            AcceptProxy::Required => Some(Admitted::later()),
-        };
+        let admitted = admit(&worker, peer);
         if let Some(admitted) = admitted {
             let connected = Connected::new(&worker, seat, admitted);
             let serving = serve(Rc::clone(&worker), frontend, stream, peer, connected);
             drop(tokio::task::spawn_local(serving));
         }
+    }
+}
+
+/// Counts a connection of `client`, see [`admit_connection`]. Those of trusted proxies are others', and not limited as one client's.
+fn admit(worker: &Worker, client: SocketAddr) -> Option<Admitted> {
+    match worker.settings().trust.peer(client.ip()) {
+        Peer::Proxy => Some(Admitted::uncounted()),
+        Peer::Client => admit_connection(worker, client.ip()),
     }
 }
 
@@ -110,7 +116,7 @@ async fn serve(
         AcceptProxy::Required => {
             let sender = Box::pin(proxy_header::sender(&worker, &frontend, &mut stream, peer)).await;
             let Some(sender) = sender else { return };
-            let Some(admitted) = admit_connection(&worker, sender.ip()) else { return };
+            let Some(admitted) = admit(&worker, sender) else { return };
             connected.admit(admitted);
             sender
         }

@@ -85,8 +85,8 @@ pub struct Gate {
 pub(crate) struct Admitted(Option<(Arc<Gate>, Counted)>);
 
 impl Admitted {
-    /// For a connection of which nobody knows yet whose it is: a balancer's, before its PROXY header.
-    pub(crate) const fn later() -> Self {
+    /// Of a trusted proxy, whose connections are others': whose, its PROXY header says, or each request.
+    pub(crate) const fn uncounted() -> Self {
         Self(None)
     }
 }

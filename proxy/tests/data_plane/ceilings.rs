@@ -3,6 +3,7 @@
 use crate::harness::{Answer, DEADLINE, Node, Upstream, Wire, config, eventually, limits, shard};
 use shardgate_peering::Mesh;
 use shardgate_peering::core::{Config, PeerId};
+use shardgate_proxy::config::AcceptProxy;
 use shardgate_proxy::counters::Refused;
 use shardgate_proxy::limits::{Ceilings, MemoryMax, PerAddress, PerShard, Rate};
 use shardgate_proxy::worker::{FrontendConfig, WorkersConfig};
@@ -352,5 +353,60 @@ async fn ceilings_change_while_the_node_serves() {
     node.running.apply(change).await;
     assert_eq!(outside.answer().await.status, 200);
     drop((tunnel, inside));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_those_of_the_client_behind_a_proxy() {
+    let upstream = Upstream::start("s1").await;
+    let per_address = PerAddress { connections_max: 1, request_rate: Rate::new(1, 2), ..PerAddress::OFF };
+    let start = |accept_proxy| {
+        let mut config = config(limits());
+        config.ceilings = Ceilings { per_address: per_address.clone(), ..Ceilings::OFF };
+        config.trust.proxies = vec!["127.0.0.1".parse().unwrap()];
+        config.frontends[0].accept_proxy = accept_proxy;
+        let mesh = Mesh::alone(Config::new(PeerId::parse("me").unwrap(), 1)).unwrap();
+        Node::start_on(mesh, &[shard("s1", upstream.address)], config)
+    };
+
+    let node = start(AcceptProxy::Off);
+    // More connections than a client may have, and requests of two clients over each.
+    let mut wires = [node.client().await, node.client().await, node.client().await];
+    let mut answered = [0; 2];
+    while answered != [429; 2] {
+        for wire in &mut wires {
+            for (client, status) in ["192.0.2.1", "192.0.2.2"].into_iter().zip(&mut answered) {
+                let request =
+                    format!("GET /page HTTP/1.1\r\nHost: meet\r\nX-Forwarded-For: {client}\r\n\r\n");
+                wire.send(&request).await;
+                *status = wire.answer().await.status;
+            }
+        }
+    }
+    wires[0].send("GET /page HTTP/1.1\r\nHost: meet\r\nX-Forwarded-For: 192.0.2.3\r\n\r\n").await;
+    assert_eq!(wires[0].answer().await.status, 200, "a third client is not touched");
+    assert_eq!(refused(&node, Refused::AddressConnections), 0);
+    node.stop().await;
+
+    let node = start(AcceptProxy::Required);
+    let line = |client: &str| format!("PROXY TCP4 {client} 192.0.2.9 1 443\r\n");
+    let mut first = node.client().await;
+    first.send(&line("192.0.2.1")).await;
+    assert_eq!(ask(&mut first, "/page").await.status, 200);
+    let mut second = node.client().await;
+    second.send(&line("192.0.2.1")).await;
+    assert!(is_closed(&mut second).await, "its second connection");
+    let mut other = node.client().await;
+    other.send(&line("192.0.2.2")).await;
+    assert_eq!(ask(&mut other, "/page").await.status, 200);
+    assert_eq!(refused(&node, Refused::AddressConnections), 1);
+    drop(first);
+    eventually("the place is free again", async || {
+        let mut again = node.client().await;
+        again.send(&line("192.0.2.1")).await;
+        again.send("GET /page HTTP/1.1\r\nHost: meet\r\n\r\n").await;
+        !is_closed(&mut again).await
+    })
+    .await;
     node.stop().await;
 }

@@ -50,7 +50,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "[frontend]\ntrusted_proxies = [\"10.0.0.1/8\", \"lb\", 1]\n",
-        "c.toml:7:20: frontend.trusted_proxies[0] is \"10.0.0.1/8\", expected a range of addresses such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address (10.0.0.1/8 has bits beyond its prefix, the range begins at 10.0.0.0/8)\nc.toml:7:34: frontend.trusted_proxies[1] is \"lb\", expected a range of addresses such as \"10.0.0.0/8\", or one address (\"lb\" is no IP address)\nc.toml:7:40: frontend.trusted_proxies[2] is 1, expected a range of addresses such as \"10.0.0.0/8\", or one address",
+        "c.toml:7:20: frontend.trusted_proxies[0] is \"10.0.0.1/8\", expected a range of addresses such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address (10.0.0.1/8 has bits beyond its prefix, the range begins at 10.0.0.0/8)\nc.toml:7:34: frontend.trusted_proxies[1] is \"lb\", expected a range of addresses such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address (\"lb\" is no IP address)\nc.toml:7:40: frontend.trusted_proxies[2] is 1, expected a range of addresses such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address",
     ),
     (
         "[frontend]\nforwarded_for = \"drop\"\nrequest_id = true\nhsts = \"63072000\"\n",
