@@ -1,5 +1,6 @@
 //! What the benches and simulations share. The tests of the whole stand in `tests/tests` and `tests/e2e`.
 
+pub mod attack;
 pub mod bench;
 pub mod certificates;
 pub mod conformance_h1;

@@ -98,6 +98,8 @@ const ALLOWED: &[Allowed] = &[
             "serde_json",
             "socket2",
             "tempfile",
+            "tokio",
+            "tokio-rustls",
             "tokio-tungstenite",
             "toml",
         ],
