@@ -338,6 +338,11 @@ impl Client {
         Some(kind)
     }
 
+    /// Whether the socket has stopped taking what is written.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked_since.get().is_some()
+    }
+
     /// The worker ends: whatever is going on, the connection is closed.
     pub(crate) fn let_go(&self) {
         self.end(TimeoutKind::Client);

@@ -14,6 +14,20 @@ pub(crate) enum Socket {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Socket {
+    /// Lets the kernel throw away what the other side has not taken, with a reset, when this is dropped. It would else keep it for two
+    /// minutes more for somebody who does not read: megabytes that no ceiling of ours knows of (HAProxy's `option nolinger`).
+    pub(crate) fn discard_unread(&self) {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        if let Err(error) = stream.set_zero_linger() {
+            tracing::debug!(%error, "a socket keeps what its client did not read");
+        }
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -143,6 +143,11 @@ impl Future for Tunnel {
         if let Some(ordered) = ordered {
             *end = ordered;
             say_goodbye(client, shard, cx);
+            if let ClientEnd::Socket(client) = client
+                && down.is_stuck()
+            {
+                client.discard_unread();
+            }
             return Poll::Ready(());
         }
         let before = (up.bytes, down.bytes);
@@ -327,6 +332,11 @@ impl Direction {
                 }
             }
         }
+    }
+
+    /// Whether the target does not take what was read for it.
+    const fn is_stuck(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     fn moved(&mut self, written: usize) {

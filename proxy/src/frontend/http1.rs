@@ -64,6 +64,9 @@ pub(super) async fn serve(worker: Rc<Worker>, origin: Rc<Origin>, socket: Socket
     let mut http = worker.protocols().client_http.serve_connection(stream, service);
     let ended = poll_fn(|cx| poll(&worker, &client, &mut http, cx)).await;
     if matches!(ended, Ended::LetGo) {
+        if client.is_blocked() {
+            http.into_parts().io.into_inner().into_inner().discard_unread();
+        }
         return;
     }
     let parts = http.into_parts();

@@ -244,6 +244,9 @@ pub(super) async fn serve(worker: Rc<Worker>, origin: Rc<Origin>, socket: Socket
     let mut leaving = Leaving::No;
     poll_fn(|cx| poll(&connection, http.as_mut(), &mut leaving, cx)).await;
     drop((http, registered));
+    if connection.end.get() == Some(End::LetGo) && connection.blocked_since.get().is_some() {
+        wire.borrow().socket.discard_unread();
+    }
     if let Some(End::Fault(fault)) = connection.end.get() {
         if fault == Fault::Flood {
             worker.counters.http2_calmed.up();

@@ -116,10 +116,8 @@ async fn flood(attacker: Rc<Attacker>, kinds: &'static [Flood]) {
             let (attacker, pace) = (Rc::clone(&attacker), Rc::clone(&pace));
             drop(spawn_local(async move {
                 while !attacker.is_over() {
-                    if connection(&attacker, *kind, &pace).await.is_err() {
-                        // The reader says how it ended.
-                        attacker.sent("connections", 1);
-                    }
+                    // The reader has counted how it ended.
+                    connection(&attacker, *kind, &pace).await.ok();
                     sleep(BACK_AFTER).await;
                 }
             }));
@@ -128,8 +126,10 @@ async fn flood(attacker: Rc<Attacker>, kinds: &'static [Flood]) {
     attacker.end().await;
 }
 
+/// Floods one connection to its end, which its reader counts.
 async fn connection(attacker: &Rc<Attacker>, kind: Flood, pace: &Pace) -> io::Result<()> {
     let (reader, mut writer) = split(attacker.dialer.open(Door::Http2, Buffer::Usual).await?);
+    attacker.sent("connections", 1);
     let ended = Rc::new(Cell::new(false));
     let watching = spawn_local(watch(reader, Rc::clone(attacker), kind.calmed(), Rc::clone(&ended)));
     let mut out = http2::hello(&[]);
@@ -165,12 +165,8 @@ pub(super) async fn watch(
     let mut said = false;
     while let Ok(frame) = http2::read(&mut reader).await {
         match (frame.kind, frame.error()) {
-            (GOAWAY | RST_STREAM, Some(ENHANCE_YOUR_CALM)) => {
-                attacker.seen(calmed, 1);
-                said = true;
-            }
-            (GOAWAY, Some(_)) => {
-                attacker.seen("another GOAWAY", 1);
+            (GOAWAY, error) if !said => {
+                attacker.seen(if error == Some(ENHANCE_YOUR_CALM) { calmed } else { "another GOAWAY" }, 1);
                 said = true;
             }
             (HEADERS, _) => match http2::status(&frame.payload) {

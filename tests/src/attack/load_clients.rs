@@ -38,9 +38,10 @@ impl Client {
                 let mut received = Vec::new();
                 let (head, end) = head(stream, &mut received).await?;
                 expect(head.starts_with("HTTP/1.1 200 "), || first_line(&head))?;
-                let length = head.lines().filter_map(|line| line.split_once(": ")).find_map(|(name, value)| {
-                    name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().ok())?
-                });
+                let length =
+                    head.lines().filter_map(|line| line.split_once(": ")).find_map(|(name, value)| {
+                        name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().ok())?
+                    });
                 let length = length.ok_or_else(|| io::Error::other("no length"))?;
                 while received.len() < end + length {
                     expect(stream.read_buf(&mut received).await? > 0, || "answer cut off".to_owned())?;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
@@ -30,16 +31,15 @@ const DEAF_FOR: Duration = Duration::from_secs(60);
 /// # Errors
 /// An address is taken.
 pub(super) fn start(addresses: &[SocketAddr]) -> io::Result<()> {
-    let listeners: Vec<_> = addresses.iter().map(std::net::TcpListener::bind).collect::<Result<_, _>>()?;
-    for listener in &listeners {
-        listener.set_nonblocking(true)?;
-    }
+    let listeners = addresses.iter().map(|address| listen(*address)).collect::<io::Result<Vec<_>>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Ends with the process: nobody waits for a shard.
     thread::Builder::new().name("origin".to_owned()).spawn(move || {
         let serving = async move {
-            let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<Result<Vec<_>, _>>()?;
-            let accepting: Vec<_> = listeners.into_iter().map(|listener| spawn_local(accept(listener))).collect();
+            let listeners =
+                listeners.into_iter().map(TcpListener::from_std).collect::<Result<Vec<_>, _>>()?;
+            let accepting: Vec<_> =
+                listeners.into_iter().map(|listener| spawn_local(accept(listener))).collect();
             for accepting in accepting {
                 accepting.await??;
             }
@@ -48,6 +48,18 @@ pub(super) fn start(addresses: &[SocketAddr]) -> io::Result<()> {
         LocalSet::new().block_on(&runtime, serving)
     })?;
     Ok(())
+}
+
+/// Listens as a shard on another machine would: its segments are Ethernet's, and its kernel's memory is not the node's.
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_mss(1460)?;
+    socket.set_send_buffer_size(64 * 1024)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
 }
 
 async fn accept(listener: TcpListener) -> io::Result<()> {

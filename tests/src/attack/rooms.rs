@@ -86,7 +86,9 @@ impl Statuses {
         self.tail.extend_from_slice(piece);
         let (mut found, mut at) = (0, 0);
         // No page of a node holds a status line.
-        while let Some(line) = self.tail[at..].windows(STATUS_LINE.len() + 3).position(|w| w.starts_with(STATUS_LINE)) {
+        while let Some(line) =
+            self.tail[at..].windows(STATUS_LINE.len() + 3).position(|w| w.starts_with(STATUS_LINE))
+        {
             let digits = at + line + STATUS_LINE.len();
             attacker.seen(
                 match &self.tail[digits..digits + 3] {

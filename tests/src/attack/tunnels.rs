@@ -19,6 +19,9 @@ pub(super) const TUNNELS: u64 = 2_000;
 const NEW_PER_SECOND: u32 = 1_000;
 const ROOMS: u64 = 20;
 const MESSAGE: [u8; 8_000] = [b'm'; 8_000];
+/// Of one tunnel: half a megabyte of echoes that nobody reads. More fills what this machine's kernel has for the sockets of all four
+/// parties together, and stalls them all.
+const MESSAGES_MAX: usize = 60;
 const STUCK: Duration = Duration::from_secs(1);
 
 /// A third each; every fourth over TLS.
@@ -61,7 +64,8 @@ async fn open(attacker: &Attacker, number: u64) -> io::Result<&'static str> {
             attacker.sent("tunnels that never read", 1);
             let message = client_frame(&MESSAGE, [9, 8, 7, 6]);
             // Until nobody takes any more.
-            while let Ok(written) = timeout(STUCK, stream.write_all(&message)).await {
+            for _ in 0..MESSAGES_MAX {
+                let Ok(written) = timeout(STUCK, stream.write_all(&message)).await else { break };
                 written?;
                 attacker.sent("messages", 1);
             }
