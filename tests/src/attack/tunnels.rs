@@ -44,7 +44,7 @@ pub(super) fn half_open(attacker: Rc<Attacker>) -> Attack {
 }
 
 async fn open(attacker: &Attacker, number: u64) -> io::Result<&'static str> {
-    let door = if number % 4 == 0 { Door::Tls } else { Door::Plain };
+    let door = if number.is_multiple_of(4) { Door::Tls } else { Door::Plain };
     let path = format!("/xmpp-websocket?room=half-open-{}&{DEAF}", number % ROOMS);
     let mut stream = attacker.dialer.open(door, Buffer::Least).await?;
     upgrade(&mut stream, &path).await?;
