@@ -22,6 +22,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -281,6 +282,9 @@ fn poll(
         }
         if let Poll::Ready(ended) = http.as_mut().poll(cx) {
             if let Err(error) = ended {
+                if is_calming(&error) {
+                    connection.worker.counters.http2_calmed.up();
+                }
                 tracing::debug!(%error, client = %connection.origin.peer, "HTTP/2 connection ended");
             }
             return Poll::Ready(());
@@ -297,6 +301,12 @@ fn poll(
         }
         http.as_mut().graceful_shutdown();
     }
+}
+
+/// Whether hyper itself has had enough: of resets, CONTINUATION frames, or heads that are too large.
+fn is_calming(error: &hyper::Error) -> bool {
+    let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| !error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
 /// Says why, if the client can still be told.

@@ -53,6 +53,7 @@ const ALLOWED: &[Allowed] = &[
             "crossterm",
             "foldhash",
             "futures-util",
+            "h2",
             "http",
             "http-body",
             "http-body-util",
