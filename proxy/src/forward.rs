@@ -255,7 +255,7 @@ async fn forward(
         let ours = match cause {
             ConnectError::Local { .. } => true,
             // A clock or a CA of this node's may be why: no reason to move what is stored, either.
-            ConnectError::Certificate { .. } => resolved.holds != Holds::Nothing,
+            ConnectError::Disagreed { .. } => resolved.holds != Holds::Nothing,
             ConnectError::Refused { .. }
             | ConnectError::Timeout { .. }
             | ConnectError::Unreachable { .. }
@@ -417,7 +417,8 @@ async fn send(
         record.retries += 1;
         worker.counters.retries.up();
     };
-    if !matches!(cause, ConnectError::Local { .. }) {
+    // Whoever sends a strange Host shall not make others avoid the shard.
+    if !matches!(cause, ConnectError::Local { .. } | ConnectError::Disagreed { .. }) {
         worker.suspect(&shard.name);
     }
     Err(SendError::Unreached { request, cause })

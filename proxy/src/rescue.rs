@@ -111,7 +111,7 @@ impl Failure {
                 | ConnectError::Refused { .. }
                 | ConnectError::Unreachable { .. }
                 | ConnectError::Handshake { .. }
-                | ConnectError::Certificate { .. },
+                | ConnectError::Disagreed { .. },
             ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken => StatusCode::BAD_GATEWAY,
         }
@@ -142,7 +142,7 @@ impl Failure {
                 ConnectError::Refused { .. }
                 | ConnectError::Unreachable { .. }
                 | ConnectError::Handshake { .. }
-                | ConnectError::Certificate { .. },
+                | ConnectError::Disagreed { .. },
             ) => b"SC",
             Self::ShardTimeout => b"sH",
             Self::Broken => b"SH",

@@ -49,9 +49,10 @@ pub(crate) enum ConnectError {
     /// It is there, but TLS does not come about.
     #[error("TLS handshake with the shard at {address} failed")]
     Handshake { address: SocketAddr, source: io::Error },
-    /// Its certificate is not valid, in the eyes of this node.
-    #[error("certificate of the shard at {address} is not valid")]
-    Certificate { address: SocketAddr, source: io::Error },
+    /// Its certificate is not valid in the eyes of this node, or it says by an alert that it does not take the name that it was asked
+    /// for, or ours. Names come from clients: what one of them made up is no fault of the shard's.
+    #[error("shard at {address} and this node do not agree on certificates")]
+    Disagreed { address: SocketAddr, source: io::Error },
     /// This node cannot.
     #[error("no connection to {address} can be opened here")]
     Local { address: SocketAddr, source: io::Error },
@@ -77,7 +78,9 @@ impl ConnectError {
     fn of_handshake(address: SocketAddr, source: io::Error) -> Self {
         let tls = source.get_ref().and_then(|error| error.downcast_ref());
         match tls {
-            Some(rustls::Error::InvalidCertificate(_)) => Self::Certificate { address, source },
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) => {
+                Self::Disagreed { address, source }
+            }
             _ => Self::Handshake { address, source },
         }
     }
@@ -92,7 +95,7 @@ impl ConnectError {
             Self::Refused { .. } => ConnectReason::Refused,
             Self::Timeout { .. } => ConnectReason::Timeout,
             Self::Unreachable { .. } => ConnectReason::Unreachable,
-            Self::Handshake { .. } | Self::Certificate { .. } => ConnectReason::Tls,
+            Self::Handshake { .. } | Self::Disagreed { .. } => ConnectReason::Tls,
             Self::Local { .. } => ConnectReason::Local,
         }
     }
