@@ -269,7 +269,7 @@ impl Generation {
 }
 
 /// Mozilla's intermediate set (Server Side TLS 5.7): TLS 1.3's three suites, ECDHE with AES-GCM or ChaCha20-Poly1305, X25519,
-/// P-256 and P-384; the client's order counts. Its DHE-RSA suites are left out: ring has none, and of the clients it lists only
+/// P-256 and P-384, but for the order, which is ours. Its DHE-RSA suites are left out: ring has none, and of the clients it lists only
 /// Internet Explorer 11 on Windows 7 with an RSA certificate needs them. Listed and not taken from rustls' defaults, which change.
 fn intermediate() -> CryptoProvider {
     CryptoProvider {
