@@ -111,19 +111,20 @@ async fn serve(
     peer: SocketAddr,
     mut connected: Connected,
 ) {
-    let peer = match frontend.accept_proxy {
-        AcceptProxy::Off => peer,
+    let (peer, told) = match frontend.accept_proxy {
+        AcceptProxy::Off => (peer, None),
         AcceptProxy::Required => {
             let sender = Box::pin(proxy_header::sender(&worker, &frontend, &mut stream, peer)).await;
             let Some(sender) = sender else { return };
-            let Some(admitted) = admit(&worker, sender) else { return };
+            let Some(admitted) = admit(&worker, sender.client) else { return };
             connected.admit(admitted);
-            sender
+            (sender.client, sender.accepted_at)
         }
     };
     let settings = worker.settings();
     // A system call that most nodes can do without.
-    let accepted_at = settings.manners.tell_addresses().then(|| stream.local_addr().ok()).flatten();
+    let here = || stream.local_addr().ok();
+    let accepted_at = settings.manners.tell_addresses().then(|| told.or_else(here)).flatten();
     let origin = Rc::new(Origin::new(peer, frontend, &settings.trust).accepted_at(accepted_at));
     drop(settings);
     // Boxed: only the connection's beginning needs it.

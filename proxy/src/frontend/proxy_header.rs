@@ -2,7 +2,7 @@
 
 use super::Frontend;
 use crate::counters::ProxyRefusal;
-use crate::proxy_protocol::{Decoded, HEADER_BYTES_MAX, Header, HeaderError, decode};
+use crate::proxy_protocol::{Addresses, Decoded, HEADER_BYTES_MAX, Header, HeaderError, decode};
 use crate::trust::Peer;
 use crate::worker::Worker;
 use std::io;
@@ -14,6 +14,13 @@ use tokio::time::timeout;
 /// What is looked at at once; a header without a certificate among its TLVs is shorter.
 const LOOK_BYTES: usize = 256;
 
+/// Whose connection it is.
+pub(super) struct Sender {
+    pub(super) client: SocketAddr,
+    /// Where the first of the balancers took it, if it was for a client.
+    pub(super) accepted_at: Option<SocketAddr>,
+}
+
 /// Why there is no header.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
@@ -23,14 +30,14 @@ enum ReadError {
     Header(#[from] HeaderError),
 }
 
-/// Who is at the other end of a connection of `peer`: whom its PROXY header names. `None` when it is to be closed without a word: whoever
+/// Who is at the other end of a connection of `peer`, and where that came in: whom and what its PROXY header names. `None` when it is to be closed without a word: whoever
 /// sends no header, or may send none, is no balancer, and a balancer reads no page.
 pub(super) async fn sender(
     worker: &Worker,
     frontend: &Frontend,
     stream: &mut TcpStream,
     peer: SocketAddr,
-) -> Option<SocketAddr> {
+) -> Option<Sender> {
     let refuse = |why: ProxyRefusal, what: &dyn std::fmt::Display| {
         worker.counters.proxy_refusals[why as usize].up();
         tracing::debug!(%peer, frontend = frontend.name, why = why.as_str(), "no PROXY header taken: {what}");
@@ -43,7 +50,12 @@ pub(super) async fn sender(
     match timeout(settings.limits.head_timeout, read(stream)).await {
         Ok(Ok(Header { addresses, .. })) => {
             worker.counters.proxy_headers.up();
-            Some(addresses.map_or(peer, |addresses| addresses.source))
+            Some(match addresses {
+                Some(Addresses { source, destination }) => {
+                    Sender { client: source, accepted_at: Some(destination) }
+                }
+                None => Sender { client: peer, accepted_at: None },
+            })
         }
         Ok(Err(error @ ReadError::Header(HeaderError::NoHeader))) => refuse(ProxyRefusal::NoHeader, &error),
         Ok(Err(error @ ReadError::Header(_))) => refuse(ProxyRefusal::Invalid, &error),
