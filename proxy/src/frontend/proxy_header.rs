@@ -30,8 +30,8 @@ enum ReadError {
     Header(#[from] HeaderError),
 }
 
-/// Who is at the other end of a connection of `peer`, and where that came in: whom and what its PROXY header names. `None` when it is to be closed without a word: whoever
-/// sends no header, or may send none, is no balancer, and a balancer reads no page.
+/// Who is at the other end of a connection of `peer`, and where that came in: whom and what its PROXY header names. `None` when it is to be
+/// closed without a word: whoever sends no header, or may send none, is no balancer, and a balancer reads no page.
 pub(super) async fn sender(
     worker: &Worker,
     frontend: &Frontend,
