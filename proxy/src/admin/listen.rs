@@ -63,17 +63,20 @@ pub enum AdminError {
     },
 }
 
-/// Binds one listener and serves what it serves, in a task of `servers`, until `stopped`.
+/// Binds one listener and serves what it serves, in a task of `servers`, from when all are `bound` until `stopped`: who is told by one of
+/// them that the node is ready finds the others.
 pub(super) async fn serve(
     listener: &AdminListener,
     router: Router,
     grpc: Option<Routes>,
+    mut bound: watch::Receiver<bool>,
     mut stopped: watch::Receiver<bool>,
     servers: &mut JoinSet<()>,
 ) -> Result<(), AdminError> {
     let AdminListener { listen, serve, tls } = listener;
     let address = listen.clone();
     let failed = |source| AdminError::Listen { address: listen.clone(), source };
+    let bound = async move { drop(bound.wait_for(|all| *all).await) };
     let ended = async move { drop(stopped.wait_for(|stop| *stop).await) };
     let with_grpc = |grpc: Option<Routes>| {
         grpc.into_iter().fold(router, |router, grpc| router.merge(grpc.into_axum_router()))
@@ -83,7 +86,10 @@ pub(super) async fn serve(
             let socket = TcpListener::bind(tcp).await.map_err(failed)?;
             info!(address = %socket.local_addr().map_err(failed)?, ?serve, "admin listens");
             let serving = axum::serve(socket, with_grpc(grpc)).with_graceful_shutdown(ended);
-            servers.spawn(async move { told(&address, serving.await) });
+            servers.spawn(async move {
+                bound.await;
+                told(&address, serving.await);
+            });
         }
         (AdminAddress::Tcp(tcp), Some(tls)) => {
             let config = tls_config(tls)?;
@@ -97,14 +103,20 @@ pub(super) async fn serve(
                 .map_err(tls)?
                 .add_routes(grpc.unwrap_or_default());
             let serving = server.serve_with_incoming_shutdown(bounded(socket), ended);
-            servers.spawn(async move { told(&address, serving.await) });
+            servers.spawn(async move {
+                bound.await;
+                told(&address, serving.await);
+            });
         }
         (AdminAddress::Unix(path), _) => {
             let socket = unix(path).await.map_err(failed)?;
             info!(%address, ?serve, "admin listens");
             let serving = axum::serve(socket, with_grpc(grpc)).with_graceful_shutdown(ended);
             // The socket stays when the node ends: another one may have taken its place already, and the next start takes it anyway.
-            servers.spawn(async move { told(&address, serving.await) });
+            servers.spawn(async move {
+                bound.await;
+                told(&address, serving.await);
+            });
         }
     }
     Ok(())

@@ -122,6 +122,7 @@ impl Admin {
     /// [`AdminError`] naming the address or the file.
     pub async fn start(listeners: &[AdminListener], parts: AdminParts) -> Result<Self, AdminError> {
         let (stop, stopped) = watch::channel(false);
+        let (all_bound, bound) = watch::channel(false);
         let (switch, _) = watch::channel(Switch::Up);
         let switch = Arc::new(switch);
         let mut servers = JoinSet::new();
@@ -134,8 +135,9 @@ impl Admin {
                 AdminRole::Status => router.merge(health::status(parts.clone())),
                 AdminRole::Admin => router,
             });
-            listen::serve(listener, router, grpc, stopped.clone(), &mut servers).await?;
+            listen::serve(listener, router, grpc, bound.clone(), stopped.clone(), &mut servers).await?;
         }
+        all_bound.send_replace(true);
         Ok(Self { stop, servers })
     }
 

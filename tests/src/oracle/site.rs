@@ -250,7 +250,10 @@ impl Site {
         struct Status {
             snapshot_version: u64,
         }
-        let text = self.ctl(node, &["status"])?.1;
+        let (done, text) = self.ctl(node, &["status"])?;
+        if !done {
+            return Err(io::Error::other(format!("status: {text}")));
+        }
         let status: Status = serde_json::from_str(&text).map_err(io::Error::other)?;
         Ok(status.snapshot_version)
     }
