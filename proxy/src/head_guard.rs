@@ -3,7 +3,7 @@
 //!
 //! The guard follows the framing of the client's bytes however they are cut: heads, bodies of a length, chunks and trailers. It
 //! changes nothing. Where a head breaks a rule, the stream ends before that message, and hyper never sees the end of the head.
-//! Pure: the socket is [`crate::client`]'s. It allocates nothing.
+//! Pure: the socket is `client`'s. It allocates nothing.
 
 mod field;
 mod octets;
