@@ -53,6 +53,15 @@ enum Answer {
     Ended,
 }
 
+/// What is still to be written before anything of the current exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    Nothing,
+    /// The end of an earlier answer. hyper usually reads the next head only when all is written, but not behind a request's body
+    /// whose end it finds after its answer.
+    Answer,
+}
+
 /// Where a connection comes from, the same for all its requests.
 pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
@@ -120,6 +129,7 @@ pub(crate) struct Client {
     blocked_since: Cell<Option<Millis>>,
     expired: Cell<Option<TimeoutKind>>,
     answer: Cell<Answer>,
+    ahead: Cell<Ahead>,
     refused: Cell<Option<StatusCode>>,
     beyond: Cell<Beyond>,
     /// Made for the first request that may be given interim answers.
@@ -175,6 +185,7 @@ impl Client {
             blocked_since: Cell::new(None),
             expired: Cell::new(None),
             answer: Cell::new(Answer::None),
+            ahead: Cell::new(Ahead::Nothing),
             refused: Cell::new(None),
             beyond: Cell::new(Beyond::None),
             interims: OnceCell::new(),
@@ -223,7 +234,15 @@ impl Client {
 
     /// hyper has read a head, and asks for the answer.
     pub(crate) fn asks(&self) {
-        self.answer.set(Answer::Going);
+        let unwritten = self.answer.replace(Answer::Going) != Answer::None;
+        self.ahead.set(if unwritten { Ahead::Answer } else { Ahead::Nothing });
+    }
+
+    /// hyper gets the answer. What is not written of an earlier one can no longer be told from it, so nothing goes between the two.
+    pub(crate) fn answers(&self) {
+        if let (Ahead::Answer, Some(interims)) = (self.ahead.get(), self.interims.get()) {
+            interims.clear();
+        }
     }
 
     /// A request's head is complete. Answers when it began.

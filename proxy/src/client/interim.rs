@@ -41,6 +41,11 @@ impl Interims {
         }
     }
 
+    /// Forgets what there is.
+    pub(super) fn clear(&self) {
+        self.take(&mut Vec::new());
+    }
+
     /// Moves what there is behind `to`.
     pub(super) fn take(&self, to: &mut Vec<u8>) {
         if self.any.swap(false, Ordering::Acquire) {

@@ -1,6 +1,6 @@
 //! An HTTP/1 connection's socket as hyper reads and writes it.
 
-use super::{Answer, Beyond, Client};
+use super::{Ahead, Answer, Beyond, Client};
 use crate::counters::TimeoutKind;
 use crate::head_guard::{HeadGuard, Scanned, Violation};
 use crate::socket::Socket;
@@ -90,10 +90,9 @@ impl ClientStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes the interim answers that have come. hyper flushes after each look at the exchange, and only when it has nothing
-    /// left to write itself, so none ends up within another answer.
+    /// Writes the interim answers that have come, once all is written that goes before them.
     fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(interims) = self.client.interims.get() {
+        if let (Ahead::Nothing, Some(interims)) = (self.client.ahead.get(), self.client.interims.get()) {
             interims.take(&mut self.interim);
         }
         while !self.interim.is_empty() {
@@ -189,6 +188,8 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes after each look at the exchange, and only when it has nothing left to write itself.
+        self.client.ahead.set(Ahead::Nothing);
         ready!(self.poll_interims(cx))?;
         // TLS may hold records that the socket did not take yet. TCP itself has nothing to flush.
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;

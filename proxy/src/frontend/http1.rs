@@ -41,7 +41,12 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         // Said here and not with the first look at the answer: in between hyper may read on.
         self.client.asks();
         let answering = forward::answer(Rc::clone(&self.worker), Rc::clone(&self.client), request);
-        Box::pin(async move { Ok(answering.await) })
+        let client = Rc::clone(&self.client);
+        Box::pin(async move {
+            let answer = answering.await;
+            client.answers();
+            Ok(answer)
+        })
     }
 }
 

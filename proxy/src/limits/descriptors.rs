@@ -6,8 +6,8 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What is kept for connections to shards and peers, and for files: an eighth, within these bounds.
-const RESERVE_PART: u64 = 8;
+/// What is kept for connections to shards and peers, and for files: a sixteenth, within these bounds.
+const RESERVE_PART: u64 = 16;
 const RESERVE_MIN: u64 = 8;
 const RESERVE_MAX: u64 = 65_536;
 
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_last_numbers_are_not_for_clients() {
-        for (open_max, last) in [(64, 55), (1_024, 895), (1 << 20, (1 << 20) - 65_537), (u64::MAX, i32::MAX)]
+        for (open_max, last) in [(64, 55), (1_024, 959), (1 << 20, (1 << 20) - 65_537), (u64::MAX, i32::MAX)]
         {
             assert!(is_below_reserve(last, open_max), "{open_max}");
             if let Some(next) = last.checked_add(1) {

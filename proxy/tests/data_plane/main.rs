@@ -10,6 +10,7 @@ mod failures;
 mod flips;
 mod harness;
 mod http;
+mod interims;
 mod stop;
 mod timeouts;
 mod tunnels;
