@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod conformance_h1;
 pub mod fuzz;
 pub mod oracle;
+pub mod plain_shard;
 pub mod scenario;
 pub mod sim;
 pub mod world;

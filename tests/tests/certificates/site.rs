@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +12,7 @@ use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use shardgate_tests::certificates::Authority;
+use shardgate_tests::plain_shard;
 
 use crate::clients::{Visitor, visit};
 
@@ -128,14 +128,15 @@ fn replace(folder: &Path, file: &str, text: &str) {
 fn start_node(folder: &Path, address: SocketAddr) -> Child {
     let discovery = format!(
         "live_release = \"r1\"\n[[shards]]\nname = \"s1\"\nid = 1\nregion = \"here\"\nrelease = \"r1\"\naddress = \"{}\"\n",
-        shard()
+        plain_shard::serve("127.91.1.1", "here").expect("an address of this machine")
     );
     fs::write(folder.join("discovery.toml"), discovery).expect("the file is written");
     let config = format!(
         "[node]\nid = \"a\"\nregion = \"here\"\n[frontend]\nworkers = 1\n\
          [[listeners]]\nname = \"https\"\nlisten = [\"{address}\"]\nprotocol = \"https\"\n\
          [tls]\ndirectory = \"certificates\"\n[[tls.certificates]]\ncert = \"pair.crt\"\nkey = \"pair.key\"\n\
-         [discovery]\nfile = \"discovery.toml\"\n"
+         [discovery]\nfile = \"discovery.toml\"\n[[admin]]\nlisten = \"{}\"\nserve = [\"status\"]\n",
+        free_tcp()
     );
     let path = folder.join("shardgate.toml");
     fs::write(&path, config).expect("the configuration is written");
@@ -153,24 +154,4 @@ fn binary(name: &str) -> PathBuf {
 
 fn free_tcp() -> SocketAddr {
     TcpListener::bind("127.91.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
-}
-
-/// A shard that answers every request with "here", from threads that end with the test's process.
-fn shard() -> SocketAddr {
-    let listener = TcpListener::bind("127.91.1.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            std::thread::spawn(move || {
-                let mut buffer = [0; 8192];
-                while let Ok(1..) = stream.read(&mut buffer) {
-                    if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhere").is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    address
 }

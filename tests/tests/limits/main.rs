@@ -1,5 +1,7 @@
 //! What the real daemon refuses, in a process of its own: descriptors that run out, and clients over HTTP/2 and TLS.
 
+use shardgate_tests::certificates::Authority;
+use shardgate_tests::plain_shard;
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -23,26 +25,6 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within 15 s: {what}");
         std::thread::yield_now();
     }
-}
-
-/// A shard that answers every request, from a thread that ends with the test's process.
-fn shard() -> SocketAddr {
-    let listener = TcpListener::bind("127.71.1.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            std::thread::spawn(move || {
-                let mut buffer = [0; 8192];
-                while let Ok(1..) = stream.read(&mut buffer) {
-                    if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    address
 }
 
 /// A node with files in a folder of its own.
@@ -71,7 +53,7 @@ impl Node {
             at("discovery.toml"),
             format!(
                 "live_release = \"r\"\n[[shards]]\nname = \"s1\"\nid = 1\nregion = \"here\"\nrelease = \"r\"\naddress = \"{}\"\n",
-                shard()
+                plain_shard::serve("127.71.1.1", "ok").expect("an address of this machine")
             ),
         )
         .expect("the discovery file is written");
@@ -224,26 +206,10 @@ fn without_any_descriptor_clients_are_still_told() {
 fn a_stream_too_many_is_refused_alone() {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=meet.example.com", "-addext", "subjectAltName=DNS:meet.example.com"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&cert)
-        .output()
-        .expect("openssl starts");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let authority = Authority::new().expect("a key");
+    let issued = authority.issue("meet.example.com", 1).expect("a certificate");
+    fs::write(&cert, issued.cert).expect("the certificate is written");
+    fs::write(&key, issued.key).expect("the key is written");
     let https = free_tcp();
     let node = Node::start(
         &[],

@@ -1,6 +1,7 @@
 //! A changed configuration on a running node, by the file's change and by SIGHUP.
 
 use super::{HOST, Site, free_tcp, get, run, text, until};
+use shardgate_tests::certificates::Authority;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -49,7 +50,9 @@ fn listeners_timeouts_certificates_and_log_change_without_a_restart() {
     // Another plain listener instead of the first, one with TLS, a shorter timeout, more events.
     let (plain, secure) = (free_tcp(HOST), free_tcp(HOST));
     let certificate = site.folder.path().join("meet.pem");
-    run_openssl(&certificate);
+    let authority = Authority::new().expect("a key");
+    let issued = authority.issue("meet", 1).expect("a certificate");
+    fs::write(&certificate, issued.bundle()).expect("it is written");
     change(&site, |config| {
         config.replace(&format!("listen = [\"{http}\"]\n"), "header_timeout = \"300ms\"\n")
             + &format!(
@@ -125,31 +128,6 @@ fn a_faulty_change_is_refused_whole_and_what_needs_a_restart_is_named() {
     assert!(log.contains("stick_table.size") && log.contains("only after a restart"), "{log}");
     assert!(log.contains("frontend.client_timeout"), "{log}");
     assert!(run("shardgatectl", &["--node", &admin.to_string(), "status"]).contains("n1"));
-}
-
-fn run_openssl(certificate: &std::path::Path) {
-    let done = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=meet", "-addext", "subjectAltName=DNS:meet", "-keyout"])
-        .arg(certificate)
-        .arg("-out")
-        .arg(certificate.with_extension("crt"))
-        .output()
-        .expect("openssl runs");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let chain = fs::read(certificate.with_extension("crt")).expect("the certificate");
-    let mut file = fs::OpenOptions::new().append(true).open(certificate).expect("the key");
-    file.write_all(&chain).expect("it is written");
 }
 
 fn run_kill(pid: u32) {
