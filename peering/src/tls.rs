@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use shardgate_peering_core::{IdError, PeerId};
@@ -58,14 +58,14 @@ pub struct IdentityFiles {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file that cannot be read or holds no PEM of that kind.
-    #[error("{field} {}: {source}", path.display())]
+    #[error("{field} {}: {what}", path.display())]
     File {
         /// `ca`, `cert` or `key`.
         field: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: rustls::pki_types::pem::Error,
+        /// Why. Not the reader's own words: they quote the file, which may hold a key.
+        what: String,
     },
     /// A certificate list without certificates.
     #[error("{field} {}: holds no certificate, expected PEM", path.display())]
@@ -126,10 +126,10 @@ impl Identity {
                 expected,
             });
         }
-        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| IdentityError::File {
+        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| IdentityError::File {
             field: "key",
             path: files.key.clone(),
-            source,
+            what: fault(&error),
         })?;
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider)).build()?;
@@ -153,7 +153,8 @@ impl Identity {
 }
 
 fn certificates(field: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let file_error = |source| IdentityError::File { field, path: path.to_owned(), source };
+    let file_error =
+        |error: pem::Error| IdentityError::File { field, path: path.to_owned(), what: fault(&error) };
     let list: Vec<_> = CertificateDer::pem_file_iter(path)
         .map_err(file_error)?
         .collect::<Result<_, _>>()
@@ -162,6 +163,20 @@ fn certificates(field: &'static str, path: &Path) -> Result<Vec<CertificateDer<'
         return Err(IdentityError::Empty { field, path: path.to_owned() });
     }
     Ok(list)
+}
+
+fn fault(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "a section has no END line: are its lines complete?".to_owned()
+        }
+        pem::Error::IllegalSectionStart { .. } => {
+            "a BEGIN line does not end with -----: are its line ends lost?".to_owned()
+        }
+        pem::Error::Io(error) => error.to_string(),
+        pem::Error::NoItemsFound => "no items found".to_owned(),
+        pem::Error::Base64Decode(_) | pem::Error::SectionTooLarge | _ => "is no PEM".to_owned(),
+    }
 }
 
 fn names(cert: &CertificateDer<'_>) -> Vec<String> {

@@ -11,13 +11,14 @@
 
 use crate::clock::Millis;
 use crate::rescue::Termination;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 mod line;
@@ -27,6 +28,8 @@ pub(crate) use line::{Line, Request, Size};
 const BUFFER_BYTES: usize = 32 * 1024;
 /// Buffers on their way to the writer, of all workers: 8 MiB.
 const BUFFERS_MAX: usize = 256;
+/// How often it is looked whether the file was moved away; together with a buffer's way it takes two seconds at most.
+const LOOK_EVERY: Duration = Duration::from_millis(900);
 /// How long the end of the process waits for what is still to be written.
 const FINISH_MAX: Duration = Duration::from_secs(2);
 
@@ -69,7 +72,7 @@ impl LogWriter {
         let sink: Box<dyn Write + Send> = match target {
             AccessLogTarget::Off => return Ok(Self { sender: None, thread: None }),
             AccessLogTarget::Stdout => Box::new(io::stdout()),
-            AccessLogTarget::File(path) => Box::new(open(path)?),
+            AccessLogTarget::File(path) => Box::new(LogFile::open(path)?),
         };
         let (sender, receiver) = sync_channel(BUFFERS_MAX);
         let (end, ended) = oneshot::channel();
@@ -103,12 +106,45 @@ impl LogWriter {
     }
 }
 
-fn open(path: &PathBuf) -> Result<File, AccessLogError> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(|source| AccessLogError::Open { path: path.clone(), source })
+/// A file that may be moved away: where its path names another one, or none, that is gone on with. So logrotate has to tell nobody.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    looked: Instant,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> Result<Self, AccessLogError> {
+        let file = append(path).map_err(|source| AccessLogError::Open { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), file, looked: Instant::now() })
+    }
+
+    fn is_moved(&self) -> bool {
+        let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
+        let ours = self.file.metadata().ok();
+        ours.as_ref().map(identity) != std::fs::metadata(&self.path).ok().as_ref().map(identity)
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    /// The end of a buffer, which is whole lines.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.looked.elapsed() >= LOOK_EVERY {
+            self.looked = Instant::now();
+            if self.is_moved() {
+                self.file = append(&self.path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
 }
 
 fn write_all(buffers: &Receiver<Vec<u8>>, mut sink: Box<dyn Write + Send>) {
@@ -194,4 +230,31 @@ pub(crate) struct End {
     /// 0 when none was sent.
     pub(crate) status: u16,
     pub(crate) termination: Termination,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_moved_is_gone_on_with_under_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        let mut log = LogFile::open(&path).unwrap();
+        let mut say = |line: &[u8]| {
+            log.looked -= LOOK_EVERY;
+            log.write_all(line).and_then(|()| log.flush()).unwrap();
+        };
+        say(b"one\n");
+        std::fs::rename(&path, &moved).unwrap();
+        say(b"two\n");
+        say(b"three\n");
+        assert_eq!(std::fs::read(&moved).unwrap(), b"one\ntwo\n");
+        assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
+        // Its name is another file's by now.
+        std::fs::rename(&moved, &path).unwrap();
+        say(b"four\n");
+        say(b"five\n");
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\nfive\n");
+    }
 }

@@ -226,6 +226,11 @@ impl Client {
         *self.accept.borrow_mut() = Some(accept);
     }
 
+    /// Whether what is answered is a handshake that this node made up: anything but 101 is then no consent.
+    pub(crate) fn awaits_consent(&self) -> bool {
+        self.accept.borrow().is_some()
+    }
+
     /// Whether a shard's consent is to the handshake it was sent. A client that made up its key looks itself.
     pub(crate) fn is_consent(&self, headers: &HeaderMap) -> bool {
         let answered = headers.get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
@@ -342,7 +347,10 @@ impl Client {
             {
                 TimeoutKind::KeepAlive
             }
-            Waiting::Head if over(since, limits.head_timeout) => TimeoutKind::Head,
+            // While the answer before is being written, nobody waits for this head.
+            Waiting::Head if self.answer.get() == Answer::None && over(since, limits.head_timeout) => {
+                TimeoutKind::Head
+            }
             Waiting::Body if over(since, limits.client_timeout) => TimeoutKind::Body,
             Waiting::Shard if over(since, limits.server_timeout) => TimeoutKind::Server,
             Waiting::Reader if over(since, limits.client_timeout) => TimeoutKind::Client,
@@ -385,17 +393,18 @@ impl Client {
     }
 
     fn written(&self, worker: &Worker, result: &Poll<io::Result<usize>>) {
-        match result {
-            Poll::Ready(Ok(bytes)) => {
-                self.blocked_since.set(None);
-                worker.counters.client_bytes_out.add(*bytes as u64);
-            }
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => {
-                if self.blocked_since.get().is_none() {
-                    self.blocked_since.set(Some(worker.clock.coarse()));
-                }
-            }
+        if let Poll::Ready(Ok(bytes)) = result {
+            worker.counters.client_bytes_out.add(*bytes as u64);
+        }
+        self.took(worker, result.is_ready());
+    }
+
+    /// Notes whether the socket takes what it is given.
+    fn took(&self, worker: &Worker, all: bool) {
+        if all {
+            self.blocked_since.set(None);
+        } else if self.blocked_since.get().is_none() {
+            self.blocked_since.set(Some(worker.clock.coarse()));
         }
     }
 }

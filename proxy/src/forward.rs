@@ -311,6 +311,10 @@ async fn finish(
     if switched && (upgrade == Upgrade::None || !consented()) {
         return Err(Failure::Broken);
     }
+    // Over HTTP/2 any 2xx would open the tunnel (RFC 8441, 5) that nobody has agreed to.
+    if !switched && client.awaits_consent() && response.status().is_success() {
+        return Err(Failure::Broken);
+    }
     // hyper reads such an answer by its chunks; whoever reads it otherwise would see another one (RFC 9112, 6.3).
     if response.headers().contains_key(CONTENT_LENGTH) && response.headers().contains_key(TRANSFER_ENCODING) {
         return Err(Failure::Broken);

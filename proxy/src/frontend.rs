@@ -122,9 +122,8 @@ async fn serve(
         }
     };
     let settings = worker.settings();
-    // A system call that most nodes can do without.
-    let here = || stream.local_addr().ok();
-    let accepted_at = settings.manners.tell_addresses().then(|| told.or_else(here)).flatten();
+    // Also where no server wants to know it: a changed configuration may.
+    let accepted_at = told.or_else(|| stream.local_addr().ok());
     let origin = Rc::new(Origin::new(peer, frontend, &settings.trust).accepted_at(accepted_at));
     drop(settings);
     // Boxed: only the connection's beginning needs it.

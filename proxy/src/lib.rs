@@ -42,6 +42,6 @@ pub mod trust;
 mod tunnel;
 pub mod worker;
 
-pub use backend::{ConnectLimits, Manners, PoolLimits};
+pub use backend::{ConnectLimits, MannerError, Manners, PoolLimits};
 pub use forward::Limits;
 pub use rescue::{PageError, Pages};

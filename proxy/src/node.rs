@@ -13,9 +13,10 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use crate::admin::{Admin, AdminError, AdminParts, Phase};
+use crate::backend::MannerError;
 use crate::config::Config;
 use crate::sessions::Sessions;
-use crate::tls::{ServerTls, TlsError, TlsErrors, TlsWatch, TlsWatchConfig};
+use crate::tls::{ServerTls, TlsErrors, TlsWatch, TlsWatchConfig};
 use crate::worker::{Running, StartError, Workers};
 
 mod reload;
@@ -44,8 +45,8 @@ pub enum NodeError {
     #[error(transparent)]
     Tls(#[from] TlsErrors),
     /// Files of `[backend]` or of a pool.
-    #[error("towards servers: {0}")]
-    Upstream(#[from] TlsError),
+    #[error(transparent)]
+    Upstream(#[from] MannerError),
     /// The mesh.
     #[error(transparent)]
     Mesh(#[from] MeshError),

@@ -5,6 +5,7 @@ use super::{Destination, State, Upstream};
 use crate::counters::ConnectReason;
 use crate::proxy_protocol;
 use crate::socket::Socket;
+use crate::tls::Asked;
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use std::io;
@@ -75,14 +76,35 @@ impl ConnectError {
         }
     }
 
-    fn of_handshake(address: SocketAddr, source: io::Error) -> Self {
-        let tls = source.get_ref().and_then(|error| error.downcast_ref());
-        match tls {
-            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) => {
-                Self::Disagreed { address, source }
+    /// `asked` is whose name was asked for.
+    fn of_handshake(address: SocketAddr, source: io::Error, asked: Asked) -> Self {
+        use rustls::AlertDescription as Alert;
+        // It does not like what this node shows.
+        let of_certificates = |alert| {
+            matches!(
+                alert,
+                Alert::BadCertificate
+                    | Alert::UnsupportedCertificate
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateExpired
+                    | Alert::CertificateUnknown
+                    | Alert::UnknownCA
+                    | Alert::AccessDenied
+                    | Alert::CertificateRequired
+            )
+        };
+        // As servers answer to a name that is none of theirs; Go's by an internal error, HAProxy's strict-sni by a failure.
+        let of_names =
+            |alert| matches!(alert, Alert::UnrecognisedName | Alert::HandshakeFailure | Alert::InternalError);
+        let error = source.get_ref().and_then(|error| error.downcast_ref());
+        let disagreed = match error {
+            Some(rustls::Error::InvalidCertificate(_)) => true,
+            Some(&rustls::Error::AlertReceived(alert)) => {
+                of_certificates(alert) || (of_names(alert) && asked == Asked::ByClient)
             }
-            _ => Self::Handshake { address, source },
-        }
+            Some(_) | None => false,
+        };
+        if disagreed { Self::Disagreed { address, source } } else { Self::Handshake { address, source } }
     }
 
     /// The connection closed before anything was sent on it.
@@ -147,9 +169,41 @@ async fn on_terms(mut socket: Socket, address: SocketAddr, terms: &Terms) -> Res
     match (socket, &terms.manner.tls, &terms.name) {
         (Socket::Plain(stream), Some(tls), Some(name)) => {
             let connecting = TlsConnector::from(tls.config()).connect(name.clone(), stream);
-            let stream = connecting.await.map_err(|error| ConnectError::of_handshake(address, error))?;
+            let asked = tls.asked(name);
+            let stream =
+                connecting.await.map_err(|error| ConnectError::of_handshake(address, error, asked))?;
             Ok(Socket::Tls(Box::new(stream.into())))
         }
         (socket, _, _) => Ok(socket),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_no_fault_of_the_shards_is_a_disagreement() {
+        use rustls::AlertDescription as Alert;
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let disagrees = |error: rustls::Error, asked| {
+            let made = ConnectError::of_handshake(address, io::Error::other(error), asked);
+            matches!(made, ConnectError::Disagreed { .. })
+        };
+        for (alert, by_client, by_us) in [
+            (Alert::UnknownCA, true, true),
+            (Alert::CertificateRequired, true, true),
+            (Alert::UnrecognisedName, true, false),
+            (Alert::HandshakeFailure, true, false),
+            (Alert::InternalError, true, false),
+            (Alert::ProtocolVersion, false, false),
+            (Alert::DecodeError, false, false),
+        ] {
+            let error = || rustls::Error::AlertReceived(alert);
+            assert_eq!(disagrees(error(), Asked::ByClient), by_client, "{alert:?}");
+            assert_eq!(disagrees(error(), Asked::ByUs), by_us, "{alert:?}");
+        }
+        assert!(disagrees(rustls::CertificateError::Expired.into(), Asked::ByUs));
+        assert!(!disagrees(rustls::Error::DecryptError, Asked::ByClient));
     }
 }

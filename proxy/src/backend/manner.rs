@@ -19,6 +19,16 @@ pub(crate) struct Manner {
     send_proxy: SendProxy,
 }
 
+/// A file towards servers that is not usable.
+#[derive(Debug, thiserror::Error)]
+#[error("{section}: {fault}")]
+pub struct MannerError {
+    /// The section that names it: `backend` or `pools[2]`.
+    pub section: String,
+    /// What is wrong with it. No source: its words are in this error's.
+    pub fault: TlsError,
+}
+
 /// How all servers are spoken to: plain HTTP, where nothing else is said.
 #[derive(Debug, Clone, Default)]
 pub struct Manners {
@@ -30,17 +40,21 @@ impl Manners {
     /// Reads the files that the shards' and the pools' fields name; the pools in their order.
     ///
     /// # Errors
-    /// [`TlsError`] of the first file that is not usable.
+    /// [`MannerError`] of the first file that is not usable.
     pub fn load<'a>(
         shards: &UpstreamConfig,
         pools: impl IntoIterator<Item = &'a UpstreamConfig>,
-    ) -> Result<Self, TlsError> {
-        let manner = |config: &UpstreamConfig| {
-            Ok(Arc::new(Manner { tls: UpstreamTls::load(config)?, send_proxy: config.send_proxy }))
+    ) -> Result<Self, MannerError> {
+        let manner = |section: String, config: &UpstreamConfig| match UpstreamTls::load(config) {
+            Ok(tls) => Ok(Arc::new(Manner { tls, send_proxy: config.send_proxy })),
+            Err(fault) => Err(MannerError { section, fault }),
         };
+        let pools = pools.into_iter().enumerate();
         Ok(Self {
-            shards: manner(shards)?,
-            pools: pools.into_iter().map(manner).collect::<Result<_, TlsError>>()?,
+            shards: manner("backend".to_owned(), shards)?,
+            pools: pools
+                .map(|(index, config)| manner(format!("pools[{index}]"), config))
+                .collect::<Result<_, MannerError>>()?,
         })
     }
 
@@ -56,12 +70,6 @@ impl Manners {
     /// How the servers of a pool are spoken to, or the shards.
     fn of(&self, pool: Option<usize>) -> &Arc<Manner> {
         pool.and_then(|index| self.pools.get(index)).unwrap_or(&self.shards)
-    }
-
-    /// Whether any server wants to know where clients were accepted.
-    pub(crate) fn tell_addresses(&self) -> bool {
-        let mut all = std::iter::once(&self.shards).chain(&self.pools);
-        all.any(|manner| manner.send_proxy == SendProxy::V2)
     }
 
     /// Where a request to a server goes.

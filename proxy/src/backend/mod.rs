@@ -20,7 +20,7 @@ pub(crate) use connect::ConnectError;
 pub use connect::ConnectLimits;
 pub(crate) use connect::connect;
 pub(crate) use manner::Destination;
-pub use manner::Manners;
+pub use manner::{MannerError, Manners};
 pub(crate) use pool::Pool;
 pub use pool::PoolLimits;
 pub(crate) use suspects::Suspects;

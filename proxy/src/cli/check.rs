@@ -31,7 +31,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     }
     let pools = config.routing.pools.iter().map(|pool| &pool.upstream);
     if let Err(error) = Manners::load(&config.backend.upstream, pools) {
-        return refuse(&error, Some("the file is named by [backend] or one of [[pools]]"));
+        return refuse(&error, None);
     }
     match shardgate_discovery::read_file(&config.discovery.file) {
         Ok(snapshot) => {

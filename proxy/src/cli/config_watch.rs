@@ -11,20 +11,50 @@ pub(super) struct ConfigWatch {
     judged: Option<Vec<u8>>,
     /// What was read once and has to be read once more.
     pending: Option<Vec<u8>>,
+    /// Looks until a refused configuration is tried again: what it names, certificates or an address, may be there by then.
+    again_in: Option<u32>,
 }
+
+/// After how many looks a refused configuration is tried again.
+const AGAIN_AFTER: u32 = 5;
 
 /// What a look has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Look {
     Still,
     Changed,
+    /// As it was when it was refused.
+    Again,
 }
 
 impl ConfigWatch {
     /// The file as it is now counts as judged.
     pub(super) fn new(path: &Path) -> Self {
         let path = path.to_owned();
-        Self { stamp: FileStamp::of(&path), judged: std::fs::read(&path).ok(), path, pending: None }
+        Self {
+            stamp: FileStamp::of(&path),
+            judged: std::fs::read(&path).ok(),
+            path,
+            pending: None,
+            again_in: None,
+        }
+    }
+
+    /// What was judged last was refused.
+    pub(super) const fn refused(&mut self) {
+        self.again_in = Some(AGAIN_AFTER);
+    }
+
+    /// It is in use.
+    pub(super) const fn used(&mut self) {
+        self.again_in = None;
+    }
+
+    /// Nothing has changed; a refused configuration may have its turn again.
+    fn still(&mut self) -> Look {
+        let Some(left) = self.again_in else { return Look::Still };
+        self.again_in = Some(left.saturating_sub(1));
+        if left == 0 { Look::Again } else { Look::Still }
     }
 
     /// To be called about once a second. A file that cannot be read is no change: it may be between two renames.
@@ -32,13 +62,13 @@ impl ConfigWatch {
         let stamp = FileStamp::of(&self.path);
         let fresh = stamp.as_ref().is_some_and(FileStamp::is_fresh);
         if !fresh && self.pending.is_none() && stamp == self.stamp {
-            return Look::Still;
+            return self.still();
         }
         let Ok(content) = std::fs::read(&self.path) else { return Look::Still };
         self.stamp = stamp;
         if self.judged.as_ref() == Some(&content) {
             self.pending = None;
-            return Look::Still;
+            return self.still();
         }
         if self.pending.as_ref() != Some(&content) {
             self.pending = Some(content);
@@ -68,5 +98,10 @@ mod tests {
         assert_eq!(watch.look(), Look::Still);
         std::fs::write(&path, "abc").unwrap();
         assert_eq!([(); 2].map(|()| watch.look()), [Look::Still; 2]);
+        watch.refused();
+        assert_eq!([(); 5].map(|()| watch.look()), [Look::Still; 5]);
+        assert_eq!(watch.look(), Look::Again);
+        watch.used();
+        assert_eq!([(); 9].map(|()| watch.look()), [Look::Still; 9]);
     }
 }

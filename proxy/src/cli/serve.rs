@@ -25,6 +25,8 @@ enum ServeError {
 }
 
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
+    // Before it is read: what is written from now on is a change.
+    let watch = ConfigWatch::new(&args.config);
     let config = match load(&args.config, process_environment(), &args.overrides.sets) {
         Ok(config) => config,
         Err(errors) => return refuse(&errors, Some("`shardgate check FILE` checks without running")),
@@ -52,7 +54,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         .enable_all()
         .build()
         .map_err(ServeError::Runtime)
-        .and_then(|runtime| runtime.block_on(serve(args, config, set_level)));
+        .and_then(|runtime| runtime.block_on(serve(args, config, watch, set_level)));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&error, None),
@@ -76,11 +78,16 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs the node on the control runtime until SIGTERM or SIGINT; a second signal ends the drain. SIGHUP, or a changed file, changes what it
 /// runs by.
-async fn serve(args: &ServeArgs, config: Config, set_level: impl Fn(&str)) -> Result<(), ServeError> {
+async fn serve(
+    args: &ServeArgs,
+    config: Config,
+    watch: ConfigWatch,
+    set_level: impl Fn(&str),
+) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
-    let mut watch = ConfigWatch::new(&args.config);
+    let mut reloading = Reloading { args, set_level, watch, refused: None };
     info!(node = %config.node.id, region = %config.node.region, version = env!("CARGO_PKG_VERSION"), "starting");
     let mut node = RunningNode::start(config).await?;
     test_hooks(args, &node);
@@ -92,11 +99,17 @@ async fn serve(args: &ServeArgs, config: Config, set_level: impl Fn(&str)) -> Re
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
                 info!("SIGHUP: reading the configuration again");
-                reload(args, &mut node, &set_level).await;
+                reloading.refused = None;
+                reloading.reload(&mut node).await;
             }
-            _ = looks.tick() => if watch.look() == Look::Changed {
-                info!(file = %args.config.display(), "configuration file has changed");
-                reload(args, &mut node, &set_level).await;
+            _ = looks.tick() => match reloading.watch.look() {
+                Look::Still => {}
+                Look::Changed => {
+                    info!(file = %args.config.display(), "configuration file has changed");
+                    reloading.refused = None;
+                    reloading.reload(&mut node).await;
+                }
+                Look::Again => reloading.reload(&mut node).await,
             },
         }
     }
@@ -109,26 +122,45 @@ async fn serve(args: &ServeArgs, config: Config, set_level: impl Fn(&str)) -> Re
     Ok(())
 }
 
-/// Reads the configuration again, with the same variables and `--set`s over it. Whatever is wrong refuses the whole.
-async fn reload(args: &ServeArgs, node: &mut RunningNode, set_level: &impl Fn(&str)) {
-    let config = match load(&args.config, process_environment(), &args.overrides.sets) {
-        Ok(config) => config,
-        Err(errors) => {
-            node.refused();
-            error!("configuration refused, the running one stays:\n{errors}");
-            return;
-        }
-    };
-    let level = config.log.level.clone();
-    match node.reload(config).await {
-        Ok(Reloaded { applied, waiting }) => {
-            set_level(&level);
-            info!(fields = applied.join(", "), "configuration in use");
-            if !waiting.is_empty() {
-                warn!(fields = waiting.join(", "), "changed in the file, in use only after a restart");
+/// Changes of the configuration.
+struct Reloading<'a, F> {
+    args: &'a ServeArgs,
+    set_level: F,
+    watch: ConfigWatch,
+    /// What was wrong at the last try: the same is not told, nor counted, again.
+    refused: Option<String>,
+}
+
+impl<F: Fn(&str)> Reloading<'_, F> {
+    /// Reads the configuration again, with the same variables and `--set`s over it. Whatever is wrong refuses the whole.
+    async fn reload(&mut self, node: &mut RunningNode) {
+        match self.try_reload(node).await {
+            Ok(Reloaded { applied, waiting }) => {
+                self.watch.used();
+                self.refused = None;
+                info!(fields = applied.join(", "), "configuration in use");
+                if !waiting.is_empty() {
+                    warn!(fields = waiting.join(", "), "changed in the file, in use only after a restart");
+                }
+            }
+            Err(why) => {
+                self.watch.refused();
+                if self.refused.as_ref() != Some(&why) {
+                    node.refused();
+                    error!("configuration refused, the running one stays, it is tried again: {why}");
+                    self.refused = Some(why);
+                }
             }
         }
-        Err(error) => error!("configuration refused, the running one stays: {}", with_causes(&error)),
+    }
+
+    async fn try_reload(&self, node: &mut RunningNode) -> Result<Reloaded, String> {
+        let config = load(&self.args.config, process_environment(), &self.args.overrides.sets)
+            .map_err(|errors| format!("\n{errors}"))?;
+        let level = config.log.level.clone();
+        let reloaded = node.reload(config).await.map_err(|error| with_causes(&error).to_string())?;
+        (self.set_level)(&level);
+        Ok(reloaded)
     }
 }
 

@@ -192,7 +192,9 @@ impl AsyncWrite for ClientStream {
         self.client.ahead.set(Ahead::Nothing);
         ready!(self.poll_interims(cx))?;
         // TLS may hold records that the socket did not take yet. TCP itself has nothing to flush.
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.client.took(&self.worker, flushed.is_ready());
+        ready!(flushed)?;
         // hyper flushes when all it had is written.
         if self.client.answer.get() == Answer::Ended {
             self.client.answer.set(Answer::None);

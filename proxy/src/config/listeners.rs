@@ -8,7 +8,7 @@ use crate::worker::ForwardedProto;
 use std::fmt;
 use std::net::SocketAddr;
 
-const NAME: &str = "a text such as \"https\", 1 to 40 of A-Z a-z 0-9 . _ -";
+const NAME: &str = "a text such as \"https\", 1 to 40 of A-Z a-z 0-9 . _ -, but not http-1 and the like, which frontend.listen takes";
 const CONNECTIONS_MAX: usize = 2_000_000;
 
 /// What a listener is called in the log and in metrics.
@@ -18,7 +18,12 @@ pub struct ListenerName(String);
 impl ListenerName {
     fn parse(text: &str) -> Option<Self> {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        ((1..=40).contains(&text.len()) && text.bytes().all(valid)).then(|| Self(text.to_owned()))
+        let short_form = |text: &str| {
+            let number = text.strip_prefix("http-");
+            number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let valid = (1..=40).contains(&text.len()) && text.bytes().all(valid) && !short_form(text);
+        valid.then(|| Self(text.to_owned()))
     }
 
     /// The name.

@@ -37,6 +37,11 @@ impl Frame {
         }
     }
 
+    /// Whether it is a part of a request's or an answer's body.
+    pub(super) const fn is_data(self) -> bool {
+        self.kind == DATA
+    }
+
     /// Whether it is as long as frames of its kind are (RFC 9113, 6).
     const fn is_of_its_length(self) -> bool {
         match self.kind {

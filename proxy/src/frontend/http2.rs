@@ -103,6 +103,8 @@ pub(crate) struct Http2 {
     streams: Cell<u64>,
     aborted: Cell<u64>,
     idle_since: Cell<Millis>,
+    /// When the last of an answer's body was written: streams end when we have handed on all of theirs, not when clients have it.
+    data_sent_at: Cell<Millis>,
     blocked_since: Cell<Option<Millis>>,
     /// When we said goodbye.
     leaving_since: Cell<Option<Millis>>,
@@ -134,16 +136,17 @@ impl Http2 {
             self.end(End::LetGo);
             return Some(TimeoutKind::Client);
         }
-        if self.open.get() > 0 {
+        if self.open.get() > 0 || self.blocked_since.get().is_some() {
             return None;
         }
+        let idle_since = self.idle_since.get().max(self.data_sent_at.get());
         match self.leaving_since.get() {
-            Some(since) if over(since, GOODBYE) => self.end(End::LetGo),
+            Some(since) if over(since.max(idle_since), GOODBYE) => self.end(End::LetGo),
             Some(_) => {}
             None => {
                 let first = self.streams.get() == 0;
                 let limit = if first { limits.head_timeout } else { limits.keep_alive_timeout };
-                if over(self.idle_since.get(), limit) {
+                if over(idle_since, limit) {
                     self.leaving_since.set(Some(now));
                     self.wake();
                     return Some(if first { TimeoutKind::Head } else { TimeoutKind::KeepAlive });
@@ -164,17 +167,18 @@ impl Http2 {
     }
 
     fn written(&self, written: &Poll<io::Result<usize>>) {
-        match written {
-            Poll::Ready(Ok(bytes)) => {
-                self.blocked_since.set(None);
-                self.worker.counters.client_bytes_out.add(*bytes as u64);
-            }
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => {
-                if self.blocked_since.get().is_none() {
-                    self.blocked_since.set(Some(self.worker.clock.coarse()));
-                }
-            }
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.worker.counters.client_bytes_out.add(*bytes as u64);
+        }
+        self.took(written.is_ready());
+    }
+
+    /// Notes whether the socket takes what it is given.
+    fn took(&self, all: bool) {
+        if all {
+            self.blocked_since.set(None);
+        } else if self.blocked_since.get().is_none() {
+            self.blocked_since.set(Some(self.worker.clock.coarse()));
         }
     }
 }
@@ -226,6 +230,7 @@ pub(super) async fn serve(worker: Rc<Worker>, origin: Rc<Origin>, socket: Socket
         streams: Cell::new(0),
         aborted: Cell::new(0),
         idle_since: Cell::new(now),
+        data_sent_at: Cell::new(now),
         blocked_since: Cell::new(None),
         leaving_since: Cell::new(None),
         end: Cell::new(None),
@@ -360,7 +365,13 @@ impl Metered {
         self.connection.written(written);
         if let Poll::Ready(Ok(len)) = written {
             let Wire { sent, budget, .. } = &mut *self.wire.borrow_mut();
-            sent.scan(bytes.get(..*len).unwrap_or(bytes), |frame| budget.sent(frame));
+            let now = self.connection.worker.clock.coarse();
+            sent.scan(bytes.get(..*len).unwrap_or(bytes), |frame| {
+                budget.sent(frame);
+                if frame.is_data() {
+                    self.connection.data_sent_at.set(now);
+                }
+            });
         }
     }
 }
@@ -373,7 +384,9 @@ impl AsyncWrite for Metered {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire.borrow_mut().socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.wire.borrow_mut().socket).poll_flush(cx);
+        self.connection.took(flushed.is_ready());
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -438,7 +451,7 @@ async fn answer(
         drop(spawn_local(open(worker, Rc::clone(&client), upgraded, opening)));
     }
     client.offers();
-    response.map(|body| StreamBody { body, client, _registered: registered })
+    response.map(|body| StreamBody { body, last: Bytes::new(), client, _registered: registered })
 }
 
 /// Waits until hyper lets go of the stream, and makes it a tunnel.
@@ -455,10 +468,16 @@ async fn open(worker: Rc<Worker>, client: Rc<Client>, upgraded: OnUpgrade, openi
     }
 }
 
+/// What hyper may hold of an ended answer for a client that does not open its window.
+const TAIL_MAX: usize = 4 * 1024;
+
 /// An answer on its way into a stream. What was handed to hyper waits for the client's window; the sweep ends a stream whose client does
-/// not open it.
+/// not open it. hyper takes a whole chunk when there is room for one byte of it, and forgets the stream with the last; so the last byte
+/// of a large chunk goes by itself, and is awaited with the stream's timeout like all others.
 pub(super) struct StreamBody {
     body: AnswerBody,
+    /// The last byte of the chunk before.
+    last: Bytes,
     client: Rc<Client>,
     _registered: Registered,
 }
@@ -471,18 +490,29 @@ impl Body for StreamBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+        if !self.last.is_empty() {
             self.client.offers();
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.last)))));
         }
-        polled
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let Poll::Ready(Some(Ok(frame))) = polled else { return polled };
+        self.client.offers();
+        Poll::Ready(Some(Ok(match frame.into_data() {
+            Ok(mut data) if data.len() > TAIL_MAX => {
+                self.last = data.split_off(data.len() - 1);
+                Frame::data(data)
+            }
+            Ok(data) => Frame::data(data),
+            Err(trailers) => trailers,
+        })))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.last.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        // Only asked for at the beginning; afterwards no hint is a true one, too.
+        if self.last.is_empty() { self.body.size_hint() } else { SizeHint::default() }
     }
 }

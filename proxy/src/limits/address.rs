@@ -7,7 +7,7 @@ use crate::address_range::{AddressRange, contained, masked};
 use crate::clock::Millis;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Parts of the table, each with a lock of its own.
@@ -61,10 +61,20 @@ struct Source(u64);
 
 impl Source {
     fn of(address: IpAddr) -> Self {
-        match masked(address.to_canonical(), 64) {
+        match masked(behind_nat64(address.to_canonical()), 64) {
             IpAddr::V4(v4) => Self(0xFFFF_FFFF << 32 | u64::from(v4.to_bits())),
             IpAddr::V6(v6) => Self((v6.to_bits() >> 64) as u64),
         }
+    }
+}
+
+/// The IPv4 address that a NAT64 has written into one of 64:ff9b::/96 (RFC 6052, 2.1): behind it, all IPv4 clients share a /64.
+fn behind_nat64(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) if v6.to_bits() >> 32 == 0x0064_ff9b << 64 => {
+            IpAddr::V4(Ipv4Addr::from_bits(v6.to_bits() as u32))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
     }
 }
 

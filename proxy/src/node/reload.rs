@@ -80,7 +80,7 @@ impl RunningNode {
             let workers = self.workers.prepare(settings::workers(&next, tls.after())?)?;
             Ok((tls, workers))
         });
-        let (tls, workers) = prepared.inspect_err(|_| self.refused())?;
+        let (tls, workers) = prepared?;
         // Nothing can fail from here on. Certificates first: a listener that begins to speak TLS has them.
         match tls {
             TlsChange::None => {}
@@ -106,7 +106,7 @@ impl RunningNode {
         Ok(reloaded)
     }
 
-    /// A changed configuration was refused before it came here.
+    /// Counts a changed configuration that was refused, here or before it came here.
     pub fn refused(&self) {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
     }

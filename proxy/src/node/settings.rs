@@ -7,11 +7,12 @@ use shardgate_peering::{Environment, IdentityFiles, MeshConfig, core};
 
 use super::NodeError;
 use crate::answer_headers::AnswerHeaders;
+use crate::backend::MannerError;
 use crate::config::Config;
 use crate::config::{AcceptProxy, OfferHttp2, Protocol, Redirect};
 use crate::limits::{Ceilings, PerShard};
 use crate::redirect::ToHttps;
-use crate::tls::{Alpn, ServerTls, TlsError};
+use crate::tls::{Alpn, ServerTls};
 use crate::worker::{ForwardedProto, FrontendConfig, Security, WorkersConfig};
 use crate::{ConnectLimits, Limits, Manners, Pages, PoolLimits};
 
@@ -114,7 +115,7 @@ pub(super) fn workers(config: &Config, tls: Option<&ServerTls>) -> Result<Worker
     })
 }
 
-fn manners(config: &Config) -> Result<Manners, TlsError> {
+fn manners(config: &Config) -> Result<Manners, MannerError> {
     Manners::load(&config.backend.upstream, config.routing.pools.iter().map(|pool| &pool.upstream))
 }
 

@@ -2,6 +2,7 @@
 
 use super::error::TlsError;
 use super::files::{CertificateFiles, Content};
+use super::ocsp::Staple;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,7 +23,21 @@ pub(super) struct Certificate {
     pub(super) not_before: i64,
     /// Seconds of Unix time.
     pub(super) not_after: i64,
+    pub(super) stapled: Stapled,
     pub(super) certified: Arc<CertifiedKey>,
+}
+
+/// What of an OCSP response clients get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stapled {
+    /// There is none.
+    Nothing,
+    /// It, until then (Unix time, seconds).
+    Until(i64),
+    /// It has ended: clients that look would refuse the handshake.
+    Expired,
+    /// It is about another certificate, as after a renewal: the same.
+    Foreign,
 }
 
 /// What is no fault, but seldom meant.
@@ -34,6 +49,10 @@ pub enum TlsWarning {
     NotYetValid(PathBuf),
     /// It can only be the default.
     NoNames(PathBuf),
+    /// Its OCSP response has expired and is not stapled.
+    StapleExpired(PathBuf),
+    /// Its OCSP response is about another certificate and is not stapled.
+    StapleForeign(PathBuf),
     /// Two of one kind for one name: the first is shown.
     Hidden {
         /// The name.
@@ -53,6 +72,16 @@ impl fmt::Display for TlsWarning {
             Self::NoNames(path) => {
                 write!(f, "{}: has no DNS name (subject alternative name)", path.display())
             }
+            Self::StapleExpired(path) => {
+                write!(f, "{}: its OCSP response has expired, it is not stapled", path.display())
+            }
+            Self::StapleForeign(path) => {
+                write!(
+                    f,
+                    "{}: its OCSP response is about another certificate, it is not stapled",
+                    path.display()
+                )
+            }
             Self::Hidden { name, path, by } => {
                 write!(f, "{}: is not shown for {name}, {} is", path.display(), by.display())
             }
@@ -61,14 +90,19 @@ impl fmt::Display for TlsWarning {
 }
 
 impl Certificate {
-    /// Checks the files of one certificate against each other.
-    pub(super) fn parse(files: &CertificateFiles, provider: &CryptoProvider) -> Result<Self, TlsError> {
+    /// Checks the files of one certificate against each other, at `now` (Unix time, seconds).
+    pub(super) fn parse(
+        files: &CertificateFiles,
+        provider: &CryptoProvider,
+        now: i64,
+    ) -> Result<Self, TlsError> {
         let path = || files.cert.path.clone();
         let chain = certificates(&files.cert)?;
         let Some(own) = chain.first() else { return Err(TlsError::NoCertificate { path: path() }) };
         let broken = |what: &dyn fmt::Display| TlsError::Certificate { path: path(), what: what.to_string() };
         let (_, parsed) = X509Certificate::from_der(own).map_err(|error| broken(&error))?;
         let (names, validity) = (names(&parsed).map_err(|error| broken(&error))?, parsed.validity());
+        let serial = parsed.raw_serial().to_vec();
         let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
         let key_file = files.key.as_ref().unwrap_or(&files.cert);
         let key = provider
@@ -83,11 +117,25 @@ impl Certificate {
             }
             Err(error) => return Err(broken(&error)),
         }
-        certified.ocsp = match &files.ocsp {
-            Some(file) => staple(file)?,
-            None => None,
+        let staple = files.ocsp.as_ref().map(Staple::read).transpose()?.flatten();
+        let stapled = match staple {
+            None => Stapled::Nothing,
+            Some(staple) if !staple.is_about(&serial) => Stapled::Foreign,
+            Some(Staple { next_update: Some(end), .. }) if end <= now => Stapled::Expired,
+            Some(Staple { der, next_update, .. }) => {
+                certified.ocsp = Some(der);
+                Stapled::Until(next_update.unwrap_or(i64::MAX))
+            }
         };
-        Ok(Self { path: path(), names, not_before, not_after, certified: Arc::new(certified) })
+        Ok(Self { path: path(), names, not_before, not_after, stapled, certified: Arc::new(certified) })
+    }
+
+    /// When its staple ends (Unix time, seconds).
+    pub(super) const fn stapled_until(&self) -> Option<i64> {
+        match self.stapled {
+            Stapled::Until(end) => Some(end),
+            Stapled::Nothing | Stapled::Expired | Stapled::Foreign => None,
+        }
     }
 
     /// What is to be said of it at `now` (Unix time, seconds).
@@ -97,6 +145,8 @@ impl Certificate {
             (self.not_after < now).then(|| TlsWarning::Expired(path())),
             (now < self.not_before).then(|| TlsWarning::NotYetValid(path())),
             self.names.is_empty().then(|| TlsWarning::NoNames(path())),
+            (self.stapled == Stapled::Expired).then(|| TlsWarning::StapleExpired(path())),
+            (self.stapled == Stapled::Foreign).then(|| TlsWarning::StapleForeign(path())),
         ]
         .into_iter()
         .flatten()
@@ -108,18 +158,18 @@ pub(super) fn certificates(file: &Content) -> Result<Vec<CertificateDer<'static>
     let path = || file.path.clone();
     let chain: Vec<_> = CertificateDer::pem_slice_iter(file.get()?)
         .collect::<Result<_, _>>()
-        .map_err(|source| TlsError::Pem { path: path(), source })?;
+        .map_err(|error| TlsError::Pem { path: path(), what: fault(&error) })?;
     if chain.is_empty() { Err(TlsError::NoCertificate { path: path() }) } else { Ok(chain) }
 }
 
 /// The first key of a PEM file.
 pub(super) fn private_key(file: &Content) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(file.get()?).map_err(|source| {
+    PrivateKeyDer::from_pem_slice(file.get()?).map_err(|error| {
         let path = file.path.clone();
-        if matches!(source, pem::Error::NoItemsFound) {
+        if matches!(error, pem::Error::NoItemsFound) {
             TlsError::NoKey { path }
         } else {
-            TlsError::Pem { path, source }
+            TlsError::Pem { path, what: fault(&error) }
         }
     })
 }
@@ -131,42 +181,14 @@ fn names(certificate: &X509Certificate<'_>) -> Result<Vec<String>, x509_parser::
     Ok(dns.map(|name| name.to_ascii_lowercase()).collect())
 }
 
-/// An empty file is HAProxy's for "none yet".
-fn staple(file: &Content) -> Result<Option<Vec<u8>>, TlsError> {
-    match file.get()? {
-        [] => Ok(None),
-        der if is_successful_response(der) => Ok(Some(der.to_vec())),
-        _ => Err(TlsError::Ocsp { path: file.path.clone() }),
-    }
-}
-
-/// Whether it is one whole `OCSPResponse` with `responseStatus` successful (RFC 6960 section 4.2.1); clients judge the rest.
-fn is_successful_response(der: &[u8]) -> bool {
-    // SEQUENCE of a long length (a signature alone takes more than 127 bytes), then ENUMERATED successful(0).
-    let [0x30, length, rest @ ..] = der else { return false };
-    let Some(size) = length.checked_sub(0x80).map(usize::from).filter(|size| (1..=4).contains(size)) else {
-        return false;
-    };
-    let Some((length, body)) = rest.split_at_checked(size) else { return false };
-    let length = length.iter().fold(0_usize, |length, byte| length << 8 | usize::from(*byte));
-    length == body.len() && body.starts_with(&[0x0a, 0x01, 0x00])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_whole_successful_answer_is_stapled() {
-        let mut good = vec![0x30, 0x82, 0x01, 0x2c, 0x0a, 0x01, 0x00];
-        good.resize(4 + 300, 7);
-        assert!(is_successful_response(&good));
-        assert!(!is_successful_response(&good[..303]));
-        let mut trying_later = good.clone();
-        trying_later[6] = 3;
-        assert!(!is_successful_response(&trying_later));
-        for bad in [&b""[..], b"0", b"\x30\x03\x0a\x01\x06", b"\x30\x85", b"-----BEGIN OCSP RESPONSE-----"] {
-            assert!(!is_successful_response(bad), "{bad:?}");
+/// How PEM is broken, without a word of what the file holds.
+const fn fault(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no END line: are its lines complete?",
+        pem::Error::IllegalSectionStart { .. } => {
+            "a BEGIN line does not end with -----: are its line ends lost?"
         }
+        pem::Error::Base64Decode(_) => "a section is no base64",
+        pem::Error::Io(_) | pem::Error::NoItemsFound | pem::Error::SectionTooLarge | _ => "it cannot be read",
     }
 }

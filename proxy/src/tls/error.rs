@@ -38,18 +38,18 @@ pub enum TlsError {
         what: String,
     },
     /// No certificate in it.
-    #[error("tls: {}: holds no certificate, expected a chain in PEM, the server's own first", path.display())]
+    #[error("tls: {}: holds no certificate, expected certificates in PEM, in a chain the own one first", path.display())]
     NoCertificate {
         /// The file.
         path: PathBuf,
     },
     /// Its PEM is broken.
-    #[error("tls: {}: is no PEM ({source})", path.display())]
+    #[error("tls: {}: is no PEM ({what})", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
-        /// Where it breaks.
-        source: rustls::pki_types::pem::Error,
+        /// How it is broken. Not the reader's own words: they quote the file, which may hold a key.
+        what: &'static str,
     },
     /// The server's certificate is none.
     #[error("tls: {}: its first certificate cannot be read ({what}), expected X.509 version 3", path.display())]

@@ -128,8 +128,11 @@ impl Material {
     }
 }
 
+/// How files look from outside; `None` for one that is not there.
+pub(super) type Stamps = Vec<(PathBuf, Option<FileStamp>)>;
+
 /// The stamps of all files, those that may come to be included.
-pub(super) fn stamps(config: &TlsConfig) -> Vec<(PathBuf, Option<FileStamp>)> {
+pub(super) fn stamps(config: &TlsConfig) -> Stamps {
     let stamp = |path: &Path| (path.to_owned(), FileStamp::of(path));
     let mut stamps: Vec<_> = config.ticket_keys.iter().map(|path| stamp(path)).collect();
     // A folder that cannot be listed leaves no stamps, which the list before had.

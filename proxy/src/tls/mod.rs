@@ -23,6 +23,7 @@ use tracing::{info, warn};
 mod certificate;
 mod error;
 mod files;
+mod ocsp;
 mod resolver;
 mod tickets;
 mod upstream;
@@ -30,7 +31,7 @@ mod watch;
 
 pub use certificate::TlsWarning;
 pub use error::{TlsError, TlsErrors};
-pub(crate) use upstream::UpstreamTls;
+pub(crate) use upstream::{Asked, UpstreamTls};
 pub use watch::{TlsWatch, TlsWatchConfig};
 
 /// What a listener offers by ALPN (RFC 7301).
@@ -89,6 +90,8 @@ struct Generation {
     http2: Arc<ServerConfig>,
     expiries: Vec<Expiry>,
     warnings: Vec<TlsWarning>,
+    /// When the first OCSP response ends (Unix time, seconds).
+    stapled_until: Option<i64>,
 }
 
 /// A generation that can come into use, see [`ServerTls::prepare`].
@@ -180,6 +183,11 @@ impl ServerTls {
         }
     }
 
+    /// Whether an OCSP response in use has ended.
+    fn staples_what_has_ended(&self) -> bool {
+        self.0.current.load().stapled_until.is_some_and(|end| end <= now())
+    }
+
     fn judged(&self) -> MutexGuard<'_, Judged> {
         // Whoever panicked with it left it whole: it is written in one piece.
         self.0.judged.lock().unwrap_or_else(PoisonError::into_inner)
@@ -210,11 +218,12 @@ impl Generation {
         own_tickets: &Arc<dyn ProducesTickets>,
     ) -> Result<Self, TlsErrors> {
         let provider = Arc::new(intermediate());
+        let now = now();
         let Material { certificates: files, ticket_keys, fault } = material;
         let mut errors = Vec::from_iter(fault);
         let mut certificates = Vec::with_capacity(files.len());
         for files in &files {
-            match Certificate::parse(files, &provider) {
+            match Certificate::parse(files, &provider, now) {
                 Ok(certificate) => certificates.push(certificate),
                 Err(error) => errors.push(error),
             }
@@ -231,8 +240,6 @@ impl Generation {
             return Err(TlsErrors(errors));
         }
         let (resolver, hidden) = Resolver::new(&certificates);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let now = i64::try_from(now).unwrap_or(i64::MAX);
         let warnings = certificates.iter().flat_map(|certificate| certificate.warnings(now)).chain(hidden);
         let expiry = |certificate: &Certificate| Expiry {
             path: certificate.path.clone(),
@@ -264,8 +271,15 @@ impl Generation {
             http2: Arc::new(http2),
             expiries: certificates.iter().map(expiry).collect(),
             warnings: warnings.collect(),
+            stapled_until: certificates.iter().filter_map(Certificate::stapled_until).min(),
         })
     }
+}
+
+/// Unix time, seconds.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 /// Mozilla's intermediate set (Server Side TLS 5.7): TLS 1.3's three suites, ECDHE with AES-GCM or ChaCha20-Poly1305, X25519,

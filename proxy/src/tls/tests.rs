@@ -1,5 +1,6 @@
 //! Handshakes in memory between rustls' own client and what [`ServerTls`] gives out.
 
+use super::ocsp::tests::response;
 use super::watch::{Eye, Sight};
 use super::*;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -55,6 +56,15 @@ impl Issuer {
 
     fn ecdsa(&self, file: &str, names: &[&str]) {
         self.issue(file, names, &rcgen::KeyPair::generate().unwrap());
+    }
+
+    /// The same with this serial number.
+    fn numbered(&self, file: &str, name: &str, serial: &[u8]) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(serial));
+        let cert = params.signed_by(&key, &self.ca).unwrap().pem();
+        self.write(file, format!("{cert}{}", key.serialize_pem()));
     }
 
     /// As a careful writer does.

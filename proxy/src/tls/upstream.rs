@@ -20,6 +20,15 @@ const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Names of servers with sessions to resume, in each worker. Names come from clients, so the least used ones give way.
 const SESSIONS_MAX: usize = 256;
 
+/// Who has chosen the name that a server is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// A client: its request's host.
+    ByClient,
+    /// The configuration, or nobody.
+    ByUs,
+}
+
 /// How TLS is spoken to the servers of a pool.
 #[derive(Debug, Clone)]
 pub(crate) struct UpstreamTls {
@@ -36,7 +45,11 @@ impl UpstreamTls {
         }
         let provider = Arc::new(intermediate());
         let verifier: Arc<dyn ServerCertVerifier> = match config.verify {
-            Verify::Off => Arc::new(Unverified(Arc::clone(&provider))),
+            Verify::Off => {
+                // Not used, but no surprise on the day when it is.
+                config.ca.as_deref().map(|ca| roots(Some(ca))).transpose()?;
+                Arc::new(Unverified(Arc::clone(&provider)))
+            }
             Verify::On => {
                 let roots = Arc::new(roots(config.ca.as_deref())?);
                 // It can only lack roots, and those were counted.
@@ -83,6 +96,14 @@ impl UpstreamTls {
 
     pub(crate) fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.config)
+    }
+
+    /// Whose the name is that a server is asked for.
+    pub(crate) fn asked(&self, name: &ServerName<'_>) -> Asked {
+        match (&self.name, name) {
+            (None, ServerName::DnsName(_)) => Asked::ByClient,
+            _ => Asked::ByUs,
+        }
     }
 
     /// What the server at `address` is asked for by a request to `host`. An address is never sent (RFC 6066 section 3); it is what the

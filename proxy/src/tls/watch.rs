@@ -1,9 +1,8 @@
 //! Watches the files of `[tls]`: one owned task looks at them at every period, as discovery's watch does.
 
-use super::files::{Fingerprint, Material, stamps};
+use super::files::{Fingerprint, Material, Stamps, stamps};
 use super::{Generation, Judged, Prepared, ServerTls, TlsErrors};
 use shardgate_discovery::FileStamp;
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -105,8 +104,8 @@ pub(super) enum Sight {
 /// What the last look left behind.
 pub(super) struct Eye {
     tls: ServerTls,
-    /// `None` when the files have to be read whatever they look like.
-    stamps: Option<Vec<(PathBuf, Option<FileStamp>)>>,
+    /// How the files looked, and what they held; `None` when they have to be read whatever they look like.
+    stamps: Option<(Stamps, Fingerprint)>,
     /// What was read once and has to be read once more to be believed.
     pending: Option<Fingerprint>,
 }
@@ -122,18 +121,21 @@ impl Eye {
         // The stamps are taken before the content: a write between the two is seen at the next look.
         let stamps = stamps(&config);
         let fresh = stamps.iter().any(|(_, stamp)| stamp.as_ref().is_some_and(FileStamp::is_fresh));
-        if !fresh && self.pending.is_none() && self.stamps.as_ref() == Some(&stamps) {
+        let ended = self.tls.staples_what_has_ended();
+        // What was in these files is what was judged; else a change of `[tls]` has judged what was in them before.
+        let known = self.stamps.as_ref() == Some(&(stamps.clone(), last));
+        if known && !fresh && !ended && self.pending.is_none() {
             return Sight::Still;
         }
         let material = Material::read(&config);
         // What cannot be read now may be readable later without any sign of it.
-        self.stamps = material.is_whole().then_some(stamps);
         let fingerprint = material.fingerprint();
-        if fingerprint == last {
+        self.stamps = material.is_whole().then_some((stamps, fingerprint));
+        if fingerprint == last && !ended {
             self.pending = None;
             return Sight::Still;
         }
-        if self.pending != Some(fingerprint) {
+        if fingerprint != last && self.pending != Some(fingerprint) {
             self.pending = Some(fingerprint);
             return Sight::Moving;
         }

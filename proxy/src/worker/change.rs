@@ -55,7 +55,8 @@ impl Running {
         let open: Vec<SocketAddr> = self.bound.iter().map(|(configured, _)| *configured).collect();
         let fresh: Vec<FrontendConfig> =
             frontends.iter().filter(|frontend| !open.contains(&frontend.address)).cloned().collect();
-        let (addresses, opened) = bind(&fresh, self.changes.len(), backlog)?;
+        let taken: Vec<SocketAddr> = self.bound.iter().map(|(_, bound)| *bound).collect();
+        let (addresses, opened) = bind(&fresh, self.changes.len(), backlog, &taken)?;
         let addresses = fresh.iter().map(|frontend| frontend.address).zip(addresses).collect();
         Ok(Change { settings, ceilings, frontends, opened, addresses })
     }

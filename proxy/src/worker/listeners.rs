@@ -121,11 +121,13 @@ pub(super) struct Bound {
     listener: TcpListener,
 }
 
-/// Binds each frontend once per worker; the kernel spreads connections over them. Answers where, and for each worker its sockets.
+/// Binds each frontend once per worker; the kernel spreads connections over them. Answers where, and for each worker its sockets. Beside
+/// what this process has `open`, as when a listener moves from `0.0.0.0` to `[::]`.
 pub(super) fn bind(
     frontends: &[FrontendConfig],
     workers: usize,
     backlog: u32,
+    open: &[SocketAddr],
 ) -> Result<(Vec<SocketAddr>, Vec<Vec<Bound>>), StartError> {
     let mut addresses = Vec::new();
     let mut listeners: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
@@ -136,7 +138,7 @@ pub(super) fn bind(
             source,
         };
         // Shared ports would let a second daemon take half of the connections, without a word.
-        if frontend.address.port() != 0 {
+        if frontend.address.port() != 0 && !open.iter().any(|open| overlap(*open, frontend.address)) {
             socket(frontend.address, Sharing::Alone).map_err(failed)?;
         }
         let mut address = frontend.address;
@@ -150,6 +152,12 @@ pub(super) fn bind(
         addresses.push(address);
     }
     Ok((addresses, listeners))
+}
+
+/// Whether two addresses cannot be bound side by side by strangers.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = |address: SocketAddr| address.ip().is_unspecified();
+    a.port() == b.port() && (any(a) || any(b) || a.ip().to_canonical() == b.ip().to_canonical())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -142,7 +142,7 @@ impl Workers {
     ) -> Result<Running, StartError> {
         let settings = settings(&config)?;
         let WorkersConfig { threads, frontends, backlog, ceilings, access_log, .. } = config;
-        let (addresses, listeners) = bind(&frontends, threads.get(), backlog)?;
+        let (addresses, listeners) = bind(&frontends, threads.get(), backlog, &[])?;
         let bound = frontends.iter().map(|frontend| frontend.address).zip(addresses).collect();
         let gate = Arc::new(Gate::new(ceilings));
         let log = LogWriter::start(&access_log)?;

@@ -1,10 +1,11 @@
 //! Stopping in order.
 
-use crate::harness::{Node, Upstream, Wire, limits, shard};
+use crate::harness::{Node, Upstream, Wire, config, limits, shard};
 use shardgate_proxy::worker::{StartError, Workers};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_under_way_are_answered_and_idle_connections_close() {
@@ -97,9 +98,35 @@ async fn echo(client: &mut Wire) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_not_shared_with_another_daemon() {
     let node = Node::start(&[], limits());
-    let mut config = crate::harness::config(limits());
+    let mut config = config(limits());
     config.frontends[0].address = node.address();
     let refused = Workers::start(config, &node.table, &node.snapshots()).unwrap_err();
     assert!(matches!(refused, StartError::Listen { .. }), "{refused}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_moves_to_an_address_that_holds_its_own() {
+    let upstream = Upstream::start("s1").await;
+    let mut node = Node::start(&[shard("s1", upstream.address)], limits());
+    let port = node.address().port();
+    let mut kept = node.client().await;
+    for address in ["0.0.0.0", "::", "127.0.0.1"] {
+        let mut moved = config(limits());
+        moved.frontends[0].address = SocketAddr::new(address.parse().unwrap(), port);
+        let change = node.running.prepare(moved).unwrap();
+        node.running.apply(change).await;
+        assert_eq!(node.address(), SocketAddr::new(address.parse().unwrap(), port));
+        let mut client = Wire::connect(SocketAddr::from(([127, 0, 0, 1], port))).await;
+        for client in [&mut client, &mut kept] {
+            client.send("GET /foo HTTP/1.1\r\nHost: meet\r\n\r\n").await;
+            assert_eq!(client.answer().await.status, 200, "{address}");
+        }
+    }
+    // What somebody else has is refused as ever.
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut config = config(limits());
+    config.frontends[0].address = taken.local_addr().unwrap();
+    assert!(node.running.prepare(config).is_err());
     node.stop().await;
 }

@@ -5,6 +5,7 @@ use shardgate_proxy::Limits;
 use shardgate_proxy::counters::TimeoutKind;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -119,5 +120,40 @@ async fn a_client_that_does_not_read() {
     // Ends with a reset.
     while writer.write_all(&block).await.is_ok() {}
     assert_eq!(node.totals().timeouts[TimeoutKind::Client as usize], 1);
+    node.stop().await;
+}
+
+/// Answers whatever comes by 40 kB.
+async fn answer_much(mut stream: TcpStream) {
+    let answer = [&b"HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n"[..], &[b'x'; 40_000]].concat();
+    let mut read = Vec::new();
+    while stream.read_buf(&mut read).await.is_ok_and(|bytes| bytes > 0) {
+        if read.ends_with(b"\r\n\r\n") {
+            read.clear();
+            stream.write_all(&answer).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_on_and_does_not_read() {
+    let upstream = Upstream::serve(answer_much).await;
+    let limits = Limits { head_timeout: SHORT, client_timeout: SHORT * 5, ..limits() };
+    let node = Node::start(&[shard("s1", upstream.address)], limits);
+    let mut client = node.client().await;
+    // Each in a packet of its own: the next head is in hyper's hands while the answer before cannot be written.
+    eventually("it is let go", async || {
+        let request = b"GET /foo HTTP/1.1\r\nHost: meet\r\n\r\n";
+        client.stream.write_all(request).await.is_err()
+            || node.totals().timeouts[TimeoutKind::Client as usize] > 0
+    })
+    .await;
+    eventually("it is gone", async || node.totals().connections() == 0).await;
+    let timeouts = node.totals().timeouts;
+    assert_eq!(
+        (timeouts[TimeoutKind::Client as usize], timeouts[TimeoutKind::Head as usize]),
+        (1, 0),
+        "it is slow to read, not to write"
+    );
     node.stop().await;
 }

@@ -280,6 +280,16 @@ def shard_refuses(trial: Trial) -> None:
     trial.serves(connection)
 
 
+def shard_answers_instead(trial: Trial) -> None:
+    """A 2xx would open a tunnel (RFC 8441, 5), and a shard that knows nothing of upgrades says 200 to anything."""
+    connection = trial.connect()
+    is_offered(connection)
+    fields = trial.fill([*WEBSOCKET[:4], (":path", PATH + "?refuse=200"), *WEBSOCKET[5:]])
+    stream = connection.response(connection.request(fields, end=False))
+    expect("status", stream.status, 502)
+    trial.serves(connection)
+
+
 def many_tunnels(trial: Trial) -> None:
     connection = trial.connect()
     tunnels = [open_tunnel(trial, connection, f"?many={n}") for n in range(50)]
@@ -403,6 +413,7 @@ CASES: list[Case] = [
     Case("8441-5", "the shard's end is END_STREAM", shard_closes),
     Case("8441-5", "a TCP reset at the shard ends its tunnel and nothing else", shard_breaks),
     Case("8441-5", "what the shard refuses is refused with its own status", shard_refuses),
+    Case("8441-5", "a shard's 200 in the place of its consent opens no tunnel", shard_answers_instead),
     Case("8441-5", "DATA before the answer arrives behind the handshake", data_before_the_answer),
     Case("8441-5", "a request that ends at once does no harm", ended_at_once),
 ]

@@ -14,8 +14,14 @@ fn every_fault_names_its_file() {
     let encrypted = pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
     let no_key = "-----BEGIN PRIVATE KEY-----\naGVsbG8=\n-----END PRIVATE KEY-----\n";
     for (text, expected) in [
-        (String::new(), "tls: a.pem: holds no certificate, expected a chain in PEM, the server's own first"),
-        (pem.clone(), "tls: a.pem: holds no certificate, expected a chain in PEM, the server's own first"),
+        (
+            String::new(),
+            "tls: a.pem: holds no certificate, expected certificates in PEM, in a chain the own one first",
+        ),
+        (
+            pem.clone(),
+            "tls: a.pem: holds no certificate, expected certificates in PEM, in a chain the own one first",
+        ),
         (cert.clone(), "tls: a.pem: holds no private key, expected one in PEM without a passphrase"),
         (
             format!("{cert}{encrypted}"),
@@ -48,7 +54,7 @@ fn all_faults_are_told_at_once() {
     assert_eq!(
         issuer.refused(&config),
         "tls: missing.pem: No such file or directory (os error 2), expected a readable file of at most 1 MiB\n\
-         tls: a.pem: holds no certificate, expected a chain in PEM, the server's own first\n\
+         tls: a.pem: holds no certificate, expected certificates in PEM, in a chain the own one first\n\
          tls: b.pem.ocsp: is no successful OCSP response, expected one in DER (RFC 6960)\n\
          tls.ticket_keys tickets: line 1 has 3 bytes, expected 48 or 80 in base64"
     );
@@ -89,4 +95,24 @@ fn what_has_expired_is_used_with_a_warning() {
     issuer.ecdsa("a.pem", &[]);
     server.reload().unwrap();
     assert_eq!(server.warnings(), [TlsWarning::NoNames(issuer.path("a.pem"))]);
+}
+
+#[test]
+fn no_fault_tells_what_a_key_is() {
+    let issuer = Issuer::new();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let (cert, pem) = issuer.pair(&["a.example"], &key);
+    let secret = pem.lines().nth(1).unwrap();
+    let codes = |text: &str| format!("{:?}", text.as_bytes()).trim_matches(['[', ']']).to_owned();
+    for (broken, said) in [
+        (pem.replace('\n', ""), "a section has no END line"),
+        (pem.replace('\n', "\\n"), "a BEGIN line does not end with -----"),
+        (pem.replace(secret, &format!("{secret}!")), "a section is no base64"),
+    ] {
+        issuer.write("a.pem", format!("{cert}{broken}"));
+        let errors = ServerTls::load(&issuer.config()).unwrap_err();
+        let told = format!("{errors} {errors:?}");
+        assert!(told.contains(said), "{told}");
+        assert!(!told.contains(&secret[..16]) && !told.contains(&codes(&secret[..8])), "{told}");
+    }
 }

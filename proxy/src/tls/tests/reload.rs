@@ -120,3 +120,33 @@ async fn the_watch_sees_a_change_and_stops() {
     }
     watch.stop().await;
 }
+
+#[test]
+fn a_staple_in_use_ends_without_any_change_of_files() {
+    let issuer = Issuer::new();
+    issuer.numbered("a.pem", "a.example", &[7]);
+    let soon = now() + 2;
+    let end = x509_parser::time::ASN1Time::from_timestamp(soon).unwrap().to_datetime();
+    let (date, time) = (end.date(), end.time());
+    let end = format!(
+        "{:04}{:02}{:02}{:02}{:02}{:02}Z",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second()
+    );
+    issuer.write("a.pem.ocsp", response(&[7], Some(&end)));
+    let server = issuer.load();
+    assert!(server.warnings().is_empty() || now() >= soon);
+    let mut eye = Eye::new(server.clone());
+    let until = Instant::now() + Duration::from_secs(20);
+    while server.warnings().is_empty() {
+        assert!(Instant::now() < until, "still stapled");
+        drop(eye.look());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(server.warnings(), [TlsWarning::StapleExpired(issuer.path("a.pem"))]);
+    assert!(matches!(eye.look(), Sight::Still));
+}

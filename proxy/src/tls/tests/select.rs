@@ -27,8 +27,11 @@ fn the_exact_name_then_the_wildcard_then_the_first() {
 fn shown(issuer: &Issuer, server: &ServerTls, name: Option<&str>, schemes: &[SignatureScheme]) -> String {
     let material = Material::read(&server.judged().config);
     let provider = intermediate();
-    let certificates: Vec<Certificate> =
-        material.certificates.iter().map(|files| Certificate::parse(files, &provider).unwrap()).collect();
+    let certificates: Vec<Certificate> = material
+        .certificates
+        .iter()
+        .map(|files| Certificate::parse(files, &provider, now()).unwrap())
+        .collect();
     let (resolver, _) = Resolver::new(&certificates);
     let chosen = resolver.choose(name, schemes).unwrap();
     let file = certificates.iter().find(|certificate| certificate.certified.cert == chosen.cert).unwrap();
@@ -101,10 +104,9 @@ fn of_two_of_a_kind_the_first_is_shown_and_the_other_told() {
 #[test]
 fn a_staple_is_sent_with_its_certificate() {
     let issuer = Issuer::new();
-    issuer.ecdsa("a.pem", &["a.example"]);
+    issuer.numbered("a.pem", "a.example", &[0x81, 7]);
     issuer.ecdsa("b.pem", &["b.example"]);
-    let mut staple = vec![0x30, 0x82, 0x01, 0x2c, 0x0a, 0x01, 0x00];
-    staple.resize(4 + 300, 7);
+    let staple = response(&[0, 0x81, 7], Some("21260101000000Z"));
     issuer.write("a.pem.ocsp", &staple);
     issuer.write("b.pem.ocsp", b"");
     let server = issuer.load();
@@ -114,5 +116,22 @@ fn a_staple_is_sent_with_its_certificate() {
         assert_eq!(*client.verifier.stapled.lock().unwrap(), Some(staple.clone()));
         client.shake(&server.config(Alpn::Http1), "b.example").unwrap();
         assert_eq!(*client.verifier.stapled.lock().unwrap(), None);
+    }
+}
+
+#[test]
+fn a_staple_that_has_ended_or_is_about_another_certificate_is_not_sent() {
+    let issuer = Issuer::new();
+    issuer.numbered("a.pem", "a.example", &[7]);
+    issuer.numbered("b.pem", "b.example", &[8]);
+    issuer.write("a.pem.ocsp", response(&[7], Some("20260101000000Z")));
+    issuer.write("b.pem.ocsp", response(&[7], None));
+    let server = issuer.load();
+    let (a, b) = (issuer.path("a.pem"), issuer.path("b.pem"));
+    assert_eq!(server.warnings(), [TlsWarning::StapleExpired(a), TlsWarning::StapleForeign(b)]);
+    let client = issuer.client();
+    for name in ["a.example", "b.example"] {
+        client.shake(&server.config(Alpn::Http1), name).unwrap();
+        assert_eq!(*client.verifier.stapled.lock().unwrap(), None, "{name}");
     }
 }
