@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -43,21 +44,30 @@ pub(crate) struct Frontend {
 
 /// A listening socket's place: what it serves as may change while it stays open.
 #[derive(Debug)]
-pub(crate) struct Slot(RefCell<Rc<Frontend>>);
+pub(crate) struct Slot {
+    frontend: RefCell<Rc<Frontend>>,
+    closing: Notify,
+}
 
 impl Slot {
     pub(crate) fn new(frontend: Frontend) -> Self {
-        Self(RefCell::new(Rc::new(frontend)))
+        Self { frontend: RefCell::new(Rc::new(frontend)), closing: Notify::new() }
     }
 
     /// What the next connection is served as.
     pub(crate) fn frontend(&self) -> Rc<Frontend> {
-        Rc::clone(&self.0.borrow())
+        Rc::clone(&self.frontend.borrow())
     }
 
     /// From the next connection on.
     pub(crate) fn change(&self, frontend: Frontend) {
-        self.0.replace(Rc::new(frontend));
+        self.frontend.replace(Rc::new(frontend));
+    }
+
+    /// What the kernel has queued is still accepted, then its socket closes.
+    pub(crate) fn close(&self) {
+        // Kept until it is looked for: there is one who does.
+        self.closing.notify_one();
     }
 }
 
@@ -74,22 +84,41 @@ pub enum Security {
 /// serving badly is better than not serving.
 const READY_WAIT: Duration = Duration::from_secs(10);
 
-/// Accepts connections until the worker drains and drops the future. Begins when the node is ready.
+/// Accepts connections until the slot closes, or the worker drains and drops the future. Begins when the node is ready.
 pub(crate) async fn accept(worker: Rc<Worker>, slot: Rc<Slot>, listener: TcpListener) {
+    tokio::select! {
+        () = accept_all(&worker, &slot, &listener) => {}
+        () = slot.closing.notified() => {}
+    }
+    match listener.into_std() {
+        // They would be reset with the socket.
+        Ok(listener) => {
+            while let Some(accepted) = accept::queued(&worker, &slot, &listener) {
+                begin(&worker, &slot, accepted);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "a closed listener's last connections are lost"),
+    }
+}
+
+async fn accept_all(worker: &Rc<Worker>, slot: &Slot, listener: &TcpListener) {
     let mut readiness = worker.table.watch_readiness();
     let ready = readiness.wait_for(|readiness| matches!(readiness, Readiness::Ready { .. }));
     if timeout(READY_WAIT, ready).await.is_err() {
         tracing::warn!(frontend = slot.frontend().name, "serving before the mesh is ready");
     }
     loop {
-        let Accepted { stream, peer, seat } = accept::next(&worker, &slot, &listener).await;
-        let frontend = slot.frontend();
-        let admitted = admit(&worker, peer);
-        if let Some(admitted) = admitted {
-            let connected = Connected::new(&worker, seat, admitted);
-            let serving = serve(Rc::clone(&worker), frontend, stream, peer, connected);
-            drop(tokio::task::spawn_local(serving));
-        }
+        begin(worker, slot, accept::next(worker, slot, listener).await);
+    }
+}
+
+/// Serves a connection, if its client may have one.
+fn begin(worker: &Rc<Worker>, slot: &Slot, Accepted { stream, peer, seat }: Accepted) {
+    let frontend = slot.frontend();
+    if let Some(admitted) = admit(worker, peer) {
+        let connected = Connected::new(worker, seat, admitted);
+        let serving = serve(Rc::clone(worker), frontend, stream, peer, connected);
+        drop(tokio::task::spawn_local(serving));
     }
 }
 

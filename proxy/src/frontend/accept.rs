@@ -65,6 +65,26 @@ pub(super) async fn next(worker: &Worker, slot: &Slot, listener: &TcpListener) -
     }
 }
 
+/// A connection that the kernel has already, for a listener that closes; `None` when it has none, or when there is no seat. Asks the kernel
+/// and not the runtime, which hears of connections a little later.
+pub(super) fn queued(worker: &Worker, slot: &Slot, listener: &std::net::TcpListener) -> Option<Accepted> {
+    loop {
+        let (stream, peer) = listener.accept().ok()?;
+        if let Err(refused) = worker.gate.accepted(&stream) {
+            worker.counters.refused[refused as usize].up();
+            continue;
+        }
+        let seat = match &slot.frontend().seats {
+            Some(seats) => Some(seats.try_take()?),
+            None => None,
+        };
+        let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+        if let Ok(stream) = ready.and_then(|()| TcpStream::from_std(stream)) {
+            return Some(Accepted { stream, peer, seat });
+        }
+    }
+}
+
 /// Closes the connection that there was no descriptor for, with the spare one. Its client would otherwise wait until it loses patience,
 /// and everybody behind it. Answers whether that went well; if not, another thread took the spare one first.
 async fn refuse_one(worker: &Worker, listener: &TcpListener) -> bool {

@@ -38,11 +38,19 @@ impl Seats {
 
     /// Takes a seat, waited for if need be.
     pub(crate) async fn take(self: &Arc<Self>) -> Seat {
-        let below_max = |taken| (taken < self.max.load(Ordering::Acquire)).then_some(taken + 1);
-        while self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, below_max).is_err() {
+        loop {
+            if let Some(seat) = self.try_take() {
+                return seat;
+            }
             self.room().await;
         }
-        Seat(Arc::clone(self))
+    }
+
+    /// Takes a seat, if there is one.
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Seat> {
+        let below_max = |taken| (taken < self.max.load(Ordering::Acquire)).then_some(taken + 1);
+        let taken = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, below_max);
+        taken.is_ok().then(|| Seat(Arc::clone(self)))
     }
 }
 

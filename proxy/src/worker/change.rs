@@ -30,15 +30,16 @@ pub(super) struct Order {
 
 impl Order {
     /// Obeys, on the worker's thread.
-    pub(super) fn obey(self, worker: &Rc<Worker>, listening: &mut Listening) {
+    pub(super) async fn obey(self, worker: &Rc<Worker>, listening: &mut Listening) {
         let Self { settings, frontends, opened, done } = self;
         worker.set_settings(settings);
-        listening.change(worker, &frontends);
+        // Where one address takes another's place, somebody listens all the time.
         for bound in opened {
             if let Err(error) = listening.open(worker, bound) {
                 tracing::error!(%error, "a new listener cannot be used by a worker");
             }
         }
+        listening.change(worker, &frontends).await;
         // Whoever ordered it may be gone.
         let _gone: Result<(), ()> = done.send(());
     }

@@ -65,7 +65,7 @@ pub(super) async fn run(worker: Rc<Worker>, mut listening: Listening, mut inbox:
                 Err(RecvError::Closed) => table = Table::Stopped,
             },
             Some(order) = inbox.changes.recv(), if deadline.is_none() => {
-                order.obey(&worker, &mut listening);
+                order.obey(&worker, &mut listening).await;
                 ticks = every(tick_of(&worker.settings().limits));
             }
             Some(Command { which, verb, reply }) = inbox.commands.recv() => {

@@ -92,18 +92,26 @@ impl Listening {
         Ok(())
     }
 
-    /// Closes what is no longer among `frontends`, and serves the others as these say. Connections stay.
-    pub(super) fn change(&mut self, worker: &Worker, frontends: &[FrontendConfig]) {
-        self.0.retain(|open| match frontends.iter().find(|config| config.address == open.address) {
-            Some(config) => {
-                open.slot.change(config.frontend(&worker.gate));
-                true
+    /// Closes what is no longer among `frontends`, and serves the others as these say. Connections stay, also those that nobody has
+    /// accepted yet. Returns when the sockets are closed.
+    pub(super) async fn change(&mut self, worker: &Worker, frontends: &[FrontendConfig]) {
+        let mut closing = Vec::new();
+        for open in std::mem::take(&mut self.0) {
+            match frontends.iter().find(|config| config.address == open.address) {
+                Some(config) => {
+                    open.slot.change(config.frontend(&worker.gate));
+                    self.0.push(open);
+                }
+                None => {
+                    open.slot.close();
+                    closing.push(open.accepting);
+                }
             }
-            None => {
-                open.accepting.abort();
-                false
-            }
-        });
+        }
+        for accepting in closing {
+            // One that has panicked has no socket either.
+            drop(accepting.await);
+        }
     }
 
     /// Accepts nothing any more.

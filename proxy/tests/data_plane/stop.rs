@@ -1,6 +1,8 @@
 //! Stopping in order.
 
 use crate::harness::{Node, Upstream, Wire, config, limits, shard};
+use shardgate_peering::Mesh;
+use shardgate_peering::core::{Config, PeerId};
 use shardgate_proxy::worker::{StartError, Workers};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -108,8 +110,12 @@ async fn an_address_is_not_shared_with_another_daemon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_moves_to_an_address_that_holds_its_own() {
     let upstream = Upstream::start("s1").await;
-    let mut node = Node::start(&[shard("s1", upstream.address)], limits());
-    let port = node.address().port();
+    // No port that the system gives away: beside a wildcard, another test could get it for its own address.
+    let port = 28_473;
+    let mut first = config(limits());
+    first.frontends[0].address.set_port(port);
+    let mesh = Mesh::alone(Config::new(PeerId::parse("me").unwrap(), 1)).unwrap();
+    let mut node = Node::start_on(mesh, &[shard("s1", upstream.address)], first);
     let mut kept = node.client().await;
     for address in ["0.0.0.0", "::", "127.0.0.1"] {
         let mut moved = config(limits());
