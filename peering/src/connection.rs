@@ -62,9 +62,12 @@ impl Link {
     }
 }
 
-/// Closes with a reason the other side can read.
+/// Closes with a reason the other side can read. Where the other side has closed already, its reason stays the one: quinn would put ours in
+/// its place, and the dialler that has not looked yet would not learn that it is not listed there.
 pub(crate) fn close(connection: &Connection, end: LinkEnd) {
-    connection.close(VarInt::from_u32(1), end.label().as_bytes());
+    if connection.close_reason().is_none() {
+        connection.close(VarInt::from_u32(1), end.label().as_bytes());
+    }
 }
 
 /// Why a connection ended that neither side's driver ended.
