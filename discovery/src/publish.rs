@@ -5,7 +5,7 @@ use crate::diff::SnapshotDiff;
 use crate::snapshot::Snapshot;
 use shardgate_peering_core::ShardName;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 /// How the source is doing. Taken by value: a picture of one moment.
@@ -23,6 +23,37 @@ pub struct SourceStatus {
     pub changes: u64,
     /// How many distinct errors were refused since the start; one error seen at every look counts once.
     pub refused: u64,
+    /// The lists that the source consists of; none for a file.
+    pub parts: Vec<PartStatus>,
+    /// Where the snapshot in use comes from.
+    pub origin: Origin,
+    /// Records that are left out of the snapshot in use because they cannot be read.
+    pub invalid: usize,
+}
+
+/// Where a snapshot comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The source, in this process' life.
+    Source,
+    /// What was kept on disk; when this process started it was that old.
+    Disk {
+        /// How old.
+        age: Duration,
+    },
+    /// Nowhere: the source never answered, and nothing was kept.
+    Nothing,
+}
+
+/// How a part of a source is doing: a list of one datacenter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartStatus {
+    /// What it lists, for people: `shards of prod-us-phoenix-1`.
+    pub name: String,
+    /// When it last answered; `None` when it never did.
+    pub last_good: Option<Instant>,
+    /// What is wrong right now.
+    pub error: Option<String>,
 }
 
 /// The consumers' end: the current snapshot, a way to wait for the next, and to command shards on this node.
@@ -129,6 +160,12 @@ impl Publisher {
     /// Publishes `first` as version 1; `source` is what the status calls the source.
     #[must_use]
     pub fn new(source: impl Into<String>, first: Snapshot) -> (Self, DiscoveryHandle) {
+        Self::begin(source, first, Origin::Source)
+    }
+
+    /// The same with a first snapshot that the source has not said.
+    #[must_use]
+    pub fn begin(source: impl Into<String>, first: Snapshot, origin: Origin) -> (Self, DiscoveryHandle) {
         let first = Arc::new(first.with_version(1));
         let status = SourceStatus {
             source: source.into(),
@@ -137,6 +174,9 @@ impl Publisher {
             last_error: None,
             changes: 0,
             refused: 0,
+            parts: Vec::new(),
+            origin,
+            invalid: 0,
         };
         let (sender, receiver) = watch::channel(Arc::clone(&first));
         let state = State { source: first, commands: Commands::default(), current: Some(sender), status };
@@ -149,6 +189,7 @@ impl Publisher {
         let state = &mut *lock(&self.state);
         state.status.last_good = Instant::now();
         state.status.last_error = None;
+        state.status.origin = Origin::Source;
         state.source = Arc::new(next);
         state.publish()
     }
@@ -158,6 +199,13 @@ impl Publisher {
         let status = &mut lock(&self.state).status;
         status.last_good = Instant::now();
         status.last_error = None;
+    }
+
+    /// Notes how the parts of the source are doing, and how many records are left out.
+    pub fn note(&mut self, parts: Vec<PartStatus>, invalid: usize) {
+        let status = &mut lock(&self.state).status;
+        status.parts = parts;
+        status.invalid = invalid;
     }
 
     /// Notes that the source could not be read or was not believed, and says whether this error is news.

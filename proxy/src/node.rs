@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shardgate_discovery::consul::{AgentError, ConsulWatch, watch_consul};
 use shardgate_discovery::{DiscoveryHandle, FileError, FileWatch, Snapshot, watch_file};
 use shardgate_peering::{Mesh, MeshError, PeerAddress, TableHandle};
 use tokio::sync::watch;
@@ -14,7 +15,7 @@ use tracing::info;
 
 use crate::admin::{Admin, AdminError, AdminParts, Phase};
 use crate::backend::MannerError;
-use crate::config::Config;
+use crate::config::{Config, DiscoveryConfig};
 use crate::sessions::Sessions;
 use crate::tls::{ServerTls, TlsErrors, TlsWatch, TlsWatchConfig};
 use crate::worker::{Running, StartError, Workers};
@@ -41,6 +42,17 @@ pub enum NodeError {
     /// The discovery file.
     #[error("discovery.file: {0}")]
     Discovery(#[from] FileError),
+    /// A file of `[consul]`; Consul itself may be down.
+    #[error("consul: {0}")]
+    Consul(#[from] AgentError),
+    /// The token's file.
+    #[error("consul.token_file {}: {what}", path.display())]
+    Token {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Certificates or ticket keys.
     #[error(transparent)]
     Tls(#[from] TlsErrors),
@@ -64,6 +76,22 @@ pub enum NodeError {
     Admin(#[from] AdminError),
 }
 
+/// What follows the source of snapshots.
+#[derive(Debug)]
+enum DiscoveryWatch {
+    File(FileWatch),
+    Consul(ConsulWatch),
+}
+
+impl DiscoveryWatch {
+    async fn stop(self) {
+        match self {
+            Self::File(watch) => watch.stop().await,
+            Self::Consul(watch) => watch.stop().await,
+        }
+    }
+}
+
 /// A running node.
 #[derive(Debug)]
 #[must_use = "a node runs until shutdown"]
@@ -77,7 +105,7 @@ pub struct RunningNode {
     workers: Running,
     admin: Admin,
     discovery: DiscoveryHandle,
-    watch: FileWatch,
+    watch: DiscoveryWatch,
     certificates: Option<TlsWatch>,
     peers: JoinHandle<()>,
     phase: watch::Sender<Phase>,
@@ -91,7 +119,16 @@ impl RunningNode {
     /// [`NodeError`]; nothing runs then.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         let tls = config.tls.as_ref().map(ServerTls::load).transpose()?;
-        let (discovery, watch) = watch_file(config.discovery.file.clone(), config.discovery.watch())?;
+        let (discovery, watch) = match &config.discovery {
+            DiscoveryConfig::File(file) => {
+                let (discovery, watch) = watch_file(file.file.clone(), file.watch())?;
+                (discovery, DiscoveryWatch::File(watch))
+            }
+            DiscoveryConfig::Consul(consul) => {
+                let (discovery, watch) = watch_consul(settings::consul(&config.node, consul)?).await?;
+                (discovery, DiscoveryWatch::Consul(watch))
+            }
+        };
         let (peers, follower) = follow_peers(discovery.subscribe());
         let table = settings::table(&config);
         let mesh = match settings::mesh(&config)? {

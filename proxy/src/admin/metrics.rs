@@ -13,8 +13,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use shardgate_discovery::Origin;
 use shardgate_peering::core::{Agreement, LinkState};
 use shardgate_peering::{LinkCounts, MeshStatus};
+use std::time::Instant;
 
 use super::AdminParts;
 use crate::counters::{ClaimOutcome, ConnectReason, ProxyRefusal, Refused, TimeoutKind, Totals, TunnelEnd};
@@ -133,7 +135,26 @@ impl Reading {
         let waiting = i64::try_from(config.waiting()).unwrap_or(i64::MAX);
         out.gauge("config_restart_needed", "Changed fields that a restart alone brings into use", waiting)?;
         out.counter("discovery_changes", "Snapshots published", status.changes)?;
-        out.counter("discovery_refused", "Answers of discovery that were refused", status.refused)
+        out.counter("discovery_refused", "Answers of discovery that were refused", status.refused)?;
+        if status.parts.is_empty() {
+            return Ok(());
+        }
+        let invalid = i64::try_from(status.invalid).unwrap_or(i64::MAX);
+        out.gauge(
+            "discovery_invalid_records",
+            "Records that are left out because they cannot be read",
+            invalid,
+        )?;
+        let from_disk = i64::from(matches!(status.origin, Origin::Disk { .. }));
+        out.gauge("discovery_from_disk", "1 while what was kept on disk is in use", from_disk)?;
+        let age = |at: Instant| ConstGauge::new(i64::try_from(at.elapsed().as_secs()).unwrap_or(i64::MAX));
+        out.family(
+            "discovery_part_age_seconds",
+            "Since a list of Consul's last answered; lists that never did are missing",
+            MetricType::Gauge,
+            "list",
+            status.parts.iter().filter_map(|part| Some((part.name.as_str(), age(part.last_good?)))),
+        )
     }
 
     fn certificates(&self, out: &mut Writer<'_>) -> Written {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use shardgate_discovery::DiscoveryHandle;
+use shardgate_discovery::{DiscoveryHandle, Origin};
 use shardgate_peering::{Counters as LinkCounters, Readiness, TableHandle};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -70,6 +70,11 @@ impl AdminParts {
     fn not_ready(&self) -> Option<String> {
         if *self.phase.borrow() == Phase::Draining {
             return Some("shutting down".to_owned());
+        }
+        let discovery = self.discovery.status();
+        if discovery.origin == Origin::Nothing {
+            let said = discovery.last_error.unwrap_or_default();
+            return Some(format!("discovery: {} has not answered yet {said}", discovery.source));
         }
         match self.table.readiness() {
             Readiness::Ready { .. } => None,

@@ -7,6 +7,7 @@
 mod admin;
 mod backend;
 mod changes;
+mod consul;
 mod decisive;
 mod discovery;
 mod error;
@@ -33,8 +34,9 @@ mod write;
 
 pub use admin::{AdminAddress, AdminListener, AdminRole, AdminTls};
 pub use backend::{BackendConfig, Redispatch};
+pub use consul::ConsulSection;
 pub use decisive::{Decisive, load_decisive};
-pub use discovery::DiscoveryConfig;
+pub use discovery::{DiscoveryConfig, FileSection};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use frontend::{FrontendConfig, Workers};
 pub use limits::LimitsConfig;
@@ -74,7 +76,7 @@ pub struct Config {
     pub stick_table: StickTableConfig,
     /// `[mesh]`: the other nodes. Without it the node works alone.
     pub mesh: Option<MeshConfig>,
-    /// `[discovery]`: where shards, peers, releases and pins come from.
+    /// `[discovery]` or `[consul]`: where shards, peers, releases and pins come from.
     pub discovery: DiscoveryConfig,
     /// `[routing]`: which paths are rooms, tenants and signaling.
     pub routing: Routing,
@@ -148,7 +150,7 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let limits = LimitsConfig::read(root.section("limits"));
     let stick_table = StickTableConfig::read(root.section("stick_table"));
     let mesh = root.optional_section("mesh").map(MeshConfig::read);
-    let discovery = DiscoveryConfig::read(root.section("discovery"));
+    let discovery = DiscoveryConfig::read(&mut root);
     let mut routing = routing::read(root.section("routing"));
     let region = node.as_ref().map(|node| node.region.clone());
     for table in root.sections("pools").unwrap_or_default() {

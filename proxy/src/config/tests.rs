@@ -53,10 +53,11 @@ fn the_least_is_the_defaults() {
         shardgate_peering_core::PeerId::parse("a1").unwrap(),
         shardgate_discovery::RegionName::parse("r1").unwrap(),
     );
-    let expected = Config::new(node, DiscoveryConfig::new(folder.path("d.toml")));
+    let expected = Config::new(node, DiscoveryConfig::file(folder.path("d.toml")));
     assert_eq!(folder.load(&[], &[]).unwrap(), expected);
     assert_eq!(expected.node.host_name, "a1");
-    assert_eq!(expected.discovery.watch().every, Duration::from_millis(500));
+    let DiscoveryConfig::File(file) = expected.discovery else { panic!("a file is named") };
+    assert_eq!(file.watch().every, Duration::from_millis(500));
 }
 
 #[test]
@@ -181,11 +182,11 @@ fn paths_start_at_the_file() {
         Folder::with(format!("{MINIMAL}[log]\naccess = \"access.log\"\n[pages]\n502 = \"pages/503.html\"\n"));
     let config = folder.load(&[], &[]).unwrap();
     assert_eq!(config.log.access, AccessLogTarget::File(folder.path("access.log")));
-    assert_eq!(config.discovery.file, folder.path("d.toml"));
+    assert_eq!(config.discovery, DiscoveryConfig::file(folder.path("d.toml")));
     assert_eq!(config.pages.get(502).unwrap().body, "<h1>sorry</h1>");
     assert!(config.pages.get(503).is_none());
     let elsewhere = folder.load(&[], &["discovery.file=d.toml"]).unwrap();
-    assert_eq!(elsewhere.discovery.file, PathBuf::from("d.toml"));
+    assert_eq!(elsewhere.discovery, DiscoveryConfig::file(PathBuf::from("d.toml")));
 }
 
 #[test]

@@ -17,8 +17,8 @@ use super::DevError;
 use super::shard::ShardSpec;
 use super::status::NodeView;
 use crate::config::{
-    AdminAddress, AdminListener, AdminRole, Config, DiscoveryConfig, ListenerConfig, MeshConfig, NodeConfig,
-    TlsCertificate, TlsConfig, TlsVersion, Workers,
+    AdminAddress, AdminListener, AdminRole, Config, DiscoveryConfig, FileSection, ListenerConfig, MeshConfig,
+    NodeConfig, TlsCertificate, TlsConfig, TlsVersion, Workers,
 };
 use crate::node::RunningNode;
 
@@ -166,7 +166,7 @@ fn config(
 ) -> Result<Config, DevError> {
     let id = PeerId::parse(spec.name)?;
     let region = RegionName::parse(spec.region)?;
-    let discovery = DiscoveryConfig { every: DISCOVERY_EVERY, ..DiscoveryConfig::new(discovery.to_owned()) };
+    let discovery = DiscoveryConfig::File(FileSection { every: DISCOVERY_EVERY, file: discovery.to_owned() });
     let mut config = Config::new(NodeConfig::new(id, region), discovery);
     config.frontend.listen = vec![entrances.http];
     if let Some(HttpsEntrance { address, certificate: NodeFiles { cert, key } }) = entrances.https.clone() {

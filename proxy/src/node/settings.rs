@@ -3,13 +3,16 @@
 use std::num::NonZeroUsize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use shardgate_discovery::consul::{
+    AgentConfig, AgentError, AgentTls, ConsulConfig, Datacenter, Place, Token,
+};
 use shardgate_peering::{Environment, IdentityFiles, MeshConfig, core};
 
 use super::NodeError;
 use crate::answer_headers::AnswerHeaders;
 use crate::backend::MannerError;
-use crate::config::Config;
 use crate::config::{AcceptProxy, OfferHttp2, Protocol, Redirect};
+use crate::config::{Config, ConsulSection, NodeConfig};
 use crate::limits::{Ceilings, PerShard};
 use crate::redirect::ToHttps;
 use crate::tls::{Alpn, ServerTls};
@@ -41,6 +44,47 @@ pub(super) fn mesh(config: &Config) -> Result<Option<MeshConfig>, NodeError> {
         environment: Environment::parse(config.node.environment.as_str()).map_err(NodeError::Environment)?,
         idle_timeout: mesh.idle_timeout,
     }))
+}
+
+pub(super) fn consul(node: &NodeConfig, section: &ConsulSection) -> Result<ConsulConfig, NodeError> {
+    let token = match &section.token_file {
+        None => None,
+        Some(path) => {
+            let refused = |what: &str| NodeError::Token { path: path.clone(), what: what.to_owned() };
+            let text = std::fs::read_to_string(path).map_err(|error| refused(&error.to_string()))?;
+            Some(
+                Token::parse(&text)
+                    .ok_or_else(|| refused("holds no token, expected one of visible ASCII"))?,
+            )
+        }
+    };
+    let environment = node.environment.to_string();
+    // A region's and an environment's letters are those of datacenters, but for the dot.
+    let usual = format!("{environment}-{}", node.region).replace('.', "-");
+    let datacenter = section.datacenter.clone().or_else(|| Datacenter::parse(&usual));
+    let datacenter = datacenter.ok_or_else(|| AgentError::Client {
+        what: format!("{usual:?} is no name of a datacenter, expected consul.datacenter"),
+    })?;
+    Ok(ConsulConfig {
+        agent: AgentConfig {
+            address: section.address.clone(),
+            token,
+            tls: AgentTls { ca: section.ca.clone(), client: section.client.clone() },
+            namespace: section.namespace.clone(),
+            partition: section.partition.clone(),
+            source: None,
+        },
+        place: Place {
+            environment,
+            datacenter,
+            services: section.services.clone(),
+            remote_address: section.remote_address,
+        },
+        datacenters: section.datacenters.clone(),
+        behind_max: section.max_stale,
+        state_file: section.state_file.clone(),
+        start_within: section.start_timeout,
+    })
 }
 
 /// Each address of each listener; first those of the short form.

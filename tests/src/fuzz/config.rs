@@ -3,7 +3,7 @@
 use std::fs;
 
 use shardgate_proxy::access_log::AccessLogTarget;
-use shardgate_proxy::config::{Config, ConfigErrors, load};
+use shardgate_proxy::config::{Config, ConfigErrors, DiscoveryConfig, load};
 
 thread_local! {
     static FOLDER: Folder = Folder::new();
@@ -79,7 +79,15 @@ fn check(folder: &Folder, file: &[u8], env: &[(String, String)], sets: &[String]
     };
     // A relative path of a variable is one of the working directory, and would be one of the file's folder when printed.
     let log_is_relative = matches!(&config.log.access, AccessLogTarget::File(path) if path.is_relative());
-    if config.discovery.file.is_relative() || log_is_relative {
+    let (file, consul) = match &config.discovery {
+        DiscoveryConfig::File(section) => (Some(&section.file), None),
+        DiscoveryConfig::Consul(section) => (None, Some(section)),
+    };
+    let of_consul = consul.into_iter().flat_map(|section| {
+        let client = section.client.iter().flat_map(|(cert, key)| [cert, key]);
+        section.token_file.iter().chain(&section.ca).chain(&section.state_file).chain(client)
+    });
+    if file.into_iter().chain(of_consul).any(|path| path.is_relative()) || log_is_relative {
         return;
     }
     let printed = config.to_string();

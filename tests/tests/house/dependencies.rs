@@ -39,7 +39,20 @@ const ALLOWED: &[Allowed] = &[
     Allowed {
         name: "shardgate-discovery",
         storey: 3,
-        foreign: &["aho-corasick", "foldhash", "serde", "thiserror", "tokio", "toml", "tracing"],
+        foreign: &[
+            "aho-corasick",
+            "base64",
+            "foldhash",
+            "http",
+            "reqwest",
+            "rustls",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tokio",
+            "toml",
+            "tracing",
+        ],
     },
     Allowed {
         name: "shardgate-proxy",
@@ -120,7 +133,7 @@ const ONE_DOOR: &[(&str, &[&str])] = &[
     ("hyper", &["shardgate-proxy"]),
     ("quinn", &["shardgate-peering", "shardgate-tests"]),
     ("reqwest", &["shardgate-discovery"]),
-    ("rustls", &["shardgate-peering", "shardgate-proxy", "shardgate-tests"]),
+    ("rustls", &["shardgate-discovery", "shardgate-peering", "shardgate-proxy", "shardgate-tests"]),
     ("tonic", &["shardgate-ops", "shardgate-proto", "shardgate-proxy"]),
 ];
 

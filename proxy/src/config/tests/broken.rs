@@ -25,7 +25,7 @@ const CASES: &[(&str, &str)] = &[
     ("[frontent]\nlisten = []\n", "c.toml:6:2: unknown field frontent, did you mean frontend?"),
     (
         "[consul]\naddress = \"127.0.0.1:8500\"\n",
-        "c.toml:6:2: unknown field consul, expected one of node, tls, listeners, frontend, backend, limits, stick_table, mesh, discovery, routing, pools, pages, log, admin, shutdown",
+        "c.toml:6:1: consul is a table, expected no [consul] beside [discovery]: one of both says what there is",
     ),
     (
         "[frontend]\nlistn = [\"0.0.0.0:80\"]\nthreads = 2\n",
@@ -229,7 +229,7 @@ const OVERRIDES: &[(&str, &str, &str)] = &[
     (
         "SHARDGATE_CONFIG__FILE",
         "/etc/shardgate.toml",
-        "environment variable SHARDGATE_CONFIG__FILE: unknown field config, expected one of node, tls, listeners, frontend, backend, limits, stick_table, mesh, discovery, routing, pools, pages, log, admin, shutdown",
+        "environment variable SHARDGATE_CONFIG__FILE: unknown field config, expected one of node, tls, listeners, frontend, backend, limits, stick_table, mesh, consul, discovery, routing, pools, pages, log, admin, shutdown",
     ),
     (
         "SHARDGATE_NODE____ID",

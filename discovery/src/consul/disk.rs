@@ -1,0 +1,141 @@
+//! The last good state on disk, for a start without Consul: written beside its place and renamed, so it is there whole or as it was.
+
+use super::agent::Datacenter;
+use super::policy::PolicyKind;
+use super::world::{Records, ServiceKind, Source, World};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Another one is not read.
+const VERSION: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    version: u32,
+    environment: String,
+    /// Unix time, seconds.
+    saved_at: u64,
+    sources: Vec<SavedSource>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedSource {
+    /// `None` for keys.
+    datacenter: Option<String>,
+    service: Option<ServiceKind>,
+    keys: Option<String>,
+    records: Records,
+}
+
+/// What was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Remembered {
+    pub(crate) world: World,
+    /// How long ago it was true.
+    pub(crate) age: Duration,
+}
+
+/// Why there is nothing to begin with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiskError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: {what}", path.display())]
+    Content { path: PathBuf, what: String },
+}
+
+/// Writes what is known now.
+pub(crate) fn save(path: &Path, environment: &str, world: &World, now: SystemTime) -> Result<(), DiskError> {
+    let sources = world.0.iter().map(|(source, records)| {
+        let records = records.clone();
+        match source {
+            Source::Policy(kind) => {
+                SavedSource { datacenter: None, service: None, keys: Some(kind.as_str().to_owned()), records }
+            }
+            Source::Services(datacenter, kind) => {
+                let datacenter = Some(datacenter.as_str().to_owned());
+                SavedSource { datacenter, service: Some(*kind), keys: None, records }
+            }
+        }
+    });
+    let saved = Saved {
+        version: VERSION,
+        environment: environment.to_owned(),
+        saved_at: now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        sources: sources.collect(),
+    };
+    let io = |source| DiskError::Io { path: path.to_owned(), source };
+    let bytes = serde_json::to_vec(&saved)
+        .map_err(|error| DiskError::Content { path: path.to_owned(), what: error.to_string() })?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let fresh = PathBuf::from(name);
+    let mut file = File::create(&fresh).map_err(io)?;
+    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
+    fs::rename(&fresh, path).map_err(io)
+}
+
+/// Reads what was known last; `None` when nothing was ever saved.
+pub(crate) fn load(path: &Path, environment: &str, now: SystemTime) -> Result<Option<Remembered>, DiskError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DiskError::Io { path: path.to_owned(), source }),
+    };
+    let content = |what: String| DiskError::Content { path: path.to_owned(), what };
+    let saved: Saved = serde_json::from_slice(&bytes).map_err(|error| content(error.to_string()))?;
+    if saved.version != VERSION {
+        return Err(content(format!("has version {}, expected {VERSION}", saved.version)));
+    }
+    if saved.environment != environment {
+        return Err(content(format!(
+            "is of the environment {:?}, expected {environment:?}",
+            saved.environment
+        )));
+    }
+    let mut world = World::default();
+    for SavedSource { datacenter, service, keys, records } in saved.sources {
+        let source = match (datacenter.as_deref().and_then(Datacenter::parse), service, keys) {
+            (Some(datacenter), Some(kind), None) => Source::Services(datacenter, kind),
+            (None, None, Some(keys)) => {
+                let kind = PolicyKind::ALL.into_iter().find(|kind| kind.as_str() == keys);
+                Source::Policy(kind.ok_or_else(|| content(format!("has keys {keys:?}")))?)
+            }
+            _ => return Err(content("has a source that is neither keys nor a service".to_owned())),
+        };
+        world.0.insert(source, records);
+    }
+    let saved_at = UNIX_EPOCH + Duration::from_secs(saved.saved_at);
+    Ok(Some(Remembered { world, age: now.duration_since(saved_at).unwrap_or_default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::policy::Pair;
+    use super::*;
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        assert_eq!(load(&path, "prod", now).unwrap(), None);
+        let mut world = World::default();
+        let pair = Pair { key: "releases/prod/live".to_owned(), value: Some("eA==".to_owned()) };
+        world.take(Source::Policy(PolicyKind::Releases), Records::Pairs(vec![pair]));
+        let east = Datacenter::parse("prod-east").unwrap();
+        world.take(Source::Services(east, ServiceKind::Shards), Records::Instances(Vec::new()));
+        save(&path, "prod", &world, now).unwrap();
+        let remembered = load(&path, "prod", now + Duration::from_secs(90)).unwrap().unwrap();
+        assert_eq!(remembered, Remembered { world, age: Duration::from_secs(90) });
+        let refused = load(&path, "stage", now).unwrap_err().to_string();
+        assert!(refused.ends_with("is of the environment \"prod\", expected \"stage\""), "{refused}");
+        for broken in ["", "{}", "{\"version\":2,\"environment\":\"prod\",\"saved_at\":0,\"sources\":[]}"] {
+            fs::write(&path, broken).unwrap();
+            assert!(load(&path, "prod", now).is_err(), "{broken}");
+        }
+    }
+}

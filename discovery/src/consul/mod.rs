@@ -1,0 +1,132 @@
+//! Consul: services of every datacenter and keys of the own one, as snapshots.
+//!
+//! A watch for each list asks the agent (`watching`, by the rules of `blocking` and `belief`); the keeper holds what all of them said
+//! (`world`), makes a whole snapshot of each change, and writes it down (`disk`). Whatever happens to Consul, what is known stays in use.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use crate::publish::{DiscoveryHandle, Origin, Publisher};
+use keeper::{Completeness, Keeper};
+use world::{Assembled, World};
+
+mod agent;
+mod belief;
+mod blocking;
+mod disk;
+mod error;
+mod keeper;
+mod policy;
+mod record;
+mod registration;
+mod watching;
+mod world;
+
+pub use agent::{Agent, AgentAddress, AgentConfig, AgentTls, Cas, Datacenter, Token};
+pub use error::AgentError;
+pub use policy::PolicyKind;
+pub use record::{
+    AddressKind, InvalidRecord, META_NODE, META_PEER_PORT, META_REGION, META_VERSION, RecordFault,
+};
+pub use registration::{Check, Registered, Registration};
+pub use world::{Place, ServiceKind, ServiceNames};
+
+/// Snapshots that wait for their keeper; watches wait beyond that.
+const HEARD_MAX: usize = 256;
+
+/// What is watched, and how.
+#[derive(Debug, Clone)]
+pub struct ConsulConfig {
+    /// The agent.
+    pub agent: AgentConfig,
+    /// Where this node stands.
+    pub place: Place,
+    /// Datacenters whose services are watched, beside the own one; `None`: all that Consul knows.
+    pub datacenters: Option<Vec<Datacenter>>,
+    /// How far a server may be behind the leader and still be believed.
+    pub behind_max: Duration,
+    /// Where the last good state is kept for a start without Consul.
+    pub state_file: Option<PathBuf>,
+    /// How long a start waits for Consul.
+    pub start_within: Duration,
+}
+
+/// The watching tasks. They end with [`Self::stop`] or when this is dropped; consumers then keep the last snapshot.
+#[derive(Debug)]
+pub struct ConsulWatch {
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl ConsulWatch {
+    /// Ends the tasks and waits until they have ended.
+    pub async fn stop(mut self) {
+        drop(self.stop.take());
+        if let Some(task) = self.task.take()
+            && let Err(error) = task.await
+        {
+            warn!(%error, "the watch of Consul did not end well");
+        }
+    }
+}
+
+impl Drop for ConsulWatch {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// Begins to watch. Answers with the first whole snapshot; when there is none in time, with what was kept on disk, or with an empty one.
+///
+/// # Errors
+/// [`AgentError::Tls`] or [`AgentError::Client`]; Consul itself may be down.
+pub async fn watch_consul(config: ConsulConfig) -> Result<(DiscoveryHandle, ConsulWatch), AgentError> {
+    let agent = Agent::new(config.agent.clone())?;
+    let (world, age) = remembered(&config);
+    let Assembled { snapshot, .. } = world.assemble(&config.place);
+    let origin = age.map_or(Origin::Nothing, |age| Origin::Disk { age });
+    let (publisher, handle) = Publisher::begin(format!("Consul at {}", agent.address()), snapshot, origin);
+    let (heard, hear) = mpsc::channel(HEARD_MAX);
+    let (completeness, mut complete) = watch::channel(Completeness::Partial);
+    let within = config.start_within;
+    let keeper = Keeper::new(config, agent, world, publisher, heard, completeness);
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(keeper.run(hear, stopped));
+    let watch = ConsulWatch { stop: Some(stop), task: Some(task) };
+    let whole = tokio::time::timeout(within, complete.wait_for(|known| *known == Completeness::All));
+    // Whether it was in time is what is known then.
+    drop(whole.await);
+    let known = *complete.borrow();
+    match (known, age) {
+        (Completeness::All, _) => info!("Consul's state is known"),
+        (Completeness::Own, _) => {
+            warn!("not all datacenters answered within {within:?}, going on with those that did");
+        }
+        (Completeness::Partial, Some(age)) => {
+            warn!(?age, "Consul did not answer within {within:?}, going on with what was kept on disk");
+        }
+        (Completeness::Partial, None) => {
+            error!(
+                "Consul did not answer within {within:?}, and nothing is kept on disk: there are no shards until it does"
+            );
+        }
+    }
+    Ok((handle, watch))
+}
+
+fn remembered(config: &ConsulConfig) -> (World, Option<Duration>) {
+    let Some(path) = &config.state_file else { return (World::default(), None) };
+    match disk::load(path, &config.place.environment, SystemTime::now()) {
+        Ok(Some(disk::Remembered { world, age })) => (world, Some(age)),
+        Ok(None) => (World::default(), None),
+        Err(error) => {
+            warn!(%error, "what was kept on disk is not used");
+            (World::default(), None)
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What operators write below `releases`, `shard-states`, `banlists` and `bans` in Consul's KV store.
+
+use super::record::{InvalidRecord, RecordFault};
+use crate::bans::{BanList, Verdict};
+use crate::name::{BanPattern, ReleaseName, TenantName};
+use crate::shard::ShardState;
+use serde::{Deserialize, Serialize};
+use shardgate_peering_core::ShardName;
+use std::collections::BTreeMap;
+
+/// The families of keys that routing reads, each a prefix with a watch of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyKind {
+    /// `releases/{env}/live` and `releases/{env}/tenant/{tenant}`.
+    Releases,
+    /// `shard-states/{env}/{shard}`.
+    ShardStates,
+    /// `banlists/{env}/{list}/{pattern}`.
+    BanLists,
+    /// `bans/{env}/{room or tenant}/{name}`.
+    Bans,
+}
+
+impl PolicyKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Releases, Self::ShardStates, Self::BanLists, Self::Bans];
+
+    /// The first part of its keys.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Releases => "releases",
+            Self::ShardStates => "shard-states",
+            Self::BanLists => "banlists",
+            Self::Bans => "bans",
+        }
+    }
+
+    /// What its keys begin with: `releases/prod/`.
+    #[must_use]
+    pub fn prefix(self, environment: &str) -> String {
+        format!("{}/{environment}/", self.as_str())
+    }
+}
+
+/// A key and its value, as `/v1/kv/:key` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Pair {
+    pub(crate) key: String,
+    /// Base64; `null` when it is empty.
+    pub(crate) value: Option<String>,
+}
+
+/// All that operators said in one datacenter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub(crate) live: Option<ReleaseName>,
+    pub(crate) pins: BTreeMap<TenantName, ReleaseName>,
+    pub(crate) states: BTreeMap<ShardName, ShardState>,
+    pub(crate) bans: Vec<(BanList, BanPattern, Verdict)>,
+}
+
+const RELEASES: &str = "releases/{env}/live or releases/{env}/tenant/{tenant}";
+const BAN_LISTS: &str = "banlists/{env}/{domain, exact, prefix, substr or unban_prefix}/{pattern}";
+const BANS: &str = "bans/{env}/{room or tenant}/{name}";
+const STATE: &str = "ready, drain, maint or unhealthy";
+
+impl Policy {
+    /// Adds the keys of a kind; those that mean nothing go to `invalid`.
+    pub(crate) fn add(
+        &mut self,
+        kind: PolicyKind,
+        environment: &str,
+        pairs: &[Pair],
+        invalid: &mut Vec<InvalidRecord>,
+    ) {
+        let prefix = kind.prefix(environment);
+        for pair in pairs {
+            let Some(rest) = pair.key.strip_prefix(&prefix) else { continue };
+            // Folders, as Consul's UI makes them.
+            if rest.is_empty() || rest.ends_with('/') {
+                continue;
+            }
+            if let Err(fault) = pair.text().and_then(|value| self.add_one(kind, rest, value.trim())) {
+                invalid.push(InvalidRecord { place: format!("key {}", pair.key), fault });
+            }
+        }
+    }
+
+    fn add_one(&mut self, kind: PolicyKind, rest: &str, value: &str) -> Result<(), RecordFault> {
+        match kind {
+            PolicyKind::Releases => self.add_release(rest, value),
+            PolicyKind::ShardStates => {
+                let shard = ShardName::parse(rest)
+                    .map_err(|_| RecordFault::value("shard", rest, "1 to 128 of A-Z a-z 0-9 . _ -"))?;
+                let state = match value {
+                    // Its agent found it so: no traffic.
+                    "unhealthy" => Some(ShardState::Maint),
+                    word => ShardState::from_word(word),
+                };
+                let state = state.ok_or_else(|| RecordFault::value("value", value, STATE))?;
+                self.states.insert(shard, state);
+                Ok(())
+            }
+            PolicyKind::BanLists | PolicyKind::Bans => self.add_ban(kind, rest, value),
+        }
+    }
+
+    fn add_release(&mut self, rest: &str, value: &str) -> Result<(), RecordFault> {
+        let release = || {
+            ReleaseName::parse(value)
+                .map_err(|_| RecordFault::value("value", value, "a release such as release-3630"))
+        };
+        match rest.split_once('/') {
+            None if rest == "live" => self.live = Some(release()?),
+            Some(("tenant", tenant)) => {
+                let tenant = TenantName::parse(tenant)
+                    .map_err(|_| RecordFault::value("tenant", tenant, TenantName::EXPECTED))?;
+                self.pins.insert(tenant, release()?);
+            }
+            None | Some(_) => return Err(RecordFault::Key { expected: RELEASES }),
+        }
+        Ok(())
+    }
+
+    fn add_ban(&mut self, kind: PolicyKind, rest: &str, value: &str) -> Result<(), RecordFault> {
+        let by_room = kind == PolicyKind::Bans;
+        let expected = if by_room { BANS } else { BAN_LISTS };
+        let (list, pattern) = rest.split_once('/').ok_or(RecordFault::Key { expected })?;
+        let list = BanList::ALL
+            .into_iter()
+            .find(|known| known.as_str() == list)
+            .filter(|list| matches!(list, BanList::Room | BanList::Tenant) == by_room)
+            .ok_or(RecordFault::Key { expected })?;
+        let pattern = BanPattern::parse(pattern)
+            .map_err(|_| RecordFault::value("pattern", pattern, BanPattern::EXPECTED))?;
+        let verdict = Verdict::from_word(value)
+            .ok_or_else(|| RecordFault::value("value", value, "ban, or allow to except something"))?;
+        self.bans.push((list, pattern, verdict));
+        Ok(())
+    }
+}
+
+impl Pair {
+    /// The value as text.
+    pub(crate) fn text(&self) -> Result<String, RecordFault> {
+        use base64::Engine as _;
+        let encoded = self.value.as_deref().unwrap_or("");
+        let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).ok();
+        bytes
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .ok_or_else(|| RecordFault::value("value", encoded, "text (base64 as Consul sends it)"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<Pair> {
+        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let pair = |(key, value): &(&str, &str)| Pair { key: (*key).to_owned(), value: Some(encode(value)) };
+        pairs.iter().map(pair).collect()
+    }
+
+    fn read(kind: PolicyKind, of: &[(&str, &str)]) -> (Policy, Vec<String>) {
+        let (mut policy, mut invalid) = (Policy::default(), Vec::new());
+        policy.add(kind, "prod", &pairs(of), &mut invalid);
+        (policy, invalid.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn releases_and_pins() {
+        let (policy, invalid) = read(
+            PolicyKind::Releases,
+            &[
+                ("releases/prod/", ""),
+                ("releases/prod/live", "release-1\n"),
+                ("releases/prod/tenant/", ""),
+                ("releases/prod/tenant/acme", "release-2"),
+                ("releases/prod/tenant/Acme", "release-2"),
+                ("releases/prod/tenant/void", ""),
+                ("releases/prod/next", "release-3"),
+            ],
+        );
+        assert_eq!(policy.live.unwrap().as_str(), "release-1");
+        assert_eq!(policy.pins.len(), 1);
+        assert_eq!(
+            invalid,
+            [
+                "key releases/prod/tenant/Acme: tenant is \"Acme\", expected 1 to 256 visible ASCII characters in lower case without / ? # ,",
+                "key releases/prod/tenant/void: value is \"\", expected a release such as release-3630",
+                "key releases/prod/next: the key is not read by anybody, expected releases/{env}/live or releases/{env}/tenant/{tenant}",
+            ]
+        );
+    }
+
+    #[test]
+    fn states() {
+        let (policy, invalid) = read(
+            PolicyKind::ShardStates,
+            &[
+                ("shard-states/prod/s1", "drain"),
+                ("shard-states/prod/s2", "unhealthy"),
+                ("shard-states/prod/s3", "off"),
+            ],
+        );
+        let states: Vec<_> = policy.states.iter().map(|(name, state)| format!("{name} {state}")).collect();
+        assert_eq!(states, ["s1 drain", "s2 maint"]);
+        assert_eq!(
+            invalid,
+            ["key shard-states/prod/s3: value is \"off\", expected ready, drain, maint or unhealthy"]
+        );
+    }
+
+    #[test]
+    fn bans_of_both_families() {
+        let (policy, invalid) = read(
+            PolicyKind::BanLists,
+            &[
+                ("banlists/prod/exact/tenant/room", "ban"),
+                ("banlists/prod/room/r", "ban"),
+                ("banlists/prod/substr/x", "maybe"),
+            ],
+        );
+        assert_eq!(policy.bans, [(BanList::Exact, BanPattern::parse("tenant/room").unwrap(), Verdict::Ban)]);
+        assert_eq!(invalid.len(), 2, "{invalid:?}");
+        let (policy, invalid) =
+            read(PolicyKind::Bans, &[("bans/prod/tenant/acme", "ban"), ("bans/prod/exact/x", "ban")]);
+        assert_eq!((policy.bans.len(), invalid.len()), (1, 1), "{invalid:?}");
+    }
+
+    #[test]
+    fn a_value_that_is_no_text() {
+        let pair = Pair { key: "releases/prod/live".to_owned(), value: Some("/w==".to_owned()) };
+        assert!(pair.text().is_err());
+        assert_eq!(Pair { value: None, ..pair }.text().unwrap(), "");
+    }
+}

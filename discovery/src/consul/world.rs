@@ -1,0 +1,375 @@
+//! All that Consul said, by source, and the snapshot that comes of it. Pure.
+
+use super::agent::{Datacenter, Right, Target, key_path};
+use super::policy::{Pair, Policy, PolicyKind};
+use super::record::{AddressKind, Instance, InvalidRecord, RecordFault};
+use crate::bans::BANS_MAX;
+use crate::shard::{PeerNode, Shard};
+use crate::snapshot::{PEERS_MAX, PINS_MAX, SHARDS_MAX, Snapshot, SnapshotBuilder};
+use serde::{Deserialize, Serialize};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+/// What is listed in every datacenter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceKind {
+    /// Shards.
+    Shards,
+    /// Nodes of ours.
+    Nodes,
+    /// Proxies of before; nodes of ours may be registered as such, to be found by older ones.
+    Proxies,
+}
+
+impl ServiceKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Shards, Self::Nodes, Self::Proxies];
+}
+
+/// A list that is watched.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Source {
+    /// Keys in the own datacenter.
+    Policy(PolicyKind),
+    /// Instances of a service in a datacenter.
+    Services(Datacenter, ServiceKind),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policy(kind) => write!(f, "keys {}", kind.as_str()),
+            Self::Services(datacenter, ServiceKind::Shards) => write!(f, "shards of {datacenter}"),
+            Self::Services(datacenter, ServiceKind::Nodes) => write!(f, "nodes of {datacenter}"),
+            Self::Services(datacenter, ServiceKind::Proxies) => write!(f, "proxies of {datacenter}"),
+        }
+    }
+}
+
+/// A list's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Records {
+    Pairs(Vec<Pair>),
+    Instances(Vec<Instance>),
+}
+
+impl Records {
+    pub(crate) const fn len(&self) -> usize {
+        match self {
+            Self::Pairs(pairs) => pairs.len(),
+            Self::Instances(instances) => instances.len(),
+        }
+    }
+}
+
+/// The names under which services are registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceNames {
+    /// Default `signal`.
+    pub shards: String,
+    /// Default `shardgate`.
+    pub nodes: String,
+    /// Default `haproxy`.
+    pub proxies: String,
+}
+
+impl Default for ServiceNames {
+    fn default() -> Self {
+        Self { shards: "signal".to_owned(), nodes: "shardgate".to_owned(), proxies: "haproxy".to_owned() }
+    }
+}
+
+impl ServiceNames {
+    fn of(&self, kind: ServiceKind) -> &str {
+        match kind {
+            ServiceKind::Shards => &self.shards,
+            ServiceKind::Nodes => &self.nodes,
+            ServiceKind::Proxies => &self.proxies,
+        }
+    }
+}
+
+/// Where this node stands, and what it looks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The environment, which keys and tags name.
+    pub environment: String,
+    /// The own datacenter.
+    pub datacenter: Datacenter,
+    /// What services are called.
+    pub services: ServiceNames,
+    /// Which addresses of other datacenters are used.
+    pub remote_address: AddressKind,
+}
+
+impl Place {
+    /// How a source is asked for.
+    pub(crate) fn target(&self, source: &Source) -> Target {
+        match source {
+            Source::Policy(kind) => Target {
+                path: key_path(&kind.prefix(&self.environment)),
+                query: vec![("recurse", String::new())],
+                right: Right::Keys(kind.prefix(&self.environment)),
+                datacenter: None,
+            },
+            Source::Services(datacenter, kind) => Target {
+                path: format!("/v1/catalog/service/{}", self.services.of(*kind)),
+                query: vec![("tag", self.environment.clone())],
+                right: Right::Service(self.services.of(*kind).to_owned()),
+                datacenter: Some(datacenter.clone()),
+            },
+        }
+    }
+
+    fn address_kind(&self, datacenter: &str) -> AddressKind {
+        if datacenter == self.datacenter.as_str() { AddressKind::Lan } else { self.remote_address }
+    }
+}
+
+/// What is known of each source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct World(pub(crate) BTreeMap<Source, Records>);
+
+/// A snapshot, and what was left out of it.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) invalid: Vec<InvalidRecord>,
+}
+
+impl World {
+    /// Takes a source's records, and says whether they are others.
+    pub(crate) fn take(&mut self, source: Source, records: Records) -> Taken {
+        match self.0.entry(source) {
+            Entry::Occupied(entry) if *entry.get() == records => Taken::AsBefore,
+            Entry::Occupied(mut entry) => {
+                entry.insert(records);
+                Taken::Changed
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(records);
+                Taken::Changed
+            }
+        }
+    }
+
+    /// Makes a snapshot of it. The same records make the same one on every node: in the order of datacenters and instances.
+    pub(crate) fn assemble(&self, place: &Place) -> Assembled {
+        let mut invalid = Vec::new();
+        let mut policy = Policy::default();
+        let (mut shards, mut nodes) = (Vec::new(), Vec::new());
+        for (source, records) in &self.0 {
+            match (source, records) {
+                (Source::Policy(kind), Records::Pairs(pairs)) => {
+                    policy.add(*kind, &place.environment, pairs, &mut invalid);
+                }
+                (Source::Services(_, ServiceKind::Shards), Records::Instances(instances)) => {
+                    shards.extend(instances);
+                }
+                (Source::Services(..), Records::Instances(instances)) => nodes.extend(instances),
+                // A disk's mistake; what Consul says comes as what was asked for.
+                (Source::Policy(_), Records::Instances(_)) | (Source::Services(..), Records::Pairs(_)) => {}
+            }
+        }
+        let by_place = |a: &&Instance, b: &&Instance| (&a.datacenter, &a.id).cmp(&(&b.datacenter, &b.id));
+        shards.sort_by(by_place);
+        nodes.sort_by(by_place);
+        let shards = read_shards(place, &policy, &shards, &mut invalid);
+        let peers = read_peers(place, &nodes, &mut invalid);
+        let mut builder = policy.live.into_iter().fold(SnapshotBuilder::new(), SnapshotBuilder::live_release);
+        builder = shards.into_iter().fold(builder, SnapshotBuilder::shard);
+        builder = peers.into_iter().fold(builder, SnapshotBuilder::peer);
+        let beyond = |list: &'static str, max| InvalidRecord {
+            place: format!("key {list}"),
+            fault: RecordFault::TooMany { max },
+        };
+        if policy.pins.len() > PINS_MAX {
+            invalid.push(beyond("releases", PINS_MAX));
+        }
+        for (tenant, release) in policy.pins.into_iter().take(PINS_MAX) {
+            builder = builder.pin(tenant, release);
+        }
+        if policy.bans.len() > BANS_MAX {
+            invalid.push(beyond("banlists", BANS_MAX));
+        }
+        for (list, pattern, verdict) in policy.bans.into_iter().take(BANS_MAX) {
+            builder = builder.ban(list, pattern, verdict);
+        }
+        let snapshot = builder.build().unwrap_or_else(|errors| {
+            // Names, numbers and bounds were seen to above; were they not, nothing would be better than a panic.
+            tracing::error!(%errors, "Consul's records make no snapshot");
+            Snapshot::default()
+        });
+        Assembled { snapshot, invalid }
+    }
+}
+
+/// Whether a source says something else than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    AsBefore,
+    Changed,
+}
+
+fn read_shards(
+    place: &Place,
+    policy: &Policy,
+    instances: &[&Instance],
+    invalid: &mut Vec<InvalidRecord>,
+) -> Vec<Shard> {
+    let mut shards: Vec<Shard> = Vec::new();
+    let (mut names, mut ids) = (HashMap::new(), HashMap::new());
+    for instance in instances {
+        let mut refuse = |fault| invalid.push(InvalidRecord { place: instance.place(), fault });
+        let mut shard = match instance.shard(&place.environment, place.address_kind(&instance.datacenter)) {
+            Ok(shard) => shard,
+            Err(fault) => {
+                refuse(fault);
+                continue;
+            }
+        };
+        if let Some(owner) = names.get(&shard.name) {
+            let (value, owner) = (shard.name.to_string(), String::clone(owner));
+            refuse(RecordFault::Taken { field: "shard", value, owner });
+            continue;
+        }
+        if let Some(owner) = ids.get(&shard.id) {
+            let (value, owner) = (shard.id.to_string(), String::clone(owner));
+            refuse(RecordFault::Taken { field: "shard_id", value, owner });
+            continue;
+        }
+        if shards.len() == SHARDS_MAX {
+            refuse(RecordFault::TooMany { max: SHARDS_MAX });
+            break;
+        }
+        names.insert(shard.name.clone(), instance.place());
+        ids.insert(shard.id, instance.place());
+        if let Some(state) = policy.states.get(&shard.name) {
+            shard.state = *state;
+        }
+        shards.push(shard);
+    }
+    shards
+}
+
+fn read_peers(place: &Place, instances: &[&Instance], invalid: &mut Vec<InvalidRecord>) -> Vec<PeerNode> {
+    let mut peers: BTreeMap<_, (PeerNode, String)> = BTreeMap::new();
+    for instance in instances {
+        let kind = place.address_kind(&instance.datacenter);
+        let mut refuse = |fault| invalid.push(InvalidRecord { place: instance.place(), fault });
+        match instance.peer(&place.environment, kind) {
+            None => {}
+            Some(Err(fault)) => refuse(fault),
+            Some(Ok(peer)) => match peers.get(&peer.id) {
+                // One node may be registered as a proxy of before as well.
+                Some((known, _)) if *known == peer => {}
+                Some((_, owner)) => {
+                    let (value, owner) = (peer.id.to_string(), owner.clone());
+                    refuse(RecordFault::Taken { field: "node", value, owner });
+                }
+                None if peers.len() == PEERS_MAX => refuse(RecordFault::TooMany { max: PEERS_MAX }),
+                None => {
+                    peers.insert(peer.id.clone(), (peer, instance.place()));
+                }
+            },
+        }
+    }
+    peers.into_values().map(|(peer, _)| peer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn place() -> Place {
+        Place {
+            environment: "prod".to_owned(),
+            datacenter: Datacenter::parse("prod-east").unwrap(),
+            services: ServiceNames::default(),
+            remote_address: AddressKind::Wan,
+        }
+    }
+
+    fn signal(datacenter: &str, id: &str, meta: serde_json::Value) -> Instance {
+        serde_json::from_value(json!({
+            "Address": "10.0.0.1", "Datacenter": datacenter, "ServiceID": id, "ServiceTags": ["prod"], "ServiceMeta": meta,
+            "ServiceTaggedAddresses": {"lan": {"Address": "10.0.0.1", "Port": 1}, "wan": {"Address": "192.0.2.1", "Port": 1}},
+        }))
+        .unwrap()
+    }
+
+    fn pair(key: &str, value: &str) -> Pair {
+        use base64::Engine as _;
+        let value = base64::engine::general_purpose::STANDARD.encode(value);
+        Pair { key: key.to_owned(), value: Some(value) }
+    }
+
+    fn services(datacenter: &str, kind: ServiceKind) -> Source {
+        Source::Services(Datacenter::parse(datacenter).unwrap(), kind)
+    }
+
+    #[test]
+    fn a_whole_of_two_datacenters() {
+        let mut world = World::default();
+        let releases =
+            vec![pair("releases/prod/live", "release-1"), pair("releases/prod/tenant/acme", "release-2")];
+        world.take(Source::Policy(PolicyKind::Releases), Records::Pairs(releases));
+        let states = vec![pair("shard-states/prod/s1", "drain")];
+        world.take(Source::Policy(PolicyKind::ShardStates), Records::Pairs(states));
+        let shard =
+            |name: &str, id: u32| json!({"shard": name, "shard_id": id.to_string(), "release_number": "1"});
+        let west = vec![
+            signal("prod-west", "b", shard("s3", 3)),
+            signal("prod-west", "a", shard("s1", 9)),
+            signal("prod-west", "c", shard("s4", 1)),
+        ];
+        world.take(services("prod-west", ServiceKind::Shards), Records::Instances(west));
+        let east = vec![signal("prod-east", "x", shard("s1", 1))];
+        assert_eq!(
+            world.take(services("prod-east", ServiceKind::Shards), Records::Instances(east.clone())),
+            Taken::Changed
+        );
+        assert_eq!(
+            world.take(services("prod-east", ServiceKind::Shards), Records::Instances(east)),
+            Taken::AsBefore
+        );
+        let node = json!({"shardgate_node": "n1", "shardgate_peer_port": "7", "shardgate_region": "west"});
+        let both = vec![signal("prod-west", "n1", node)];
+        world.take(services("prod-west", ServiceKind::Nodes), Records::Instances(both.clone()));
+        world.take(services("prod-west", ServiceKind::Proxies), Records::Instances(both));
+
+        let Assembled { snapshot, invalid } = world.assemble(&place());
+        let shards: Vec<_> = snapshot.listed().iter().map(|shard| shard.to_string()).collect();
+        assert_eq!(
+            shards,
+            [
+                "s1: id 1, region east, release release-1, 10.0.0.1:443, drain, weight 256",
+                "s3: id 3, region west, release release-1, 192.0.2.1:443, ready, weight 256"
+            ]
+        );
+        let peers: Vec<_> = snapshot.peers().iter().map(ToString::to_string).collect();
+        assert_eq!(peers, ["n1: region west, 192.0.2.1:7"]);
+        assert_eq!(snapshot.tenant_pin("acme").unwrap().as_str(), "release-2");
+        let invalid: Vec<_> = invalid.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            invalid,
+            [
+                "service a in prod-west: shard s1 is taken by service x in prod-east",
+                "service c in prod-west: shard_id 1 is taken by service x in prod-east"
+            ]
+        );
+    }
+
+    #[test]
+    fn how_sources_are_asked_for() {
+        let policy = place().target(&Source::Policy(PolicyKind::BanLists));
+        assert_eq!((policy.path.as_str(), policy.datacenter), ("/v1/kv/banlists/prod/", None));
+        let shards = place().target(&services("prod-west", ServiceKind::Shards));
+        assert_eq!(shards.path, "/v1/catalog/service/signal");
+        assert_eq!(shards.datacenter.unwrap().as_str(), "prod-west");
+    }
+}

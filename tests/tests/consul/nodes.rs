@@ -1,0 +1,334 @@
+//! Real nodes in two datacenters: what operators write is what they route by, and what happens to Consul is nothing to their clients.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use shardgate_discovery::consul::{Agent, Cas, Registration};
+use shardgate_tests::plain_shard;
+
+use crate::cluster::{Keys as _, Server, federated};
+
+/// Changes of each kind: CONSUL_CHANGES, or 20.
+fn changes() -> usize {
+    std::env::var("CONSUL_CHANGES").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
+/// Requests a second to each node, beside those that look.
+const LOAD_PER_SECOND: u32 = 150;
+
+/// A node; dropped, it is killed.
+struct Node {
+    http: SocketAddr,
+    admin: SocketAddr,
+    folder: tempfile::TempDir,
+    child: Child,
+}
+
+fn free(ip: &str) -> SocketAddr {
+    TcpListener::bind((ip, 0)).and_then(|socket| socket.local_addr()).unwrap()
+}
+
+impl Node {
+    fn start(region: &str, agent: &str) -> Self {
+        let (http, admin) = (free("127.61.8.1"), free("127.61.8.1"));
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            "[node]\nid = \"{region}\"\nregion = \"{region}\"\nenvironment = \"test\"\n\
+             [frontend]\nlisten = [\"{http}\"]\nworkers = 1\n\
+             [consul]\naddress = \"{agent}:8500\"\nstate_file = \"state.json\"\nstart_timeout = \"2s\"\n\
+             [shutdown]\ndrain = \"1s\"\n\
+             [[admin]]\nlisten = \"{admin}\"\nserve = [\"metrics\", \"status\"]\n"
+        );
+        fs::write(folder.path().join("shardgate.toml"), config).unwrap();
+        let child = run(folder.path());
+        let node = Self { http, admin, folder, child };
+        node.wait_ready();
+        node
+    }
+
+    fn wait_ready(&self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while status(&ask(self.admin, "/readyz")) != 200 {
+            let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(Instant::now() < until, "not ready\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it in order and starts it again.
+    fn restart(&mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap();
+        self.child = run(self.folder.path());
+        self.wait_ready();
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        let metrics = ask(self.admin, "/metrics");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn binary(name: &str) -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    this.parent().and_then(Path::parent).unwrap().join(name)
+}
+
+fn run(folder: &Path) -> Child {
+    let log = fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+    let mut command = Command::new(binary("shardgate"));
+    command.env_clear().arg("serve").arg("--config").arg(folder.join("shardgate.toml"));
+    command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+/// One request on a connection of its own; empty when there is no answer.
+fn ask(address: SocketAddr, target: &str) -> String {
+    let mut answer = Vec::new();
+    if let Ok(mut stream) = TcpStream::connect(address) {
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: meet\r\nConnection: close\r\n\r\n");
+        if stream.write_all(request.as_bytes()).is_ok() {
+            drop(stream.read_to_end(&mut answer));
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn status(answer: &str) -> u16 {
+    answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
+/// Which shard answered, or with what status it was refused.
+fn routed(node: &Node, target: &str) -> String {
+    let answer = ask(node.http, target);
+    match status(&answer) {
+        200 => answer.rsplit("\r\n\r\n").next().unwrap_or("").to_owned(),
+        status => status.to_string(),
+    }
+}
+
+/// Requests of conferences that every release serves, as long as it runs.
+struct Load {
+    stop: Arc<AtomicBool>,
+    asked: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(nodes: &[&Node]) -> Self {
+        let (stop, asked, failed) = (Arc::default(), Arc::default(), Arc::default());
+        let mut load = Self { stop, asked, failed, threads: Vec::new() };
+        for node in nodes {
+            let http = node.http;
+            let (stop, asked, failed) =
+                (Arc::clone(&load.stop), Arc::clone(&load.asked), Arc::clone(&load.failed));
+            load.threads.push(std::thread::spawn(move || {
+                let began = Instant::now();
+                for number in 0_u32.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let due = began + Duration::from_secs(1) * number / LOAD_PER_SECOND;
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    let answer = ask(http, &format!("/http-bind?room=load{}", number % 500));
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    if status(&answer) != 200 {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }));
+        }
+        load
+    }
+
+    /// Ends it: how many were asked, and how many failed.
+    fn end(mut self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+        (self.asked.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A shard that answers with its name.
+fn shard(server: &Server, name: &str, id: u32, release: &str) -> Registration {
+    let mut registration = server.shard(name, id);
+    registration.address = plain_shard::serve("127.61.9.1", name).unwrap();
+    registration.tags = vec!["test".to_owned(), format!("release-{release}"), format!("shard-{name}")];
+    registration.meta.insert("release_number".to_owned(), release.to_owned());
+    registration.meta.insert("http_backend_port".to_owned(), registration.address.port().to_string());
+    registration
+}
+
+/// What changes take until every node routes by them.
+#[derive(Default)]
+struct Delays(Vec<Duration>);
+
+impl Delays {
+    /// Waits until every node sends a conference that it has never seen to `expected`.
+    fn watch(&mut self, nodes: &[&Node], what: &str, target: impl Fn(usize) -> String, expected: &[&str]) {
+        let began = Instant::now();
+        let mut number = 0;
+        for node in nodes {
+            loop {
+                number += 1;
+                let found = routed(node, &target(number));
+                if expected.contains(&found.as_str()) {
+                    break;
+                }
+                assert!(began.elapsed() < Duration::from_secs(10), "{what}: {found}, expected {expected:?}");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        self.0.push(began.elapsed());
+    }
+
+    fn tell(mut self, kind: &str) {
+        self.0.sort();
+        let (half, last) = (self.0[self.0.len() / 2], self.0[self.0.len() - 1]);
+        let p99 = self.0[self.0.len() * 99 / 100 - 1];
+        println!("{kind}: {} changes, median {half:?}, p99 {p99:?}, longest {last:?}", self.0.len());
+        // Fewer say nothing of a 99th percentile; that each is routed by in the end is what they show.
+        if self.0.len() >= 100 {
+            assert!(p99 < Duration::from_secs(1), "{kind}: {p99:?}");
+        }
+    }
+}
+
+async fn everywhere(agent: &Agent, servers: [&Server; 2], key: &str, value: Option<&str>) {
+    for server in servers {
+        match value {
+            Some(value) => agent.set(&server.datacenter, key, value).await.unwrap(),
+            None => {
+                agent.delete_key(&server.datacenter, key, Cas::Any).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
+    let (mut east, west) = federated(4).await;
+    let servers = [&east, &west];
+    let agent = east.agent();
+    agent.register(&shard(&east, "one", 1, "1")).await.unwrap();
+    agent.register(&shard(&east, "two", 2, "2")).await.unwrap();
+    let (three, four) = (shard(&east, "three", 3, "3"), shard(&east, "four", 4, "3"));
+    agent.register(&three).await.unwrap();
+    everywhere(&agent, servers, "releases/test/live", Some("release-1")).await;
+    let (mut in_east, in_west) = (Node::start("east", &east.ip), Node::start("west", &west.ip));
+    let nodes = [&in_east, &in_west];
+    let room = |prefix: &'static str, round: usize| move |n: usize| format!("{prefix}r{round}x{n}");
+    Delays::default().watch(&nodes, "the beginning", room("/http-bind?room=", 0), &["one"]);
+    let load = Load::start(&nodes);
+
+    let mut delays = Delays::default();
+    for round in 0..changes() {
+        let (release, shard) = if round % 2 == 0 { ("release-2", "two") } else { ("release-3", "three") };
+        everywhere(&agent, servers, "releases/test/tenant/acme", Some(release)).await;
+        delays.watch(&nodes, "a pin", room("/acme/http-bind?room=p", round), &[shard]);
+    }
+    delays.tell("pin set");
+    let mut delays = Delays::default();
+    for round in 0..changes() {
+        everywhere(&agent, servers, "releases/test/tenant/acme", None).await;
+        delays.watch(&nodes, "no pin", room("/acme/http-bind?room=u", round), &["one"]);
+        everywhere(&agent, servers, "releases/test/tenant/acme", Some("release-2")).await;
+        Delays::default().watch(&nodes, "a pin", room("/acme/http-bind?room=v", round), &["two"]);
+    }
+    delays.tell("pin removed");
+    let mut delays = Delays::default();
+    for round in 0..changes() {
+        let (release, shard) = if round % 2 == 0 { ("release-2", "two") } else { ("release-1", "one") };
+        everywhere(&agent, servers, "releases/test/live", Some(release)).await;
+        delays.watch(&nodes, "live", room("/http-bind?room=l", round), &[shard]);
+    }
+    delays.tell("live release switched");
+    let mut delays = Delays::default();
+    for round in 0..changes() {
+        let key = format!("bans/test/room/evil{round}");
+        everywhere(&agent, servers, &key, Some("ban")).await;
+        delays.watch(&nodes, "a ban", |_| format!("/http-bind?room=evil{round}"), &["403"]);
+    }
+    delays.tell("ban added");
+    let mut delays = Delays::default();
+    everywhere(&agent, servers, "releases/test/tenant/acme", Some("release-3")).await;
+    for round in 0..changes() {
+        agent.register(&four).await.unwrap();
+        delays.watch(&nodes, "registered", room("/acme/http-bind?room=n", round), &["four"]);
+        agent.deregister(&four.id).await.unwrap();
+        // Gone when the shard's own name finds nothing any more.
+        let named = |n| format!("/acme/http-bind?room=x{round}y{n}_four");
+        delays.watch(&nodes, "deregistered", named, &["three"]);
+    }
+    delays.tell("shard registered or deregistered");
+    let mut delays = Delays::default();
+    agent.register(&four).await.unwrap();
+    for round in 0..changes() {
+        let (drained, other) = if round % 2 == 0 { ("three", "four") } else { ("four", "three") };
+        everywhere(&agent, servers, &format!("shard-states/test/{other}"), Some("ready")).await;
+        everywhere(&agent, servers, &format!("shard-states/test/{drained}"), Some("drain")).await;
+        // A single conference may be another shard's by its hash: eight say it together.
+        let began = Instant::now();
+        let mut number = 0;
+        while !nodes.iter().all(|node| {
+            (0..8).all(|n| routed(node, &format!("/acme/http-bind?room=d{round}x{number}y{n}")) == other)
+        }) {
+            number += 1;
+            assert!(began.elapsed() < Duration::from_secs(10), "{drained} still gets conferences");
+        }
+        delays.0.push(began.elapsed());
+    }
+    delays.tell("shard drained");
+
+    // The agent of one node is gone: nothing changes for anybody.
+    let before: Vec<_> = (0..50).map(|n| routed(&in_east, &format!("/http-bind?room=load{n}"))).collect();
+    east.kill();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        let now: Vec<_> = (0..50).map(|n| routed(&in_east, &format!("/http-bind?room=load{n}"))).collect();
+        assert_eq!(before, now, "the same routes");
+    }
+    assert!(in_east.metric("shardgate_discovery_refused_total") > 0);
+    let (asked, failed) = load.end();
+    println!("{asked} requests beside, {failed} failed");
+    assert_eq!(failed, 0, "of {asked}");
+    assert!(asked > 1_000);
+
+    // A cold start without Consul: by what was kept on disk, and it says so.
+    in_east.restart();
+    assert_eq!(in_east.metric("shardgate_discovery_from_disk"), 1);
+    assert_eq!(routed(&in_east, "/http-bind?room=cold"), "one");
+    east.start_again();
+    east.ready().await;
+    let until = Instant::now() + Duration::from_secs(20);
+    while in_east.metric("shardgate_discovery_from_disk") == 1 {
+        assert!(Instant::now() < until, "Consul is back");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(routed(&in_east, "/http-bind?room=warm"), "one");
+}
