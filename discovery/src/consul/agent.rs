@@ -297,9 +297,6 @@ impl Agent {
             StatusCode::NOT_FOUND => Vec::new(),
             _ => self.read(answer, &target.path).await?,
         };
-        if records.is_empty() {
-            self.check_right(&target.right, target.datacenter.as_ref()).await?;
-        }
         Ok(Answer { arrival, records })
     }
 
@@ -338,15 +335,14 @@ impl Agent {
         })
     }
 
-    /// Whether the token may read what `right` names. Consul leaves out what it may not, without a word: a list that is empty needs this
-    /// question. Answers `true` where Consul has no ACLs, or cannot tell.
+    /// Whether the token may read a list. Consul leaves out what it may not, without a word: one that is empty needs this question.
+    /// Answers well where Consul has no ACLs, or cannot tell.
     ///
     /// # Errors
     /// [`AgentError`]; [`AgentError::Forbidden`] when it may not.
     pub(crate) async fn check_right(
         &self,
-        right: &Right,
-        datacenter: Option<&Datacenter>,
+        Target { right, datacenter, .. }: &Target,
     ) -> Result<(), AgentError> {
         #[derive(serde::Deserialize)]
         struct Allowed {
@@ -361,7 +357,7 @@ impl Agent {
             Right::Service(name) => vec![question("service", name), question("node", "")],
         };
         let body = serde_json::Value::Array(questions).to_string();
-        let request = self.request(Method::POST, path, datacenter).body(body);
+        let request = self.request(Method::POST, path, datacenter.as_ref()).body(body);
         let answer = self.send(request, path, SHORT).await?;
         // 401: there are no ACLs. 404: an agent that knows no such question.
         if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) {
@@ -384,29 +380,6 @@ impl Agent {
         let answer = self.send(self.request(Method::GET, path, None), path, SHORT).await?;
         let names: Vec<String> = self.read(answer, path).await?;
         Ok(names.iter().filter_map(|name| Datacenter::parse(name)).collect())
-    }
-
-    /// The datacenter of the agent.
-    ///
-    /// # Errors
-    /// [`AgentError`].
-    pub async fn own_datacenter(&self) -> Result<Datacenter, AgentError> {
-        #[derive(serde::Deserialize)]
-        struct Own {
-            #[serde(rename = "Config")]
-            config: OwnConfig,
-        }
-        #[derive(serde::Deserialize)]
-        struct OwnConfig {
-            #[serde(rename = "Datacenter")]
-            datacenter: String,
-        }
-        let path = "/v1/agent/self";
-        let answer = self.send(self.request(Method::GET, path, None), path, SHORT).await?;
-        let own: Own = self.read(answer, path).await?;
-        let name = own.config.datacenter;
-        Datacenter::parse(&name)
-            .ok_or_else(|| AgentError::Json { path: path.to_owned(), what: format!("datacenter {name:?}") })
     }
 
     /// Sends something that changes something, and says whether it was done: `false` when a condition did not hold.

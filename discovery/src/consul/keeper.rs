@@ -5,7 +5,7 @@ use super::belief::{Belief, Grace};
 use super::blocking::{Blocking, WAIT_OTHERS, WAIT_OWN};
 use super::policy::PolicyKind;
 use super::record::InvalidRecord;
-use super::watching::{Heard, Said, TOGETHER, Watch};
+use super::watching::{Heard, Said, Watch};
 use super::world::{Assembled, Records, ServiceKind, Source, Taken, World};
 use super::{ConsulConfig, disk};
 use crate::publish::{PartStatus, Published, Publisher, Refused};
@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
+/// How long more news is waited for before a snapshot is made of the first: a change of several keys is one.
+const TOGETHER: Duration = Duration::from_millis(10);
 /// How often datacenters are asked for: Consul has no blocking query for these.
 const DATACENTERS_EVERY: Duration = Duration::from_secs(30);
 /// How often what is known is written down although nothing changes, so that its age says how long Consul is gone.
@@ -294,11 +296,12 @@ impl Keeper {
     }
 
     async fn save(&mut self) {
-        self.unsaved = false;
-        let Some(path) = self.config.state_file.clone() else { return };
+        // What is not whole stays unsaved until it is.
         if *self.completeness.borrow() == Completeness::Partial {
             return;
         }
+        self.unsaved = false;
+        let Some(path) = self.config.state_file.clone() else { return };
         let (world, environment) = (self.world.clone(), self.config.place.environment.clone());
         let saved =
             tokio::task::spawn_blocking(move || disk::save(&path, &environment, &world, SystemTime::now()));

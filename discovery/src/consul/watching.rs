@@ -6,7 +6,7 @@ use super::blocking::{Arrival, Blocking, News};
 use super::error::AgentError;
 use super::world::{Records, Source};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::mpsc::Sender;
 use tokio::time::sleep;
 
@@ -79,6 +79,12 @@ impl Watch {
     async fn judge(&mut self, mut records: Records, began: Instant) -> Result<(), Unheard> {
         let mut word = Word::Any;
         loop {
+            // Here and not with every answer: most say that an empty list still is.
+            if records.len() == 0
+                && let Err(error) = self.agent.check_right(&self.target).await
+            {
+                return self.fail(error).await;
+            }
             let Judged::Doubted(after) = self.belief.judge(records.len(), word, began.elapsed()) else {
                 return self.tell(Said::Records(records)).await;
             };
@@ -120,6 +126,3 @@ impl Watch {
         self.keeper.send(heard).await.map_err(|_| Unheard)
     }
 }
-
-/// How long the keeper waits for more news before it makes a snapshot of the first: a change of several keys is one.
-pub(crate) const TOGETHER: Duration = Duration::from_millis(10);

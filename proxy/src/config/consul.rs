@@ -164,8 +164,7 @@ impl fmt::Display for ConsulSection {
         text(f, "partition", self.partition.as_deref())?;
         text(f, "datacenter", self.datacenter.as_ref().map(Datacenter::as_str))?;
         if let Some(datacenters) = &self.datacenters {
-            let names = datacenters.iter().map(|name| write::text(name.as_str()).to_string());
-            writeln!(f, "datacenters = {}", write::list(names))?;
+            writeln!(f, "datacenters = {}", write::list(datacenters))?;
         }
         text(f, "shard_service", Some(&self.services.shards))?;
         text(f, "node_service", Some(&self.services.nodes))?;

@@ -210,3 +210,26 @@ fn a_mesh_can_come_from_the_environment_alone() {
     let mesh = folder.load(&env, &[]).unwrap().mesh.unwrap();
     assert_eq!(mesh, MeshConfig::new(ca.clone().into(), cert.clone().into(), key.clone().into()));
 }
+
+#[test]
+fn consul_is_printed_as_it_was_read() {
+    let node = MINIMAL.replace("[discovery]\nfile = \"d.toml\"\n", "");
+    assert_ne!(node, MINIMAL);
+    let full = format!(
+        "{node}[consul]\naddress = \"https://consul:8501\"\ntoken_file = \"token\"\nca = \"ca.pem\"\nclient_cert = \"c.pem\"\n\
+         client_key = \"c.key\"\nnamespace = \"ns\"\npartition = \"p\"\ndatacenter = \"dc-1\"\ndatacenters = [\"dc-2\", \"dc-3\"]\n\
+         shard_service = \"a\"\nnode_service = \"b\"\nproxy_service = \"c\"\nremote_address = \"wan\"\nmax_stale = \"3s\"\n\
+         state_file = \"state.json\"\nstart_timeout = \"1s\"\n"
+    );
+    for text in [full, format!("{node}[consul]\nstate_file = \"off\"\n"), format!("{node}[consul]\n")] {
+        let folder = Folder::with(text);
+        let config = folder.load(&[], &[]).unwrap();
+        assert!(matches!(config.discovery, DiscoveryConfig::Consul(_)));
+        let again = Folder::with(config.to_string());
+        assert_eq!(again.load(&[], &[]).unwrap(), config, "{config}");
+    }
+    let folder = Folder::with(format!("{node}[consul]\naddress = \"ftp://x\"\nclient_key = \"k\"\n"));
+    let errors = folder.load(&[], &[]).unwrap_err().to_string();
+    assert!(errors.contains("consul.address is \"ftp://x\", expected an agent's address"), "{errors}");
+    assert!(errors.contains("consul.client_key"), "{errors}");
+}

@@ -6,6 +6,8 @@ use shardgate_discovery::consul::{
 };
 use shardgate_discovery::{DiscoveryHandle, Origin, ShardState};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(1);
@@ -118,7 +120,15 @@ async fn servers_that_have_lost_everything_take_nothing_away() {
     east.ready().await;
     // Whoever knows it writes it again, with a shard more. Until it is whole, what was known stays.
     let mut changes = handle.subscribe();
+    let fewest = Arc::new(AtomicUsize::new(usize::MAX));
+    let seen = Arc::clone(&fewest);
+    let following = tokio::spawn(async move {
+        while changes.changed().await.is_ok() {
+            seen.fetch_min(changes.borrow_and_update().shards().len(), Ordering::Relaxed);
+        }
+    });
     for (name, id) in [("s1", 1), ("s2", 2), ("s3", 3), ("s4", 4)] {
+        // No condition to wait for: time in which the watch sees a part of it, and nothing may happen.
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(shards(&handle).starts_with(all), "{}", shards(&handle));
         agent.register(&east.shard(name, id)).await.unwrap();
@@ -134,9 +144,8 @@ async fn servers_that_have_lost_everything_take_nothing_away() {
         handle.current().live_release().unwrap().as_str() == "release-9"
     })
     .await;
-    while changes.has_changed().unwrap() {
-        assert!(changes.borrow_and_update().shards().len() >= 3);
-    }
+    following.abort();
+    assert!(fewest.load(Ordering::Relaxed) >= 3, "some were gone for a moment");
 
     // All taken out while the servers count on: believed after ten seconds, and not before.
     for name in ["s1", "s2", "s3", "s4"] {
