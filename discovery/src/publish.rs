@@ -45,15 +45,68 @@ pub enum Origin {
     Nothing,
 }
 
+/// What a part of a source is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartRole {
+    /// Releases, pins, states and bans: what operators want.
+    Policy,
+    /// Shards and nodes.
+    Services,
+}
+
 /// How a part of a source is doing: a list of one datacenter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartStatus {
     /// What it lists, for people: `shards of prod-us-phoenix-1`.
     pub name: String,
+    /// Whether it says what operators want, or what there is.
+    pub role: PartRole,
     /// When it last answered; `None` when it never did.
     pub last_good: Option<Instant>,
     /// What is wrong right now.
     pub error: Option<String>,
+}
+
+/// How long a list may be silent until what it said is called stale: three times what a server may hold a query.
+const STALE_AFTER: Duration = Duration::from_secs(30);
+
+impl SourceStatus {
+    /// Why what operators want may be known here as it was, and not as it is; `None` when it is fresh.
+    #[must_use]
+    pub fn stale(&self, now: Instant) -> Option<String> {
+        match self.origin {
+            Origin::Nothing => return Some("nothing was ever heard".to_owned()),
+            Origin::Disk { age } => {
+                return Some(format!("kept on disk, {} old at the start", whole_seconds(age)));
+            }
+            Origin::Source => {}
+        }
+        let ages = self.parts.iter().filter(|part| part.role == PartRole::Policy).map(|part| {
+            let age = part.last_good.map(|at| now.saturating_duration_since(at));
+            (age.unwrap_or(Duration::MAX), part)
+        });
+        let oldest = ages.max_by_key(|(age, _)| *age);
+        let (what, age, error) = match oldest {
+            Some((age, part)) => (part.name.as_str(), age, part.error.as_ref()),
+            // A file: only its errors make it old.
+            None => {
+                let error = self.last_error.as_ref()?;
+                (self.source.as_str(), now.saturating_duration_since(self.last_good), Some(error))
+            }
+        };
+        if age <= STALE_AFTER {
+            return None;
+        }
+        let because = error.map(|error| format!(": {error}")).unwrap_or_default();
+        Some(match age {
+            Duration::MAX => format!("{what} never answered{because}"),
+            age => format!("{what} last heard of {} ago{because}", whole_seconds(age)),
+        })
+    }
+}
+
+fn whole_seconds(duration: Duration) -> String {
+    format!("{}s", duration.as_secs())
 }
 
 /// The consumers' end: the current snapshot, a way to wait for the next, and to command shards on this node.
@@ -288,6 +341,41 @@ mod tests {
             Err(OrderError::Unknown { shard: other })
         );
         assert_eq!(handle.order(&name, Order::Weight(257)), Err(OrderError::Weight { weight: 257 }));
+    }
+
+    #[test]
+    fn silence_makes_policy_stale() {
+        let (mut publisher, handle) = Publisher::begin("Consul", Snapshot::default(), Origin::Nothing);
+        let began = Instant::now();
+        let later = |seconds| began + Duration::from_secs(seconds);
+        assert!(handle.status().stale(began).is_some());
+        publisher.publish(Snapshot::default());
+        let part = |role, name: &str, last_good, error: Option<&str>| PartStatus {
+            name: name.to_owned(),
+            role,
+            last_good,
+            error: error.map(str::to_owned),
+        };
+        let parts = vec![
+            part(PartRole::Policy, "keys releases", Some(began), None),
+            part(PartRole::Policy, "keys bans", Some(later(20)), Some("gone")),
+            part(PartRole::Services, "shards of east", None, None),
+        ];
+        publisher.note(parts, 0);
+        assert_eq!(handle.status().stale(later(30)), None);
+        let stale = handle.status().stale(later(31)).unwrap();
+        assert_eq!(stale, "keys releases last heard of 31s ago");
+        publisher.note(vec![part(PartRole::Policy, "keys bans", None, Some("gone"))], 0);
+        assert_eq!(handle.status().stale(later(31)).unwrap(), "keys bans never answered: gone");
+        // A file is stale while it cannot be read.
+        let (mut publisher, handle) = Publisher::new("d.toml", Snapshot::default());
+        let long_after = Instant::now() + Duration::from_secs(60);
+        assert_eq!(handle.status().stale(long_after), None);
+        publisher.refuse("broken");
+        assert!(handle.status().stale(long_after).unwrap().ends_with("ago: broken"));
+        let disk = Origin::Disk { age: Duration::from_secs(9) };
+        let (_publisher, handle) = Publisher::begin("Consul", Snapshot::default(), disk);
+        assert_eq!(handle.status().stale(began).unwrap(), "kept on disk, 9s old at the start");
     }
 
     #[test]

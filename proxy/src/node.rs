@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardgate_discovery::consul::{AgentError, ConsulWatch, watch_consul};
+use shardgate_discovery::consul::{Agent, AgentError, ConsulWatch, Registered, Word, watch_consul};
 use shardgate_discovery::{DiscoveryHandle, FileError, FileWatch, Snapshot, watch_file};
 use shardgate_peering::{Mesh, MeshError, PeerAddress, TableHandle};
 use tokio::sync::watch;
@@ -15,11 +15,12 @@ use tracing::info;
 
 use crate::admin::{Admin, AdminError, AdminParts, Phase};
 use crate::backend::MannerError;
-use crate::config::{Config, DiscoveryConfig};
+use crate::config::{Config, ConsulSection, DiscoveryConfig, NodeConfig};
 use crate::sessions::Sessions;
 use crate::tls::{ServerTls, TlsErrors, TlsWatch, TlsWatchConfig};
 use crate::worker::{Running, StartError, Workers};
 
+mod registration;
 mod reload;
 mod settings;
 
@@ -76,6 +77,11 @@ pub enum NodeError {
     Admin(#[from] AdminError),
 }
 
+/// A client of the agent that `[consul]` names, made of its files; nothing is asked.
+pub(crate) fn consul_agent(node: &NodeConfig, section: &ConsulSection) -> Result<Agent, NodeError> {
+    Ok(Agent::new(settings::consul(node, section)?.agent)?)
+}
+
 /// What follows the source of snapshots.
 #[derive(Debug)]
 enum DiscoveryWatch {
@@ -106,6 +112,7 @@ pub struct RunningNode {
     admin: Admin,
     discovery: DiscoveryHandle,
     watch: DiscoveryWatch,
+    registered: Option<Registered>,
     certificates: Option<TlsWatch>,
     peers: JoinHandle<()>,
     phase: watch::Sender<Phase>,
@@ -153,7 +160,23 @@ impl RunningNode {
             discovery: discovery.clone(),
             phase: phases,
         };
-        let admin = Admin::start(&config.admin, parts).await?;
+        let admin = Admin::start(&config.admin, parts.clone()).await?;
+        let registered = match (&config.discovery, &watch) {
+            (DiscoveryConfig::Consul(consul), DiscoveryWatch::Consul(watch)) => {
+                let from = registration::From {
+                    node: &config.node,
+                    section: consul,
+                    mesh: mesh.address(),
+                    frontend: workers.addresses().first().copied(),
+                };
+                from.registration().map(|registration| {
+                    Registered::keep(watch.agent().clone(), registration, move || {
+                        parts.not_ready().map_or(Word::Passing, Word::Warning)
+                    })
+                })
+            }
+            _ => None,
+        };
         let certificates = tls.map(|tls| tls.watch(TlsWatchConfig::default()));
         let drain = config.shutdown.drain;
         for address in workers.addresses() {
@@ -169,6 +192,7 @@ impl RunningNode {
             admin,
             discovery,
             watch,
+            registered,
             certificates,
             peers: follower,
             phase,
@@ -226,6 +250,10 @@ impl RunningNode {
         self.phase.send_replace(Phase::Draining);
         self.workers.shutdown(self.drain).await;
         self.mesh.shutdown().await;
+        // Only now: peers let go of a node that is not listed any more, and until here it had something to tell them.
+        if let Some(registered) = self.registered {
+            registered.deregister().await;
+        }
         self.peers.abort();
         self.watch.stop().await;
         if let Some(certificates) = self.certificates {

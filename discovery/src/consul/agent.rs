@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 /// (`limits.http_max_conns_per_client`).
 pub(super) const CONNECTIONS_MAX: usize = 150;
 /// What a short request may take.
-const SHORT: Duration = Duration::from_secs(10);
+pub(super) const SHORT: Duration = Duration::from_secs(10);
 /// The longest body that is read. 100,000 pins have some 20 MB.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
@@ -234,7 +234,12 @@ impl Agent {
         &self.config.address
     }
 
-    fn request(&self, method: Method, path: &str, datacenter: Option<&Datacenter>) -> RequestBuilder {
+    pub(super) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        datacenter: Option<&Datacenter>,
+    ) -> RequestBuilder {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if let Some(Token(token)) = &self.config.token {
             request = request.header("X-Consul-Token", token);
@@ -253,7 +258,7 @@ impl Agent {
         request
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         request: RequestBuilder,
         path: &str,
@@ -306,7 +311,11 @@ impl Agent {
     }
 
     /// The body of an answer, as JSON.
-    async fn read<T: DeserializeOwned>(&self, answer: Response, path: &str) -> Result<T, AgentError> {
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        answer: Response,
+        path: &str,
+    ) -> Result<T, AgentError> {
         let bytes = self.body(answer, path).await?;
         serde_json::from_slice(&bytes)
             .map_err(|error| AgentError::Json { path: path.to_owned(), what: error.to_string() })
@@ -315,6 +324,8 @@ impl Agent {
     async fn body(&self, mut answer: Response, path: &str) -> Result<Vec<u8>, AgentError> {
         let status = answer.status();
         let retry_after = retry_after(answer.headers());
+        let asked_of = answer.url().query_pairs().find(|(name, _)| name == "dc");
+        let datacenter = asked_of.map(|(_, value)| value.into_owned());
         let mut bytes = Vec::new();
         loop {
             let chunk = answer.chunk().await.map_err(|error| self.no_answer(&error, path))?;
@@ -333,6 +344,9 @@ impl Agent {
         Err(match status {
             StatusCode::FORBIDDEN => AgentError::Forbidden { path, said, token: self.config.token.is_some() },
             StatusCode::TOO_MANY_REQUESTS => AgentError::TooMany { address, said, retry_after },
+            StatusCode::INTERNAL_SERVER_ERROR if said.starts_with("No path to datacenter") => {
+                AgentError::NoDatacenter { address, datacenter: datacenter.unwrap_or_default() }
+            }
             status => AgentError::Status { path, status: status.as_u16(), said },
         })
     }

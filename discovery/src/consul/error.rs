@@ -63,6 +63,16 @@ pub enum AgentError {
         /// How long it wants not to be asked (`Retry-After`).
         retry_after: Option<Duration>,
     },
+    /// It knows nobody in the datacenter.
+    #[error(
+        "the Consul agent at {address} knows no way to datacenter {datacenter}: is that its name, and do its servers live?"
+    )]
+    NoDatacenter {
+        /// Where it was asked.
+        address: String,
+        /// Which was asked for.
+        datacenter: String,
+    },
     /// An error of Consul's.
     #[error("Consul answers {path} with {status} {said}")]
     Status {
@@ -187,6 +197,7 @@ impl AgentError {
             | Self::Tls { .. }
             | Self::NoAnswer { .. }
             | Self::Forbidden { .. }
+            | Self::NoDatacenter { .. }
             | Self::Status { .. }
             | Self::TooLong { .. }
             | Self::Json { .. } => Failure::NoAnswer,

@@ -8,7 +8,7 @@ use super::record::InvalidRecord;
 use super::watching::{Heard, Said, Watch};
 use super::world::{Assembled, Records, ServiceKind, Source, Taken, World};
 use super::{ConsulConfig, disk};
-use crate::publish::{PartStatus, Published, Publisher, Refused};
+use crate::publish::{PartRole, PartStatus, Published, Publisher, Refused};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -283,6 +283,10 @@ impl Keeper {
     fn tell_parts(&mut self) {
         let part = |(source, part): (&Source, &Part)| PartStatus {
             name: source.to_string(),
+            role: match source {
+                Source::Policy(_) => PartRole::Policy,
+                Source::Services(..) => PartRole::Services,
+            },
             last_good: part.last_good,
             error: part.error.clone(),
         };

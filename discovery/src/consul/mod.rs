@@ -19,6 +19,7 @@ mod blocking;
 mod disk;
 mod error;
 mod keeper;
+mod lock;
 mod policy;
 mod record;
 mod registration;
@@ -27,11 +28,12 @@ mod world;
 
 pub use agent::{Agent, AgentAddress, AgentConfig, AgentTls, Cas, Datacenter, Token};
 pub use error::{AgentError, Hint};
+pub use lock::{LOCK_TTL_MIN, Lock, LockConfig, LockSeeker};
 pub use policy::PolicyKind;
 pub use record::{
     AddressKind, InvalidRecord, META_NODE, META_PEER_PORT, META_REGION, META_VERSION, RecordFault,
 };
-pub use registration::{Check, Registered, Registration};
+pub use registration::{Check, Registered, Registration, Word};
 pub use world::{Place, ServiceKind, ServiceNames};
 
 /// Snapshots that wait for their keeper; watches wait beyond that.
@@ -57,11 +59,18 @@ pub struct ConsulConfig {
 /// The watching tasks. They end with [`Self::stop`] or when this is dropped; consumers then keep the last snapshot.
 #[derive(Debug)]
 pub struct ConsulWatch {
+    agent: Agent,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
 }
 
 impl ConsulWatch {
+    /// The agent that is asked: for others of this process, who share its connections.
+    #[must_use]
+    pub const fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
     /// Ends the tasks and waits until they have ended.
     pub async fn stop(mut self) {
         drop(self.stop.take());
@@ -94,10 +103,10 @@ pub async fn watch_consul(config: ConsulConfig) -> Result<(DiscoveryHandle, Cons
     let (heard, hear) = mpsc::channel(HEARD_MAX);
     let (completeness, mut complete) = watch::channel(Completeness::Partial);
     let within = config.start_within;
-    let keeper = Keeper::new(config, agent, world, publisher, heard, completeness);
+    let keeper = Keeper::new(config, agent.clone(), world, publisher, heard, completeness);
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(keeper.run(hear, stopped));
-    let watch = ConsulWatch { stop: Some(stop), task: Some(task) };
+    let watch = ConsulWatch { agent, stop: Some(stop), task: Some(task) };
     let whole = tokio::time::timeout(within, complete.wait_for(|known| *known == Completeness::All));
     // Whether it was in time is what is known then.
     drop(whole.await);

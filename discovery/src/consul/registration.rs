@@ -4,11 +4,11 @@ use super::agent::Agent;
 use super::error::AgentError;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 /// An instance of a service.
@@ -20,10 +20,12 @@ pub struct Registration {
     pub id: String,
     /// Its tags; the environment is one of them.
     pub tags: Vec<String>,
-    /// What others connect to.
+    /// What others connect to; with an unspecified IP (`0.0.0.0`) it is the address of its agent's node.
     pub address: SocketAddr,
-    /// The same for other datacenters, if that is another one.
-    pub wan: Option<SocketAddr>,
+    /// The address for other datacenters, if that is another one.
+    pub wan: Option<IpAddr>,
+    /// The port of its tagged addresses `lan` and `wan`: where clients come in.
+    pub public_port: u16,
     /// What else is said of it.
     pub meta: BTreeMap<String, String>,
     /// How its life is checked.
@@ -84,10 +86,12 @@ impl Registration {
     }
 
     fn body(&self) -> Body<'_> {
-        let tagged =
-            |address: SocketAddr| TaggedBody { address: address.ip().to_string(), port: address.port() };
-        let mut tagged_addresses = BTreeMap::from([("lan", tagged(self.address))]);
-        tagged_addresses.insert("wan", tagged(self.wan.unwrap_or(self.address)));
+        let own = Some(self.address.ip()).filter(|ip| !ip.is_unspecified());
+        let tagged = |(name, ip): (&'static str, Option<IpAddr>)| {
+            Some((name, TaggedBody { address: ip?.to_string(), port: self.public_port }))
+        };
+        let tagged_addresses =
+            [("lan", own), ("wan", self.wan.or(own))].into_iter().filter_map(tagged).collect();
         let check = match self.check {
             Check::None => None,
             Check::Ttl { ttl, deregister_after } => Some(CheckBody {
@@ -101,7 +105,8 @@ impl Registration {
             name: &self.name,
             id: &self.id,
             tags: &self.tags,
-            address: self.address.ip().to_string(),
+            // Consul takes an empty one for its node's.
+            address: own.map(|ip| ip.to_string()).unwrap_or_default(),
             port: self.address.port(),
             meta: &self.meta,
             tagged_addresses,
@@ -131,10 +136,24 @@ impl Agent {
         self.put(&format!("/v1/agent/service/deregister/{id}"), None, &[], Vec::new()).await.map(drop)
     }
 
-    async fn pass(&self, registration: &Registration) -> Result<(), AgentError> {
-        let path = format!("/v1/agent/check/pass/{}", registration.check_id());
-        self.put(&path, None, &[], Vec::new()).await.map(drop)
+    async fn say(&self, registration: &Registration, word: &Word) -> Result<(), AgentError> {
+        let (status, output) = match word {
+            Word::Passing => ("passing", "serves"),
+            Word::Warning(why) => ("warning", why.as_str()),
+        };
+        let path = format!("/v1/agent/check/update/{}", registration.check_id());
+        let body = serde_json::json!({"Status": status, "Output": output}).to_string();
+        self.put(&path, None, &[], body.into_bytes()).await.map(drop)
     }
+}
+
+/// What an instance says of itself while it lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    /// It serves.
+    Passing,
+    /// It lives and should not be sent traffic, because of this.
+    Warning(String),
 }
 
 /// A registration that is kept up, whatever happens to the agent. Dropped, it is silent, and critical after its TTL.
@@ -145,24 +164,32 @@ pub struct Registered {
 }
 
 impl Registered {
-    /// Registers now and as often as the agent has forgotten it.
+    /// Registers now and as often as the agent has forgotten it; `word` is asked for what its check says.
     #[must_use]
-    pub fn keep(agent: Agent, registration: Registration) -> Self {
+    pub fn keep(
+        agent: Agent,
+        registration: Registration,
+        word: impl Fn() -> Word + Send + Sync + 'static,
+    ) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(keep(agent, registration, stopped));
+        let task = tokio::spawn(keep(agent, registration, word, stopped));
         Self { stop: Some(stop), task: Some(task) }
     }
 
-    /// Takes it out, and waits for that.
+    /// Takes it out, and waits for that, but no longer than two seconds: an agent that is gone must not hold up an end.
     pub async fn deregister(mut self) {
         if let Some(stop) = self.stop.take() {
             // The task may have panicked; then there is nobody to tell.
             let _told: Result<(), ()> = stop.send(());
         }
-        if let Some(task) = self.task.take()
-            && let Err(error) = task.await
-        {
-            warn!(%error, "the registration at Consul did not end well");
+        let Some(mut task) = self.task.take() else { return };
+        match timeout(DEREGISTERED_WITHIN, &mut task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the registration at Consul did not end well"),
+            Err(_) => {
+                task.abort();
+                warn!("Consul does not answer, the registration stays until its check takes it out");
+            }
         }
     }
 }
@@ -175,10 +202,17 @@ impl Drop for Registered {
     }
 }
 
-/// How often a registration without a TTL is looked after.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often a registration is looked after at least.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// What a deregistration may take.
+const DEREGISTERED_WITHIN: Duration = Duration::from_secs(2);
 
-async fn keep(agent: Agent, registration: Registration, mut stopped: oneshot::Receiver<()>) {
+async fn keep(
+    agent: Agent,
+    registration: Registration,
+    word: impl Fn() -> Word,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let every = match registration.check {
         Check::None => LOOK_EVERY,
         // Two words may be lost.
@@ -198,14 +232,16 @@ async fn keep(agent: Agent, registration: Registration, mut stopped: oneshot::Re
             }
             _ = ticks.tick() => {}
         }
-        if known && registration.check != Check::None && agent.pass(&registration).await.is_ok() {
+        let checked = registration.check != Check::None;
+        // Refused: the agent has lost it.
+        if known && checked && agent.say(&registration, &word()).await.is_ok() {
             continue;
         }
-        let passed = match agent.register(&registration).await {
-            Ok(()) if registration.check != Check::None => agent.pass(&registration).await,
+        let kept = match agent.register(&registration).await {
+            Ok(()) if checked => agent.say(&registration, &word()).await,
             registered => registered,
         };
-        match passed {
+        match kept {
             Ok(()) => {
                 if !known || failing {
                     info!(id = registration.id, "registered at Consul");
@@ -233,7 +269,8 @@ mod tests {
             id: "prod-shardgate-n1".to_owned(),
             tags: vec!["prod".to_owned()],
             address: "10.0.0.1:1024".parse().unwrap(),
-            wan: Some("192.0.2.1:1024".parse().unwrap()),
+            wan: Some("192.0.2.1".parse().unwrap()),
+            public_port: 80,
             meta: BTreeMap::from([("environment".to_owned(), "prod".to_owned())]),
             check: Check::Ttl { ttl: Duration::from_secs(15), deregister_after: Duration::from_secs(3600) },
         };
@@ -243,7 +280,7 @@ mod tests {
                 "Name": "shardgate", "ID": "prod-shardgate-n1", "Tags": ["prod"], "Address": "10.0.0.1", "Port": 1024,
                 "Meta": {"environment": "prod"},
                 "TaggedAddresses": {
-                    "lan": {"Address": "10.0.0.1", "Port": 1024}, "wan": {"Address": "192.0.2.1", "Port": 1024}
+                    "lan": {"Address": "10.0.0.1", "Port": 80}, "wan": {"Address": "192.0.2.1", "Port": 80}
                 },
                 "Check": {
                     "CheckID": "service:prod-shardgate-n1", "Name": "shardgate is alive", "TTL": "15000ms",
@@ -251,5 +288,9 @@ mod tests {
                 }
             })
         );
+        let unspecified =
+            Registration { address: "0.0.0.0:1024".parse().unwrap(), wan: None, ..registration };
+        let body = serde_json::to_value(unspecified.body()).unwrap();
+        assert_eq!((&body["Address"], &body["TaggedAddresses"]), (&"".into(), &serde_json::json!({})));
     }
 }

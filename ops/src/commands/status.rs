@@ -20,8 +20,76 @@ struct Status {
     entries: u64,
     tunnels: u64,
     snapshot_version: u64,
+    discovery: Discovery,
     peers: Vec<Peer>,
     shards: Vec<Shard>,
+}
+
+/// Where shards, releases and pins come from.
+#[derive(Debug, Serialize)]
+struct Discovery {
+    source: String,
+    origin: String,
+    /// Why what operators want may be known as it was; empty when it is fresh.
+    stale: String,
+    error: String,
+    invalid: u64,
+    age_ms: u64,
+    parts: Vec<Part>,
+}
+
+/// A list that discovery consists of.
+#[derive(Debug, Serialize)]
+struct Part {
+    name: String,
+    /// `None`: it never answered.
+    age_ms: Option<u64>,
+    error: String,
+}
+
+impl From<shardgate_proto::admin::Discovery> for Discovery {
+    fn from(discovery: shardgate_proto::admin::Discovery) -> Self {
+        let shardgate_proto::admin::Discovery { source, origin, stale, error, invalid, parts, age_ms } =
+            discovery;
+        let part = |part: shardgate_proto::admin::DiscoveryPart| Part {
+            name: part.name,
+            age_ms: part.age_ms,
+            error: part.error,
+        };
+        let parts = parts.into_iter().map(part).collect();
+        Self { source, origin, stale, error, invalid, age_ms, parts }
+    }
+}
+
+impl Discovery {
+    /// One line, more of it when something is wrong.
+    fn page(&self) -> String {
+        let Self { source, origin, stale, error, invalid, age_ms, parts } = self;
+        let mut text = format!("discovery: {source}, last heard of {} ago", duration(*age_ms));
+        if origin != "source" {
+            text.push_str(&format!(", in use is {origin}"));
+        }
+        if *invalid > 0 {
+            text.push_str(&format!(", {invalid} records left out (see the log, or shardgatectl pin check)"));
+        }
+        text.push('\n');
+        if !stale.is_empty() {
+            text.push_str(&format!("POLICY IS STALE: {stale}\n"));
+        }
+        let wrong: Vec<_> = parts.iter().filter(|part| !part.error.is_empty()).collect();
+        if wrong.is_empty() && !error.is_empty() {
+            text.push_str(&format!("discovery is refused: {error}\n"));
+        }
+        if wrong.is_empty() {
+            return text;
+        }
+        let row = |part: &&Part| {
+            let age = part.age_ms.map_or_else(|| "never".to_owned(), |age| format!("{} ago", duration(age)));
+            vec![part.name.clone(), age, part.error.clone()]
+        };
+        let rows: Vec<_> = wrong.iter().map(row).collect();
+        text + &table(&["LIST", "LAST HEARD OF", "ERROR"], &rows)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -124,6 +192,7 @@ impl From<StatusResponse> for Status {
             entries: answer.entries,
             tunnels: answer.tunnels,
             snapshot_version: answer.snapshot_version,
+            discovery: Discovery::from(answer.discovery.unwrap_or_default()),
             peers: answer.peers.into_iter().map(peer).collect(),
             shards: answer.shards.into_iter().map(Shard::from).collect(),
         }
@@ -169,7 +238,8 @@ fn page(status: &Status) -> String {
         .collect();
     let shards: Vec<Vec<String>> = status.shards.iter().map(Shard::cells).collect();
     format!(
-        "{node} in {region}, {version}: {ready}, {entries} entries, {tunnels} tunnels\n\n{}\n{}\n",
+        "{node} in {region}, {version}: {ready}, {entries} entries, {tunnels} tunnels\n{}\n{}\n{}\n",
+        status.discovery.page(),
         table(&["PEER", "LINK", "TABLE", "READY", "BEHIND", "RTT"], &peers),
         table(&Shard::HEAD, &shards),
     )

@@ -24,6 +24,43 @@ pub struct StatusResponse {
     pub peers: ::prost::alloc::vec::Vec<Peer>,
     #[prost(message, repeated, tag = "10")]
     pub shards: ::prost::alloc::vec::Vec<Shard>,
+    #[prost(message, optional, tag = "11")]
+    pub discovery: ::core::option::Option<Discovery>,
+}
+/// Where shards, releases and pins come from.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Discovery {
+    /// A path, or Consul and its agent.
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    /// source; disk: what was kept there, until the source answers; nothing
+    #[prost(string, tag = "2")]
+    pub origin: ::prost::alloc::string::String,
+    /// Why what operators want may be known as it was and not as it is; empty when it is fresh.
+    #[prost(string, tag = "3")]
+    pub stale: ::prost::alloc::string::String,
+    /// What is wrong right now; empty when nothing is.
+    #[prost(string, tag = "4")]
+    pub error: ::prost::alloc::string::String,
+    /// Records that are left out because they cannot be read.
+    #[prost(uint64, tag = "5")]
+    pub invalid: u64,
+    /// The lists that the source consists of; none for a file.
+    #[prost(message, repeated, tag = "6")]
+    pub parts: ::prost::alloc::vec::Vec<DiscoveryPart>,
+    /// Since it last had a good answer.
+    #[prost(uint64, tag = "7")]
+    pub age_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiscoveryPart {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Since it last answered; none when it never did.
+    #[prost(uint64, optional, tag = "2")]
+    pub age_ms: ::core::option::Option<u64>,
+    #[prost(string, tag = "3")]
+    pub error: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Peer {

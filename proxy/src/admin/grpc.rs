@@ -1,9 +1,9 @@
 //! The admin API for `shardgatectl`: questions on the listeners that serve `status`, orders too on those that serve `admin`.
 
 use std::pin::Pin;
-use std::time::UNIX_EPOCH;
+use std::time::{Instant, UNIX_EPOCH};
 
-use shardgate_discovery::{Order, OrderError, ShardState, WEIGHT_MAX};
+use shardgate_discovery::{Order, OrderError, Origin, PartStatus, ShardState, SourceStatus, WEIGHT_MAX};
 use shardgate_peering::core::{
     Agreement, ClaimReason, LinkState, Rank, Reason, ShardName, StickKey, Unstored,
 };
@@ -44,6 +44,29 @@ impl Service {
                 "this listener answers questions only, expected one that serves \"admin\" for an order",
             )),
         }
+    }
+}
+
+fn discovery(status: &SourceStatus) -> wire::Discovery {
+    let age_ms = |at: Instant| at.elapsed().as_millis() as u64;
+    let part = |part: &PartStatus| wire::DiscoveryPart {
+        name: part.name.clone(),
+        age_ms: part.last_good.map(age_ms),
+        error: part.error.clone().unwrap_or_default(),
+    };
+    wire::Discovery {
+        source: status.source.clone(),
+        origin: match status.origin {
+            Origin::Source => "source",
+            Origin::Disk { .. } => "disk",
+            Origin::Nothing => "nothing",
+        }
+        .to_owned(),
+        stale: status.stale(Instant::now()).unwrap_or_default(),
+        error: status.last_error.clone().unwrap_or_default(),
+        invalid: status.invalid as u64,
+        parts: status.parts.iter().map(part).collect(),
+        age_ms: age_ms(status.last_good),
     }
 }
 
@@ -100,6 +123,7 @@ impl Admin for Service {
             agreement: agreement(peer.view.agreement).to_owned(),
         };
         let reason = parts.not_ready();
+        let discovery = discovery(&parts.discovery.status());
         Ok(Response::new(wire::StatusResponse {
             node: parts.node.id.to_string(),
             region: parts.node.region.to_string(),
@@ -111,6 +135,7 @@ impl Admin for Service {
             snapshot_version: snapshot.version(),
             peers: mesh.peers.into_iter().map(peer).collect(),
             shards,
+            discovery: Some(discovery),
         }))
     }
 

@@ -19,7 +19,11 @@ pub(super) fn status(parts: AdminParts) -> Router {
 
 async fn readyz(State(parts): State<AdminParts>) -> Answer {
     match parts.not_ready() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
+        None => {
+            // It serves on by what it knows: a node out of traffic would help nobody.
+            let stale = parts.stale_policy().map(|stale| format!("policy is stale: {stale}\n"));
+            (StatusCode::OK, format!("ready\n{}", stale.unwrap_or_default()))
+        }
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }
 }

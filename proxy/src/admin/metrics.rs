@@ -135,6 +135,8 @@ impl Reading {
         let waiting = i64::try_from(config.waiting()).unwrap_or(i64::MAX);
         out.gauge("config_restart_needed", "Changed fields that a restart alone brings into use", waiting)?;
         out.counter("discovery_changes", "Snapshots published", status.changes)?;
+        let stale = i64::from(status.stale(Instant::now()).is_some());
+        out.gauge("discovery_policy_stale", "1 while what operators want may be known as it was", stale)?;
         out.counter("discovery_refused", "Answers of discovery that were refused", status.refused)?;
         if status.parts.is_empty() {
             return Ok(());

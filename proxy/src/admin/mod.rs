@@ -1,6 +1,7 @@
 //! The side of those who run the node: health for balancers, metrics, status. One router, any number of listeners.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use shardgate_discovery::{DiscoveryHandle, Origin};
@@ -67,7 +68,7 @@ pub struct AdminParts {
 
 impl AdminParts {
     /// Why no traffic should come here; `None` when it should.
-    fn not_ready(&self) -> Option<String> {
+    pub(crate) fn not_ready(&self) -> Option<String> {
         if *self.phase.borrow() == Phase::Draining {
             return Some("shutting down".to_owned());
         }
@@ -89,6 +90,11 @@ impl AdminParts {
                 "mesh: more nodes are listed than one with {peers_max} peers each takes, and this one is left out; list fewer"
             )),
         }
+    }
+
+    /// Why what operators want is perhaps not what this node goes by; `None` when it is.
+    fn stale_policy(&self) -> Option<String> {
+        self.discovery.status().stale(Instant::now())
     }
 }
 

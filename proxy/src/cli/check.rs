@@ -33,9 +33,17 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     if let Err(error) = Manners::load(&config.backend.upstream, pools) {
         return refuse(&error, None);
     }
-    let DiscoveryConfig::File(discovery) = &config.discovery else {
-        println!("# discovery: Consul, which is not asked here");
-        return ExitCode::SUCCESS;
+    let discovery = match &config.discovery {
+        DiscoveryConfig::File(discovery) => discovery,
+        DiscoveryConfig::Consul(consul) => {
+            return match crate::node::consul_agent(&config.node, consul) {
+                Ok(agent) => {
+                    println!("# discovery: Consul at {}, which is not asked here", agent.address());
+                    ExitCode::SUCCESS
+                }
+                Err(error) => refuse(&error, None),
+            };
+        }
     };
     match shardgate_discovery::read_file(&discovery.file) {
         Ok(snapshot) => {

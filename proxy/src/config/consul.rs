@@ -5,6 +5,7 @@ use super::value;
 use super::write;
 use shardgate_discovery::consul::{AddressKind, AgentAddress, Datacenter, ServiceNames};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,10 +15,94 @@ const CERT: &str = "the path of a PEM file with a certificate";
 const KEY: &str = "the path of a PEM file with a private key";
 const STATE_FILE: &str = "the path of a file that may be written, or \"off\"";
 const NAME: &str = "a name, 1 to 128 of A-Z a-z 0-9 _ -";
+const REGISTER: &[(&str, Register)] = &[("on", Register::On), ("off", Register::Off)];
+const IP: &str = "an IP address that others can dial";
+const DOMAIN: &str = "a host name, 1 to 253 of A-Z a-z 0-9 . -";
 const REMOTE_ADDRESS: &[(&str, AddressKind)] = &[("lan", AddressKind::Lan), ("wan", AddressKind::Wan)];
 
 /// Where the last good state is kept when nothing else is said.
 const STATE_FILE_DEFAULT: &str = "/var/lib/shardgate/consul.json";
+
+/// Whether a node registers itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Register {
+    /// It does, and takes itself out when it ends in order.
+    On,
+    /// Somebody else does.
+    Off,
+}
+
+/// How a node registers itself at its agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrationSection {
+    /// Whether at all. Default on.
+    pub register: Register,
+    /// Where peers find it. Default: the IP of `mesh.listen`; when that is unspecified, the agent's own address.
+    pub advertise: Option<IpAddr>,
+    /// The same for other datacenters. Default: as `advertise`.
+    pub advertise_wan: Option<IpAddr>,
+    /// The domain that the environment serves, for the service's meta. Default: none is told.
+    pub domain: Option<String>,
+    /// How long the node may be silent until its check is critical. Default 15 s.
+    pub check_ttl: Duration,
+    /// How long the check may be critical until Consul forgets the node. Default 24 h.
+    pub deregister_after: Duration,
+}
+
+impl Default for RegistrationSection {
+    fn default() -> Self {
+        Self {
+            register: Register::On,
+            advertise: None,
+            advertise_wan: None,
+            domain: None,
+            check_ttl: Duration::from_secs(15),
+            deregister_after: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+impl RegistrationSection {
+    fn read(section: &mut Section<'_>) -> Self {
+        let default = Self::default();
+        let ip =
+            |text: &str| text.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast());
+        let domain = |text: &str| {
+            let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+            ((1..=253).contains(&text.len()) && text.bytes().all(valid)).then(|| text.to_owned())
+        };
+        let hour = Duration::from_secs(3600);
+        Self {
+            register: section.get("register", value::word(REGISTER)).unwrap_or(default.register),
+            advertise: section.get("advertise", value::text(IP, ip)),
+            advertise_wan: section.get("advertise_wan", value::text(IP, ip)),
+            domain: section.get("domain", value::text(DOMAIN, domain)),
+            check_ttl: section
+                .get("check_ttl", value::duration(Duration::from_secs(3)..=hour))
+                .unwrap_or(default.check_ttl),
+            // Consul's least is a minute.
+            deregister_after: section
+                .get("deregister_after", value::duration(Duration::from_secs(60)..=hour * 24 * 30))
+                .unwrap_or(default.deregister_after),
+        }
+    }
+}
+
+impl fmt::Display for RegistrationSection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "register = \"{}\"", value::word_of(REGISTER, self.register))?;
+        for (name, ip) in [("advertise", self.advertise), ("advertise_wan", self.advertise_wan)] {
+            if let Some(ip) = ip {
+                writeln!(f, "{name} = \"{ip}\"")?;
+            }
+        }
+        if let Some(domain) = &self.domain {
+            writeln!(f, "domain = {}", write::text(domain))?;
+        }
+        writeln!(f, "check_ttl = {}", write::duration(self.check_ttl))?;
+        writeln!(f, "deregister_after = {}", write::duration(self.deregister_after))
+    }
+}
 
 /// How Consul is asked, and for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +133,8 @@ pub struct ConsulSection {
     pub state_file: Option<PathBuf>,
     /// How long a start waits for Consul. Default 5 s.
     pub start_timeout: Duration,
+    /// How the node registers itself.
+    pub registration: RegistrationSection,
 }
 
 impl Default for ConsulSection {
@@ -66,6 +153,7 @@ impl Default for ConsulSection {
             max_stale: Duration::from_secs(10),
             state_file: Some(PathBuf::from(STATE_FILE_DEFAULT)),
             start_timeout: Duration::from_secs(5),
+            registration: RegistrationSection::default(),
         }
     }
 }
@@ -136,6 +224,7 @@ impl ConsulSection {
             start_timeout: section
                 .get("start_timeout", value::duration(Duration::ZERO..=Duration::from_secs(600)))
                 .unwrap_or(default.start_timeout),
+            registration: RegistrationSection::read(&mut section),
         };
         section.finish();
         config
@@ -175,6 +264,7 @@ impl fmt::Display for ConsulSection {
             Some(file) => path(f, "state_file", Some(file))?,
             None => text(f, "state_file", Some("off"))?,
         }
-        writeln!(f, "start_timeout = {}", write::duration(self.start_timeout))
+        writeln!(f, "start_timeout = {}", write::duration(self.start_timeout))?;
+        write!(f, "{}", self.registration)
     }
 }

@@ -34,7 +34,7 @@ mod write;
 
 pub use admin::{AdminAddress, AdminListener, AdminRole, AdminTls};
 pub use backend::{BackendConfig, Redispatch};
-pub use consul::ConsulSection;
+pub use consul::{ConsulSection, Register, RegistrationSection};
 pub use decisive::{Decisive, load_decisive};
 pub use discovery::{DiscoveryConfig, FileSection};
 pub use error::{ConfigError, ConfigErrors, Place};

@@ -219,7 +219,8 @@ fn consul_is_printed_as_it_was_read() {
         "{node}[consul]\naddress = \"https://consul:8501\"\ntoken_file = \"token\"\nca = \"ca.pem\"\nclient_cert = \"c.pem\"\n\
          client_key = \"c.key\"\nnamespace = \"ns\"\npartition = \"p\"\ndatacenter = \"dc-1\"\ndatacenters = [\"dc-2\", \"dc-3\"]\n\
          shard_service = \"a\"\nnode_service = \"b\"\nproxy_service = \"c\"\nremote_address = \"wan\"\nmax_stale = \"3s\"\n\
-         state_file = \"state.json\"\nstart_timeout = \"1s\"\n"
+         state_file = \"state.json\"\nstart_timeout = \"1s\"\nregister = \"off\"\nadvertise = \"10.0.0.1\"\n\
+         advertise_wan = \"192.0.2.1\"\ndomain = \"meet.example.com\"\ncheck_ttl = \"9s\"\nderegister_after = \"1h\"\n"
     );
     for text in [full, format!("{node}[consul]\nstate_file = \"off\"\n"), format!("{node}[consul]\n")] {
         let folder = Folder::with(text);

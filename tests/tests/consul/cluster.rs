@@ -137,6 +137,7 @@ impl Server {
             tags: vec!["test".to_owned(), "release-1".to_owned(), format!("shard-{name}")],
             address: format!("127.61.9.{id}:5280").parse().unwrap(),
             wan: None,
+            public_port: 443,
             meta: meta.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             check: Check::None,
         }

@@ -6,3 +6,4 @@
 mod cluster;
 mod discovery;
 mod nodes;
+mod registration;

@@ -31,7 +31,7 @@ struct Node {
     child: Child,
 }
 
-fn free(ip: &str) -> SocketAddr {
+pub(crate) fn free(ip: &str) -> SocketAddr {
     TcpListener::bind((ip, 0)).and_then(|socket| socket.local_addr()).unwrap()
 }
 
@@ -90,7 +90,7 @@ fn binary(name: &str) -> PathBuf {
     this.parent().and_then(Path::parent).unwrap().join(name)
 }
 
-fn run(folder: &Path) -> Child {
+pub(crate) fn run(folder: &Path) -> Child {
     let log = fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
     let mut command = Command::new(binary("shardgate"));
     command.env_clear().arg("serve").arg("--config").arg(folder.join("shardgate.toml"));
@@ -98,7 +98,7 @@ fn run(folder: &Path) -> Child {
 }
 
 /// One request on a connection of its own; empty when there is no answer.
-fn ask(address: SocketAddr, target: &str) -> String {
+pub(crate) fn ask(address: SocketAddr, target: &str) -> String {
     let mut answer = Vec::new();
     if let Ok(mut stream) = TcpStream::connect(address) {
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -110,13 +110,17 @@ fn ask(address: SocketAddr, target: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn status(answer: &str) -> u16 {
+pub(crate) fn status(answer: &str) -> u16 {
     answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
 /// Which shard answered, or with what status it was refused.
 fn routed(node: &Node, target: &str) -> String {
-    let answer = ask(node.http, target);
+    routed_at(node.http, target)
+}
+
+pub(crate) fn routed_at(http: SocketAddr, target: &str) -> String {
+    let answer = ask(http, target);
     match status(&answer) {
         200 => answer.rsplit("\r\n\r\n").next().unwrap_or("").to_owned(),
         status => status.to_string(),
@@ -175,7 +179,7 @@ impl Drop for Load {
 }
 
 /// A shard that answers with its name.
-fn shard(server: &Server, name: &str, id: u32, release: &str) -> Registration {
+pub(crate) fn shard(server: &Server, name: &str, id: u32, release: &str) -> Registration {
     let mut registration = server.shard(name, id);
     registration.address = plain_shard::serve("127.61.9.1", name).unwrap();
     registration.tags = vec!["test".to_owned(), format!("release-{release}"), format!("shard-{name}")];
