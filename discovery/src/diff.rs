@@ -1,7 +1,7 @@
 //! What changed between two snapshots, for the log: one line per change.
 
 use crate::bans::BanList;
-use crate::name::{ReleaseName, TenantName};
+use crate::name::{ReleaseName, ServiceName, TenantName};
 use crate::shard::{PeerNode, Shard};
 use crate::snapshot::Snapshot;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -49,6 +49,17 @@ pub enum Change {
         /// Now.
         new: Option<ReleaseName>,
     },
+    /// A service that pools name has other servers.
+    Servers {
+        /// The service.
+        service: ServiceName,
+        /// How many it has.
+        now: usize,
+        /// How many of these it did not have before, or with another address or weight.
+        added: usize,
+        /// How many it has no longer.
+        removed: usize,
+    },
     /// A ban list has other patterns, verdicts or another order.
     Bans {
         /// The list.
@@ -91,6 +102,9 @@ impl fmt::Display for Change {
             Self::Pin { tenant, new: None, .. } => write!(f, "- pin {tenant}"),
             Self::Pin { tenant, old, new } => {
                 write!(f, "~ pin {tenant}: {} -> {}", or_none(old), or_none(new))
+            }
+            Self::Servers { service, now, added, removed } => {
+                write!(f, "~ servers of {service}: {now}, {added} added, {removed} removed")
             }
             Self::Bans { list, added: 0, removed: 0 } => write!(f, "~ bans.{list}: another order"),
             Self::Bans { list, added, removed } => {
@@ -185,6 +199,18 @@ impl Snapshot {
             let (old, new) = (older.tenant_pin(tenant.as_str()), self.tenant_pin(tenant.as_str()));
             if old != new {
                 changes.push(Change::Pin { tenant: tenant.clone(), old: old.cloned(), new: new.cloned() });
+            }
+        }
+        let services: BTreeSet<_> = older.services().chain(self.services()).map(|(name, _)| name).collect();
+        for service in services {
+            let (old, new) = (older.servers_of(service.as_str()), self.servers_of(service.as_str()));
+            let beyond = |these: &[Arc<Shard>], those: &[Arc<Shard>]| {
+                these.iter().filter(|server| !those.contains(server)).count()
+            };
+            if old != new {
+                let (service, now) = (service.clone(), new.len());
+                let (added, removed) = (beyond(new, old), beyond(old, new));
+                changes.push(Change::Servers { service, now, added, removed });
             }
         }
         for list in BanList::ALL {

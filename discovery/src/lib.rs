@@ -19,11 +19,11 @@ pub use bans::{BANS_MAX, BanList, Bans, Letters, Verdict};
 pub use command::{Order, OrderError, ShardCommand};
 pub use diff::{Change, SnapshotDiff};
 pub use file::{FileError, FileStamp, FileWatch, FileWatchConfig, read_file, watch_file};
-pub use name::{BanPattern, NameError, RegionName, ReleaseName, TenantName};
+pub use name::{BanPattern, NameError, RegionName, ReleaseName, ServiceName, TenantName};
 pub use publish::{
     DiscoveryHandle, Origin, PartRole, PartStatus, Published, Publisher, Refused, SourceStatus,
 };
-pub use shard::{PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX};
+pub use shard::{PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX, server_name};
 pub use shardgate_peering_core::{PeerId, ShardName};
 pub use snapshot::{BuildError, BuildErrors, PEERS_MAX, PINS_MAX, SHARDS_MAX, Snapshot, SnapshotBuilder};
 pub use warning::Warning;

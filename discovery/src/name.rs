@@ -95,6 +95,13 @@ name! {
     "1 to 256 visible ASCII characters"
 }
 
+name! {
+    /// A service in Consul's catalog, whose instances are the servers of a pool: `jigasi`.
+    ServiceName, "service", 80,
+    |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'),
+    "1 to 80 of A-Z a-z 0-9 _ -"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

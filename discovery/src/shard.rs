@@ -88,6 +88,15 @@ impl fmt::Display for Shard {
     }
 }
 
+/// What a server of a pool is called: its pool or service, and its address in the letters of names: `jigasi-10.0.0.1-80`, and
+/// `jigasi-2001_db8__1-80` for `[2001:db8::1]:80`. An entry that names it means the same on every node, and when the list has changed.
+///
+/// # Errors
+/// [`shardgate_peering_core::IdError`] when it is no name for a shard.
+pub fn server_name(prefix: &str, address: SocketAddr) -> Result<ShardName, shardgate_peering_core::IdError> {
+    ShardName::parse(&format!("{prefix}-{}-{}", address.ip().to_string().replace(':', "_"), address.port()))
+}
+
 /// A node of the mesh. The own node may be listed, too; whoever dials skips it by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerNode {

@@ -1,7 +1,7 @@
 //! One consistent view of the world: built whole, validated, then never changed.
 
 use crate::bans::{BANS_MAX, BanList, Bans, Verdict};
-use crate::name::{BanPattern, ReleaseName, TenantName};
+use crate::name::{BanPattern, ReleaseName, ServiceName, TenantName};
 use crate::shard::{PeerNode, SHARD_ID_MAX, Shard, WEIGHT_MAX};
 use foldhash::fast::RandomState;
 use shardgate_peering_core::{PeerId, ShardName};
@@ -26,6 +26,7 @@ pub struct Snapshot {
     /// Shared by the snapshots that an operator's command makes of one source.
     pins: Arc<HashMap<TenantName, ReleaseName, RandomState>>,
     bans: Arc<Bans>,
+    servers: BTreeMap<ServiceName, Vec<Arc<Shard>>>,
 }
 
 /// The same shards in the orders in which they are asked for.
@@ -73,6 +74,17 @@ impl Snapshot {
     #[must_use]
     pub fn bans(&self) -> &Bans {
         &self.bans
+    }
+
+    /// The servers of a service that pools name, as shards that hold no conferences; empty when it has none.
+    #[must_use]
+    pub fn servers_of(&self, service: &str) -> &[Arc<Shard>] {
+        self.servers.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    /// All services that pools name, with their servers.
+    pub fn services(&self) -> impl Iterator<Item = (&ServiceName, &[Arc<Shard>])> {
+        self.servers.iter().map(|(service, servers)| (service, servers.as_slice()))
     }
 
     /// The nodes of the mesh, sorted by id; the own one may be among them.
@@ -123,6 +135,7 @@ impl Snapshot {
             && self.peers == other.peers
             && self.pins == other.pins
             && self.bans == other.bans
+            && self.servers == other.servers
     }
 
     /// The same with other shards where `change` has one in the place of one.
@@ -146,6 +159,7 @@ pub struct SnapshotBuilder {
     live_release: Option<ReleaseName>,
     pins: Vec<(TenantName, ReleaseName)>,
     bans: Vec<(BanList, BanPattern, Verdict)>,
+    servers: BTreeMap<ServiceName, Vec<Arc<Shard>>>,
 }
 
 impl SnapshotBuilder {
@@ -190,6 +204,13 @@ impl SnapshotBuilder {
         self
     }
 
+    /// Adds a server of a service that pools name.
+    #[must_use]
+    pub fn server(mut self, service: ServiceName, server: Shard) -> Self {
+        self.servers.entry(service).or_default().push(Arc::new(server));
+        self
+    }
+
     /// Checks everything and builds the snapshot (version 0 until it is published).
     ///
     /// # Errors
@@ -211,7 +232,7 @@ impl SnapshotBuilder {
         peers.sort_by(|a, b| a.id.cmp(&b.id));
         let pins = Arc::new(self.pins.into_iter().collect());
         let (live_release, bans) = (self.live_release, Arc::new(Bans::new(self.bans)));
-        Ok(Snapshot { version: 0, shards, peers, live_release, pins, bans })
+        Ok(Snapshot { version: 0, shards, peers, live_release, pins, bans, servers: self.servers })
     }
 
     fn check_bounds(&self, errors: &mut Vec<BuildError>) {
@@ -220,6 +241,7 @@ impl SnapshotBuilder {
             ("peers", self.peers.len(), PEERS_MAX),
             ("pins", self.pins.len(), PINS_MAX),
             ("bans", self.bans.len(), BANS_MAX),
+            ("servers", self.servers.values().map(Vec::len).sum(), SHARDS_MAX),
         ] {
             if count > max {
                 errors.push(BuildError::TooMany { list, count, max });
@@ -295,7 +317,7 @@ pub enum BuildError {
     /// A list is longer than its bound.
     #[error("{list} has {count} entries, expected at most {max}")]
     TooMany {
-        /// `shards`, `peers`, `pins` or `bans`.
+        /// `shards`, `peers`, `pins`, `bans` or `servers`.
         list: &'static str,
         /// How many there are.
         count: usize,

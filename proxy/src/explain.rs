@@ -228,7 +228,9 @@ pub(crate) fn decide_by_cookie(
     fired: &mut Fired,
 ) -> Result<Decision, NoRoute> {
     match pool_of(key, routing).map(|pool| (pool, pool.cookie_key(headers))) {
-        Some((pool, Some(_))) => in_pool(pool, entry.map_or(Stick::New, Stick::Entry), outlook, fired),
+        Some((pool, Some(_))) => {
+            in_pool(pool, topology.snapshot(), entry.map_or(Stick::New, Stick::Entry), outlook, fired)
+        }
         Some((_, None)) | None => decide(key, topology, entry, routing, outlook, fired),
     }
 }

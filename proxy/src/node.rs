@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardgate_discovery::consul::{Agent, AgentError, ConsulWatch, Registered, Word, watch_consul};
+use shardgate_discovery::consul::{
+    Agent, AgentError, ConsulConfig, ConsulWatch, Registered, Word, watch_consul,
+};
 use shardgate_discovery::{DiscoveryHandle, FileError, FileWatch, Snapshot, watch_file};
 use shardgate_peering::{Mesh, MeshError, PeerAddress, TableHandle};
 use tokio::sync::watch;
@@ -132,7 +134,11 @@ impl RunningNode {
                 (discovery, DiscoveryWatch::File(watch))
             }
             DiscoveryConfig::Consul(consul) => {
-                let (discovery, watch) = watch_consul(settings::consul(&config.node, consul)?).await?;
+                let (discovery, watch) = watch_consul(ConsulConfig {
+                    pools: settings::pool_services(&config),
+                    ..settings::consul(&config.node, consul)?
+                })
+                .await?;
                 (discovery, DiscoveryWatch::Consul(watch))
             }
         };

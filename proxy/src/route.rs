@@ -164,7 +164,7 @@ pub enum NoRoute {
         /// The shard.
         shard: ShardName,
     },
-    /// A pool's only server was tried in vain.
+    /// A pool's only server was tried in vain, or its service has none.
     #[error("no other server of pool {pool}")]
     Pool {
         /// The pool.
@@ -232,7 +232,7 @@ pub fn decide(
     fired: &mut Fired,
 ) -> Result<Decision, NoRoute> {
     if let Some(pool) = key.pool().and_then(|at| routing.pools.get(at)) {
-        return in_pool(pool, Stick::Turns, outlook, fired);
+        return in_pool(pool, &topology.snapshot, Stick::Turns, outlook, fired);
     }
     if let Some((shard, rule)) = named_shard(key, &topology.snapshot) {
         fired.note(rule);

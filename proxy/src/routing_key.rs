@@ -12,7 +12,7 @@ mod pools;
 mod query;
 use crate::rule::{Fired, Rule};
 pub use lists::{Compat, Routing};
-pub use pools::{POOL_NAME_LEN_MAX, Pool, PoolServer, SERVER};
+pub use pools::{POOL_NAME_LEN_MAX, Pool, PoolServer, PoolServers, SERVER};
 use query::{has_flag, has_parameter};
 
 /// The longest stick token in bytes. A longer one is refused (400), never truncated.

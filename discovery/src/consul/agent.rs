@@ -178,6 +178,8 @@ impl fmt::Display for Right {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
     Blocking(Ask),
+    /// At once, as the target says.
+    Now,
     /// The leader, who makes sure that it is (`consistent`), at once.
     Confirmed,
 }
@@ -299,6 +301,7 @@ impl Agent {
                     request = request.query(&[("stale", "")]);
                 }
             }
+            Reading::Now => {}
             Reading::Confirmed => request = request.query(&[("consistent", "")]),
         }
         let answer = self.send(request, &target.path, within).await?;

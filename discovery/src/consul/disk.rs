@@ -3,6 +3,7 @@
 use super::agent::Datacenter;
 use super::policy::PolicyKind;
 use super::world::{Records, ServiceKind, Source, World};
+use crate::name::ServiceName;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -27,6 +28,9 @@ struct SavedSource {
     datacenter: Option<String>,
     service: Option<ServiceKind>,
     keys: Option<String>,
+    /// The service of a pool.
+    #[serde(default)]
+    pool: Option<String>,
     records: Records,
 }
 
@@ -53,11 +57,16 @@ pub(crate) fn save(path: &Path, environment: &str, world: &World, now: SystemTim
         let records = records.clone();
         match source {
             Source::Policy(kind) => {
-                SavedSource { datacenter: None, service: None, keys: Some(kind.as_str().to_owned()), records }
+                let keys = Some(kind.as_str().to_owned());
+                SavedSource { datacenter: None, service: None, keys, pool: None, records }
             }
             Source::Services(datacenter, kind) => {
                 let datacenter = Some(datacenter.as_str().to_owned());
-                SavedSource { datacenter, service: Some(*kind), keys: None, records }
+                SavedSource { datacenter, service: Some(*kind), keys: None, pool: None, records }
+            }
+            Source::Pool(service) => {
+                let pool = Some(service.to_string());
+                SavedSource { datacenter: None, service: None, keys: None, pool, records }
             }
         }
     });
@@ -97,10 +106,12 @@ pub(crate) fn load(path: &Path, environment: &str, now: SystemTime) -> Result<Op
         )));
     }
     let mut world = World::default();
-    for SavedSource { datacenter, service, keys, records } in saved.sources {
-        let source = match (datacenter.as_deref().and_then(Datacenter::parse), service, keys) {
-            (Some(datacenter), Some(kind), None) => Source::Services(datacenter, kind),
-            (None, None, Some(keys)) => {
+    for SavedSource { datacenter, service, keys, pool, records } in saved.sources {
+        let pool = pool.as_deref().and_then(|name| ServiceName::parse(name).ok());
+        let source = match (datacenter.as_deref().and_then(Datacenter::parse), service, keys, pool) {
+            (Some(datacenter), Some(kind), None, None) => Source::Services(datacenter, kind),
+            (None, None, None, Some(service)) => Source::Pool(service),
+            (None, None, Some(keys), None) => {
                 let kind = PolicyKind::ALL.into_iter().find(|kind| kind.as_str() == keys);
                 Source::Policy(kind.ok_or_else(|| content(format!("has keys {keys:?}")))?)
             }

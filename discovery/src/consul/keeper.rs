@@ -6,8 +6,9 @@ use super::blocking::{Blocking, WAIT_OTHERS, WAIT_OWN};
 use super::policy::PolicyKind;
 use super::record::InvalidRecord;
 use super::watching::{Heard, Said, Watch};
-use super::world::{Assembled, Records, ServiceKind, Source, Taken, World};
+use super::world::{Assembled, Records, Source, Taken, World};
 use super::{ConsulConfig, disk};
+use crate::name::ServiceName;
 use crate::publish::{PartRole, PartStatus, Published, Publisher, Refused};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
@@ -63,6 +64,7 @@ pub(crate) struct Keeper {
     publisher: Publisher,
     invalid: BTreeSet<InvalidRecord>,
     completeness: watch::Sender<Completeness>,
+    pools: watch::Receiver<BTreeSet<ServiceName>>,
     listed: bool,
     unsaved: bool,
 }
@@ -76,6 +78,7 @@ impl Keeper {
         publisher: Publisher,
         heard: Sender<Heard>,
         completeness: watch::Sender<Completeness>,
+        pools: watch::Receiver<BTreeSet<ServiceName>>,
     ) -> Self {
         let mut keeper = Self {
             config,
@@ -87,6 +90,7 @@ impl Keeper {
             publisher,
             invalid: BTreeSet::new(),
             completeness,
+            pools,
             listed: false,
             unsaved: false,
         };
@@ -97,15 +101,34 @@ impl Keeper {
         let named = keeper.config.datacenters.clone().unwrap_or_default();
         keeper.watch_datacenter(&keeper.config.place.datacenter.clone());
         named.iter().for_each(|datacenter| keeper.watch_datacenter(datacenter));
+        let pools = keeper.pools.borrow_and_update().clone();
+        keeper.watch_pools(&pools);
         for source in remembered {
-            keeper.watch(source);
+            let asked_for = match &source {
+                Source::Policy(_) => true,
+                Source::Services(_, kind) => keeper.config.place.services.kinds().any(|asked| asked == *kind),
+                Source::Pool(service) => pools.contains(service),
+            };
+            if asked_for {
+                keeper.watch(source);
+            } else {
+                keeper.world.0.remove(&source);
+            }
         }
         keeper
     }
 
     fn watch_datacenter(&mut self, datacenter: &Datacenter) {
-        for kind in ServiceKind::ALL {
+        let kinds: Vec<_> = self.config.place.services.kinds().collect();
+        for kind in kinds {
             self.watch(Source::Services(datacenter.clone(), kind));
+        }
+    }
+
+    /// Watches the services that pools name by now. Those that none names any more are watched on: what nobody reads costs little.
+    fn watch_pools(&mut self, services: &BTreeSet<ServiceName>) {
+        for service in services {
+            self.watch(Source::Pool(service.clone()));
         }
     }
 
@@ -119,11 +142,11 @@ impl Keeper {
         }
         let grace = match source {
             Source::Policy(_) => POLICY_GRACE,
-            Source::Services(..) => SERVICES_GRACE,
+            Source::Services(..) | Source::Pool(_) => SERVICES_GRACE,
         };
         let wait = match &source {
             Source::Services(datacenter, _) if *datacenter != self.config.place.datacenter => WAIT_OTHERS,
-            Source::Services(..) | Source::Policy(_) => WAIT_OWN,
+            Source::Services(..) | Source::Policy(_) | Source::Pool(_) => WAIT_OWN,
         };
         let watch = Watch {
             agent: self.agent.clone(),
@@ -188,6 +211,11 @@ impl Keeper {
                     self.complete();
                 },
                 Some(_) = saving.join_next() => self.save().await,
+                // The sender lives as long as what stops this.
+                Ok(()) = self.pools.changed() => {
+                    let services = self.pools.borrow_and_update().clone();
+                    self.watch_pools(&services);
+                }
                 _ = saves.tick() => if self.parts.values().all(|part| part.error.is_none()) {
                     self.save().await;
                 },
@@ -246,7 +274,7 @@ impl Keeper {
         let own = &self.config.place.datacenter;
         let heard = |source: &Source| self.parts.get(source).is_some_and(|part| part.last_good.is_some());
         let own_heard = PolicyKind::ALL.into_iter().all(|kind| heard(&Source::Policy(kind)))
-            && ServiceKind::ALL.into_iter().all(|kind| heard(&Source::Services(own.clone(), kind)));
+            && self.config.place.services.kinds().all(|kind| heard(&Source::Services(own.clone(), kind)));
         let all_heard = self.parts.values().all(|part| part.last_good.is_some());
         let listed = self.listed || self.config.datacenters.is_some();
         let next = match (own_heard, all_heard && listed) {
@@ -285,7 +313,7 @@ impl Keeper {
             name: source.to_string(),
             role: match source {
                 Source::Policy(_) => PartRole::Policy,
-                Source::Services(..) => PartRole::Services,
+                Source::Services(..) | Source::Pool(_) => PartRole::Services,
             },
             last_good: part.last_good,
             error: part.error.clone(),

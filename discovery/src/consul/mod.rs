@@ -3,12 +3,14 @@
 //! A watch for each list asks the agent (`watching`, by the rules of `blocking` and `belief`); the keeper holds what all of them said
 //! (`world`), makes a whole snapshot of each change, and writes it down (`disk`). Whatever happens to Consul, what is known stays in use.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use crate::name::ServiceName;
 use crate::publish::{DiscoveryHandle, Origin, Publisher};
 use keeper::{Completeness, Keeper};
 use world::{Assembled, World};
@@ -23,6 +25,7 @@ mod lock;
 mod policy;
 mod record;
 mod registration;
+mod report;
 mod watching;
 mod world;
 
@@ -34,7 +37,8 @@ pub use record::{
     AddressKind, InvalidRecord, META_NODE, META_PEER_PORT, META_REGION, META_VERSION, RecordFault,
 };
 pub use registration::{Check, Registered, Registration, Word};
-pub use world::{Place, ServiceKind, ServiceNames};
+pub use report::{Census, CensusRoom, Reports};
+pub use world::{POOL_SERVICES_MAX, Place, ServiceKind, ServiceNames};
 
 /// Snapshots that wait for their keeper; watches wait beyond that.
 const HEARD_MAX: usize = 256;
@@ -48,6 +52,8 @@ pub struct ConsulConfig {
     pub place: Place,
     /// Datacenters whose services are watched, beside the own one; `None`: all that Consul knows.
     pub datacenters: Option<Vec<Datacenter>>,
+    /// Services whose instances are the servers of pools; more may be named later.
+    pub pools: BTreeSet<ServiceName>,
     /// How far a server may be behind the leader and still be believed.
     pub behind_max: Duration,
     /// Where the last good state is kept for a start without Consul.
@@ -60,6 +66,7 @@ pub struct ConsulConfig {
 #[derive(Debug)]
 pub struct ConsulWatch {
     agent: Agent,
+    pools: watch::Sender<BTreeSet<ServiceName>>,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
 }
@@ -69,6 +76,15 @@ impl ConsulWatch {
     #[must_use]
     pub const fn agent(&self) -> &Agent {
         &self.agent
+    }
+
+    /// Watches the services that pools name now.
+    pub fn follow_pools(&self, services: BTreeSet<ServiceName>) {
+        self.pools.send_if_modified(|known| {
+            let changed = *known != services;
+            *known = services;
+            changed
+        });
     }
 
     /// Ends the tasks and waits until they have ended.
@@ -103,10 +119,11 @@ pub async fn watch_consul(config: ConsulConfig) -> Result<(DiscoveryHandle, Cons
     let (heard, hear) = mpsc::channel(HEARD_MAX);
     let (completeness, mut complete) = watch::channel(Completeness::Partial);
     let within = config.start_within;
-    let keeper = Keeper::new(config, agent.clone(), world, publisher, heard, completeness);
+    let (pools, named) = watch::channel(config.pools.clone());
+    let keeper = Keeper::new(config, agent.clone(), world, publisher, heard, completeness, named);
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(keeper.run(hear, stopped));
-    let watch = ConsulWatch { agent, stop: Some(stop), task: Some(task) };
+    let watch = ConsulWatch { agent, pools, stop: Some(stop), task: Some(task) };
     let whole = tokio::time::timeout(within, complete.wait_for(|known| *known == Completeness::All));
     // Whether it was in time is what is known then.
     drop(whole.await);

@@ -1,15 +1,18 @@
 //! What Consul's catalog lists, read into shards and nodes of the mesh. What cannot be read is left out, and said.
 
-use crate::name::{RegionName, ReleaseName};
-use crate::shard::{PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX};
+use crate::name::{RegionName, ReleaseName, ServiceName};
+use crate::shard::{PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX, server_name};
 use serde::{Deserialize, Serialize};
-use shardgate_peering_core::{PeerId, ShardName};
+use shardgate_peering_core::{PeerId, ShardName, hash64};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// Where a shard answers HTTP unless its meta says another port.
 const HTTP_PORT: &str = "443";
+
+/// Numbers that are made of names begin here.
+const STANDALONE_ID_MIN: u32 = 1_000_000;
 
 /// Meta of a node of ours: its name in the mesh.
 pub const META_NODE: &str = "shardgate_node";
@@ -30,6 +33,8 @@ pub(crate) struct Instance {
     pub(crate) id: String,
     #[serde(default)]
     pub(crate) service_address: String,
+    #[serde(default)]
+    pub(crate) service_port: u16,
     pub(crate) service_tags: Option<Vec<String>>,
     pub(crate) service_tagged_addresses: Option<BTreeMap<String, Tagged>>,
     pub(crate) service_meta: Option<BTreeMap<String, String>>,
@@ -195,6 +200,52 @@ impl Instance {
             region: self.region(environment)?,
             release,
             address: SocketAddr::new(self.ip(kind)?, port),
+            state: ShardState::Ready,
+            weight: WEIGHT_MAX,
+            states_in: Vec::new(),
+        })
+    }
+
+    /// The shard that an instance of the service `all` is: a web server, Prosody, Jicofo and a bridge in one. What it lacks of a shard's
+    /// meta comes of what it has: its release of its tag `standalone-ID`, its number of its name.
+    pub(crate) fn standalone(&self, environment: &str, kind: AddressKind) -> Result<Shard, RecordFault> {
+        let mut whole = self.clone();
+        let meta = whole.service_meta.get_or_insert_default();
+        if let (None, Some(name)) = (self.meta("shard_id"), self.meta("shard")) {
+            // Beyond what operators count up to, and the same on every node.
+            let beyond = hash64(name.as_bytes(), 0) % u64::from(SHARD_ID_MAX - STANDALONE_ID_MIN);
+            let id = u64::from(STANDALONE_ID_MIN) + beyond;
+            meta.insert("shard_id".to_owned(), id.to_string());
+        }
+        if self.tags().any(|tag| tag.starts_with("release-")) || self.meta("release_number").is_some() {
+            return whole.shard(environment, kind);
+        }
+        let release = self.tags().find(|tag| tag.starts_with("standalone-")).unwrap_or("standalone");
+        let release = ReleaseName::parse(release)
+            .map_err(|_| RecordFault::value("tag", release, ReleaseName::EXPECTED))?;
+        meta.insert("release_number".to_owned(), "0".to_owned());
+        Ok(Shard { release, ..whole.shard(environment, kind)? })
+    }
+
+    /// The server of a pool that it is.
+    pub(crate) fn server(
+        &self,
+        service: &ServiceName,
+        id: u32,
+        environment: &str,
+        kind: AddressKind,
+    ) -> Result<Shard, RecordFault> {
+        let port = Some(self.service_port).filter(|port| *port != 0);
+        let port = port.ok_or_else(|| RecordFault::value("ServicePort", "0", PORT))?;
+        let address = SocketAddr::new(self.ip(kind)?, port);
+        let named = |_| RecordFault::value("service", service.as_str(), ServiceName::EXPECTED);
+        Ok(Shard {
+            name: server_name(service.as_str(), address).map_err(named)?,
+            id,
+            region: self.region(environment)?,
+            release: ReleaseName::parse(service.as_str())
+                .map_err(|_| RecordFault::value("service", service.as_str(), ServiceName::EXPECTED))?,
+            address,
             state: ShardState::Ready,
             weight: WEIGHT_MAX,
             states_in: Vec::new(),

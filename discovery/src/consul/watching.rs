@@ -119,7 +119,7 @@ impl Watch {
                 let Answer { arrival, records } = self.agent.list(&self.target, reading).await?;
                 (arrival, Records::Pairs(records))
             }
-            Source::Services(..) => {
+            Source::Services(..) | Source::Pool(_) => {
                 let Answer { arrival, records } = self.agent.list(&self.target, reading).await?;
                 (arrival, Records::Instances(records))
             }

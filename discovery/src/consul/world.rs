@@ -4,12 +4,18 @@ use super::agent::{Datacenter, Right, Target, key_path};
 use super::policy::{Pair, Policy, PolicyKind};
 use super::record::{AddressKind, Instance, InvalidRecord, RecordFault};
 use crate::bans::BANS_MAX;
+use crate::name::ServiceName;
 use crate::shard::{PeerNode, Shard};
 use crate::snapshot::{PEERS_MAX, PINS_MAX, SHARDS_MAX, Snapshot, SnapshotBuilder};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+
+/// The most servers of one service; all services together have no more than shards may be.
+const SERVERS_MAX: usize = 500;
+/// The most services that pools name.
+pub const POOL_SERVICES_MAX: usize = SHARDS_MAX / SERVERS_MAX;
 
 /// What is listed in every datacenter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,11 +27,13 @@ pub enum ServiceKind {
     Nodes,
     /// Proxies of before; nodes of ours may be registered as such, to be found by older ones.
     Proxies,
+    /// Shards with their bridge in one.
+    Standalones,
 }
 
 impl ServiceKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Shards, Self::Nodes, Self::Proxies];
+    pub const ALL: [Self; 4] = [Self::Shards, Self::Nodes, Self::Proxies, Self::Standalones];
 }
 
 /// A list that is watched.
@@ -35,6 +43,8 @@ pub(crate) enum Source {
     Policy(PolicyKind),
     /// Instances of a service in a datacenter.
     Services(Datacenter, ServiceKind),
+    /// Instances of a service that pools name, in the own datacenter: whoever needs them has them near.
+    Pool(ServiceName),
 }
 
 impl fmt::Display for Source {
@@ -44,6 +54,10 @@ impl fmt::Display for Source {
             Self::Services(datacenter, ServiceKind::Shards) => write!(f, "shards of {datacenter}"),
             Self::Services(datacenter, ServiceKind::Nodes) => write!(f, "nodes of {datacenter}"),
             Self::Services(datacenter, ServiceKind::Proxies) => write!(f, "proxies of {datacenter}"),
+            Self::Services(datacenter, ServiceKind::Standalones) => {
+                write!(f, "standalone shards of {datacenter}")
+            }
+            Self::Pool(service) => write!(f, "servers of {service}"),
         }
     }
 }
@@ -57,6 +71,14 @@ pub(crate) enum Records {
 }
 
 impl Records {
+    /// The instances; none where keys are.
+    fn instances(&self) -> &[Instance] {
+        match self {
+            Self::Pairs(_) => &[],
+            Self::Instances(instances) => instances,
+        }
+    }
+
     pub(crate) const fn len(&self) -> usize {
         match self {
             Self::Pairs(pairs) => pairs.len(),
@@ -74,21 +96,35 @@ pub struct ServiceNames {
     pub nodes: String,
     /// Default `haproxy`.
     pub proxies: String,
+    /// Default `all`; `None`: there are none.
+    pub standalones: Option<String>,
 }
 
 impl Default for ServiceNames {
     fn default() -> Self {
-        Self { shards: "signal".to_owned(), nodes: "shardgate".to_owned(), proxies: "haproxy".to_owned() }
+        Self {
+            shards: "signal".to_owned(),
+            nodes: "shardgate".to_owned(),
+            proxies: "haproxy".to_owned(),
+            standalones: Some("all".to_owned()),
+        }
     }
 }
 
 impl ServiceNames {
-    fn of(&self, kind: ServiceKind) -> &str {
+    /// What a kind is called; `None`: it is not asked for.
+    fn of(&self, kind: ServiceKind) -> Option<&str> {
         match kind {
-            ServiceKind::Shards => &self.shards,
-            ServiceKind::Nodes => &self.nodes,
-            ServiceKind::Proxies => &self.proxies,
+            ServiceKind::Shards => Some(&self.shards),
+            ServiceKind::Nodes => Some(&self.nodes),
+            ServiceKind::Proxies => Some(&self.proxies),
+            ServiceKind::Standalones => self.standalones.as_deref(),
         }
+    }
+
+    /// The kinds that are asked for.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = ServiceKind> {
+        ServiceKind::ALL.into_iter().filter(|kind| self.of(*kind).is_some())
     }
 }
 
@@ -115,12 +151,20 @@ impl Place {
                 right: Right::Keys(kind.prefix(&self.environment)),
                 datacenter: None,
             },
-            Source::Services(datacenter, kind) => Target {
-                path: format!("/v1/catalog/service/{}", self.services.of(*kind)),
-                query: vec![("tag", self.environment.clone())],
-                right: Right::Service(self.services.of(*kind).to_owned()),
-                datacenter: Some(datacenter.clone()),
-            },
+            Source::Services(datacenter, kind) => {
+                // What is not asked for is asked for by nobody: disks may still hold it.
+                self.instances(self.services.of(*kind).unwrap_or_default(), datacenter)
+            }
+            Source::Pool(service) => self.instances(service.as_str(), &self.datacenter),
+        }
+    }
+
+    fn instances(&self, service: &str, datacenter: &Datacenter) -> Target {
+        Target {
+            path: format!("/v1/catalog/service/{service}"),
+            query: vec![("tag", self.environment.clone())],
+            right: Right::Service(service.to_owned()),
+            datacenter: Some(datacenter.clone()),
         }
     }
 
@@ -160,28 +204,39 @@ impl World {
     pub(crate) fn assemble(&self, place: &Place) -> Assembled {
         let mut invalid = Vec::new();
         let mut policy = Policy::default();
-        let (mut shards, mut nodes) = (Vec::new(), Vec::new());
+        let (mut shards, mut nodes, mut servers) = (Vec::new(), Vec::new(), Vec::new());
         for (source, records) in &self.0 {
             match (source, records) {
                 (Source::Policy(kind), Records::Pairs(pairs)) => {
                     policy.add(*kind, &place.environment, pairs, &mut invalid);
                 }
-                (Source::Services(_, ServiceKind::Shards), Records::Instances(instances)) => {
-                    shards.extend(instances);
+                (Source::Services(_, kind @ (ServiceKind::Shards | ServiceKind::Standalones)), instances) => {
+                    shards.extend(instances.instances().iter().map(|instance| (*kind, instance)));
                 }
-                (Source::Services(..), Records::Instances(instances)) => nodes.extend(instances),
+                (Source::Services(_, ServiceKind::Nodes | ServiceKind::Proxies), instances) => {
+                    nodes.extend(instances.instances());
+                }
+                (Source::Pool(service), instances) => {
+                    let mut instances: Vec<_> = instances.instances().iter().collect();
+                    instances.sort_by(|a, b| a.id.cmp(&b.id));
+                    servers.extend(read_servers(place, service, &instances, &mut invalid));
+                }
                 // A disk's mistake; what Consul says comes as what was asked for.
-                (Source::Policy(_), Records::Instances(_)) | (Source::Services(..), Records::Pairs(_)) => {}
+                (Source::Policy(_), Records::Instances(_)) => {}
             }
         }
         let by_place = |a: &&Instance, b: &&Instance| (&a.datacenter, &a.id).cmp(&(&b.datacenter, &b.id));
-        shards.sort_by(by_place);
+        shards.sort_by(|(kind, a), (other, b)| {
+            (kind, &a.datacenter, &a.id).cmp(&(other, &b.datacenter, &b.id))
+        });
         nodes.sort_by(by_place);
         let shards = read_shards(place, &policy, &shards, &mut invalid);
         let peers = read_peers(place, &nodes, &mut invalid);
         let mut builder = policy.live.into_iter().fold(SnapshotBuilder::new(), SnapshotBuilder::live_release);
         builder = shards.into_iter().fold(builder, SnapshotBuilder::shard);
         builder = peers.into_iter().fold(builder, SnapshotBuilder::peer);
+        builder =
+            servers.into_iter().fold(builder, |builder, (service, server)| builder.server(service, server));
         let beyond = |list: &'static str, max| InvalidRecord {
             place: format!("key {list}"),
             fault: RecordFault::TooMany { max },
@@ -217,14 +272,21 @@ pub(crate) enum Taken {
 fn read_shards(
     place: &Place,
     policy: &Policy,
-    instances: &[&Instance],
+    instances: &[(ServiceKind, &Instance)],
     invalid: &mut Vec<InvalidRecord>,
 ) -> Vec<Shard> {
     let mut shards: Vec<Shard> = Vec::new();
     let (mut names, mut ids) = (HashMap::new(), HashMap::new());
-    for instance in instances {
+    for (kind, instance) in instances {
         let mut refuse = |fault| invalid.push(InvalidRecord { place: instance.place(), fault });
-        let mut shard = match instance.shard(&place.environment, place.address_kind(&instance.datacenter)) {
+        let address = place.address_kind(&instance.datacenter);
+        let shard = match kind {
+            ServiceKind::Standalones => instance.standalone(&place.environment, address),
+            ServiceKind::Shards | ServiceKind::Nodes | ServiceKind::Proxies => {
+                instance.shard(&place.environment, address)
+            }
+        };
+        let mut shard = match shard {
             Ok(shard) => shard,
             Err(fault) => {
                 refuse(fault);
@@ -253,6 +315,39 @@ fn read_shards(
         shards.push(shard);
     }
     shards
+}
+
+/// The servers of a service; one address counts once.
+fn read_servers(
+    place: &Place,
+    service: &ServiceName,
+    instances: &[&Instance],
+    invalid: &mut Vec<InvalidRecord>,
+) -> Vec<(ServiceName, Shard)> {
+    let mut servers: Vec<(ServiceName, Shard)> = Vec::new();
+    let mut owners = HashMap::new();
+    for (id, instance) in (0..).zip(instances) {
+        let mut refuse = |fault| invalid.push(InvalidRecord { place: instance.place(), fault });
+        let kind = place.address_kind(&instance.datacenter);
+        match instance.server(service, id, &place.environment, kind) {
+            Err(fault) => refuse(fault),
+            Ok(_) if servers.len() == SERVERS_MAX => {
+                refuse(RecordFault::TooMany { max: SERVERS_MAX });
+                break;
+            }
+            Ok(server) => match owners.get(&server.address) {
+                Some(owner) => {
+                    let (value, owner) = (server.address.to_string(), String::clone(owner));
+                    refuse(RecordFault::Taken { field: "address", value, owner });
+                }
+                None => {
+                    owners.insert(server.address, instance.place());
+                    servers.push((service.clone(), server));
+                }
+            },
+        }
+    }
+    servers
 }
 
 fn read_peers(place: &Place, instances: &[&Instance], invalid: &mut Vec<InvalidRecord>) -> Vec<PeerNode> {
@@ -292,6 +387,69 @@ mod tests {
             services: ServiceNames::default(),
             remote_address: AddressKind::Wan,
         }
+    }
+
+    #[test]
+    fn servers_of_pools_and_standalone_shards() {
+        let instance = |id: &str,
+                        address: &str,
+                        port: u16,
+                        tags: &[&str],
+                        meta: serde_json::Value|
+         -> Instance {
+            serde_json::from_value(json!({
+                "Address": address, "Datacenter": "prod-east", "ServiceID": id, "ServicePort": port, "ServiceTags": tags, "ServiceMeta": meta,
+            }))
+            .unwrap()
+        };
+        let jigasi = ServiceName::parse("jigasi").unwrap();
+        let mut world = World::default();
+        let servers = vec![
+            instance("j2", "10.0.0.2", 80, &["prod"], json!({})),
+            instance("j1", "10.0.0.1", 80, &["prod"], json!({})),
+            instance("j3", "10.0.0.1", 80, &["prod"], json!({})),
+            instance("j4", "10.0.0.4", 0, &["prod"], json!({})),
+        ];
+        world.take(Source::Pool(jigasi), Records::Instances(servers));
+        let here = Datacenter::parse("prod-east").unwrap();
+        let standalones = vec![
+            instance(
+                "a1",
+                "10.0.0.8",
+                443,
+                &["prod", "standalone-x"],
+                json!({"shard": "one", "http_backend_port": "444"}),
+            ),
+            instance(
+                "a2",
+                "10.0.0.9",
+                443,
+                &["prod", "standalone-y"],
+                json!({"shard": "two", "shard_id": "7", "release_number": "3"}),
+            ),
+            instance("a3", "10.0.0.9", 443, &["prod"], json!({})),
+        ];
+        world.take(Source::Services(here, ServiceKind::Standalones), Records::Instances(standalones));
+        let Assembled { snapshot, invalid } = world.assemble(&place());
+        let servers: Vec<_> =
+            snapshot.servers_of("jigasi").iter().map(|server| server.name.as_str()).collect();
+        assert_eq!(servers, ["jigasi-10.0.0.1-80", "jigasi-10.0.0.2-80"]);
+        let (one, two) = (snapshot.shard("one").unwrap(), snapshot.shard("two").unwrap());
+        assert_eq!((one.release.as_str(), one.address.port()), ("standalone-x", 444));
+        assert!(one.id >= 1_000_000 && one.id <= crate::shard::SHARD_ID_MAX);
+        assert_eq!((two.release.as_str(), two.id), ("release-3", 7));
+        let said: Vec<_> = invalid.iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert!(said.iter().any(|text| {
+            text.contains("service j3 in prod-east: address 10.0.0.1:80 is taken by service j1")
+        }));
+        assert!(said.iter().any(|text| text.contains("service j4 in prod-east: ServicePort is \"0\"")));
+        assert!(said.iter().any(|text| text.contains("service a3 in prod-east: shard is missing")));
+        // A disk gives it back.
+        let folder = tempfile::tempdir().unwrap();
+        let (file, now) = (folder.path().join("state"), std::time::SystemTime::now());
+        super::super::disk::save(&file, "prod", &world, now).unwrap();
+        assert_eq!(super::super::disk::load(&file, "prod", now).unwrap().unwrap().world, world);
     }
 
     fn signal(datacenter: &str, id: &str, meta: serde_json::Value) -> Instance {

@@ -20,6 +20,9 @@ const IP: &str = "an IP address that others can dial";
 const DOMAIN: &str = "a host name, 1 to 253 of A-Z a-z 0-9 . -";
 const REMOTE_ADDRESS: &[(&str, AddressKind)] = &[("lan", AddressKind::Lan), ("wan", AddressKind::Wan)];
 
+/// What shards with their bridge in one are called when nothing else is said.
+const STANDALONES: &str = "all";
+
 /// Where the last good state is kept when nothing else is said.
 const STATE_FILE_DEFAULT: &str = "/var/lib/shardgate/consul.json";
 
@@ -123,7 +126,7 @@ pub struct ConsulSection {
     pub datacenter: Option<Datacenter>,
     /// Datacenters whose services are used beside the own one. Default: all that Consul knows.
     pub datacenters: Option<Vec<Datacenter>>,
-    /// What services are called. Default `signal`, `shardgate` and `haproxy`.
+    /// What services are called. Default `signal`, `shardgate`, `haproxy` and `all`.
     pub services: ServiceNames,
     /// Which addresses of other datacenters are used. Default `lan`.
     pub remote_address: AddressKind,
@@ -192,6 +195,7 @@ impl ConsulSection {
             shards: service("shard_service", &default.services.shards),
             nodes: service("node_service", &default.services.nodes),
             proxies: service("proxy_service", &default.services.proxies),
+            standalones: Some(service("standalone_service", STANDALONES)).filter(|name| name != "off"),
         };
         let second = Duration::from_secs(1);
         let given = value::text(STATE_FILE, |text| (!text.is_empty()).then(|| text.to_owned()));
@@ -258,6 +262,7 @@ impl fmt::Display for ConsulSection {
         text(f, "shard_service", Some(&self.services.shards))?;
         text(f, "node_service", Some(&self.services.nodes))?;
         text(f, "proxy_service", Some(&self.services.proxies))?;
+        text(f, "standalone_service", Some(self.services.standalones.as_deref().unwrap_or("off")))?;
         text(f, "remote_address", Some(value::word_of(REMOTE_ADDRESS, self.remote_address)))?;
         writeln!(f, "max_stale = {}", write::duration(self.max_stale))?;
         match &self.state_file {

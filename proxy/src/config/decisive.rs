@@ -53,7 +53,12 @@ pub fn load_decisive(
     let discovery = given.map(|given| discovery.resolve("file", &given));
     let mut routing = routing::read(root.section("routing"));
     for table in pool_tables {
-        routing.pools.extend(pools::read(root.entry(table), region.as_ref(), &routing.pools));
+        routing.pools.extend(pools::read(
+            root.entry(table),
+            region.as_ref(),
+            pools::Catalog::There,
+            &routing.pools,
+        ));
     }
     drop(root);
     let errors = reading.into_errors();

@@ -153,8 +153,13 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let discovery = DiscoveryConfig::read(&mut root);
     let mut routing = routing::read(root.section("routing"));
     let region = node.as_ref().map(|node| node.region.clone());
+    let catalog = match discovery {
+        Some(DiscoveryConfig::File(_)) => pools::Catalog::None,
+        // Without any the configuration is refused for that.
+        Some(DiscoveryConfig::Consul(_)) | None => pools::Catalog::There,
+    };
     for table in root.sections("pools").unwrap_or_default() {
-        routing.pools.extend(pools::read(root.entry(table), region.as_ref(), &routing.pools));
+        routing.pools.extend(pools::read(root.entry(table), region.as_ref(), catalog, &routing.pools));
     }
     let pages = PagesConfig::read(root.section("pages"));
     let log = LogConfig::read(root.section("log"));

@@ -218,7 +218,7 @@ fn consul_is_printed_as_it_was_read() {
     let full = format!(
         "{node}[consul]\naddress = \"https://consul:8501\"\ntoken_file = \"token\"\nca = \"ca.pem\"\nclient_cert = \"c.pem\"\n\
          client_key = \"c.key\"\nnamespace = \"ns\"\npartition = \"p\"\ndatacenter = \"dc-1\"\ndatacenters = [\"dc-2\", \"dc-3\"]\n\
-         shard_service = \"a\"\nnode_service = \"b\"\nproxy_service = \"c\"\nremote_address = \"wan\"\nmax_stale = \"3s\"\n\
+         shard_service = \"a\"\nnode_service = \"b\"\nproxy_service = \"c\"\nstandalone_service = \"off\"\nremote_address = \"wan\"\nmax_stale = \"3s\"\n\
          state_file = \"state.json\"\nstart_timeout = \"1s\"\nregister = \"off\"\nadvertise = \"10.0.0.1\"\n\
          advertise_wan = \"192.0.2.1\"\ndomain = \"meet.example.com\"\ncheck_ttl = \"9s\"\nderegister_after = \"1h\"\n"
     );
@@ -228,6 +228,24 @@ fn consul_is_printed_as_it_was_read() {
         assert!(matches!(config.discovery, DiscoveryConfig::Consul(_)));
         let again = Folder::with(config.to_string());
         assert_eq!(again.load(&[], &[]).unwrap(), config, "{config}");
+    }
+    let pool = "[[pools]]\nname = \"jigasi\"\npaths = [\"/jigasi/\"]\nservice = \"jigasi\"\n";
+    let folder = Folder::with(format!("{node}[consul]\n{pool}"));
+    let config = folder.load(&[], &[]).unwrap();
+    assert_eq!(config.routing.pools[0].service().unwrap().as_str(), "jigasi");
+    assert_eq!(Folder::with(config.to_string()).load(&[], &[]).unwrap(), config);
+    for (text, error) in [
+        (
+            format!("{MINIMAL}{pool}"),
+            "pools[0].service is \"jigasi\", expected servers, as there is no [consul]",
+        ),
+        (
+            format!("{node}[consul]\n{pool}servers = [\"10.0.0.1:80\"]\n"),
+            "pools[0].service is \"jigasi\", expected nothing beside servers",
+        ),
+    ] {
+        let errors = Folder::with(text).load(&[], &[]).unwrap_err().to_string();
+        assert!(errors.contains(error), "{errors}");
     }
     let folder = Folder::with(format!("{node}[consul]\naddress = \"ftp://x\"\nclient_key = \"k\"\n"));
     let errors = folder.load(&[], &[]).unwrap_err().to_string();

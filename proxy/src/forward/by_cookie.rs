@@ -8,7 +8,7 @@ use crate::cookie;
 use crate::limits::admit_new_key;
 use crate::record::Record;
 use crate::rescue::Failure;
-use crate::route::{Decision, NeedsClaim, Outlook, Stick, Why, in_pool};
+use crate::route::{Decision, NeedsClaim, Outlook, Stick, Topology, Why, in_pool};
 use crate::routing_key::{Pool, Routing, RoutingKey};
 use crate::worker::Worker;
 use http::header::SET_COOKIE;
@@ -58,6 +58,7 @@ pub(super) async fn resolve_by_cookie(
     worker: &Worker,
     pool: &Pool,
     key: &StickKey,
+    topology: &Topology,
     excluded: Option<&ShardName>,
     record: &mut Record,
 ) -> Result<Resolved, Failure> {
@@ -66,7 +67,7 @@ pub(super) async fn resolve_by_cookie(
     for _ in 0..CLAIMS_MAX {
         let stick = entry.as_ref().map_or(Stick::New, Stick::Entry);
         let decision = with_outlook(worker, &record.settings, excluded, |outlook| {
-            in_pool(pool, stick, outlook, &mut record.fired)
+            in_pool(pool, topology.snapshot(), stick, outlook, &mut record.fired)
         })?;
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
@@ -90,13 +91,13 @@ pub(super) async fn resolve_by_cookie(
                 followed = Why::Claimed;
             }
             None => {
-                let Resolved { shard, why, .. } = by_hash(worker, pool, key, excluded, record)?;
+                let Resolved { shard, why, .. } = by_hash(worker, pool, key, topology, excluded, record)?;
                 // A tunnel holds the key all the same, and so hears where it goes.
                 return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
             }
         }
     }
-    by_hash(worker, pool, key, excluded, record)
+    by_hash(worker, pool, key, topology, excluded, record)
 }
 
 /// The server that the cookie's hash chooses, without an entry.
@@ -104,12 +105,19 @@ fn by_hash(
     worker: &Worker,
     pool: &Pool,
     key: &StickKey,
+    topology: &Topology,
     excluded: Option<&ShardName>,
     record: &mut Record,
 ) -> Result<Resolved, Failure> {
     let turn = hash64(key.as_str().as_bytes(), 0);
     let decision = with_outlook(worker, &record.settings, excluded, |outlook| {
-        in_pool(pool, Stick::Turns, &Outlook { nonce: turn, ..*outlook }, &mut record.fired)
+        in_pool(
+            pool,
+            topology.snapshot(),
+            Stick::Turns,
+            &Outlook { nonce: turn, ..*outlook },
+            &mut record.fired,
+        )
     })?;
     Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Nothing })
 }

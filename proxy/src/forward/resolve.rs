@@ -47,7 +47,7 @@ pub(super) async fn resolve(
 ) -> Result<Resolved, Failure> {
     if let Some(ByCookie { pool, key: Some(key) }) = cookie {
         // Boxed: most requests go to conferences.
-        return Box::pin(resolve_by_cookie(worker, pool, key, excluded, record)).await;
+        return Box::pin(resolve_by_cookie(worker, pool, key, topology, excluded, record)).await;
     }
     let mut entry = match key.store() {
         Store::Nothing => None,

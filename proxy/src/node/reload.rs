@@ -1,6 +1,6 @@
 //! A changed configuration on a running node: all that can fail is done first, then everything is switched.
 
-use super::{NodeError, RunningNode, settings};
+use super::{DiscoveryWatch, NodeError, RunningNode, settings};
 use crate::config::Config;
 use crate::tls::{Prepared, ServerTls, TlsErrors, TlsWatchConfig};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,6 +95,9 @@ impl RunningNode {
                 }
                 self.tls.send_replace(None);
             }
+        }
+        if let DiscoveryWatch::Consul(watch) = &self.watch {
+            watch.follow_pools(settings::pool_services(&next));
         }
         self.workers.apply(workers).await;
         self.drain = next.shutdown.drain;

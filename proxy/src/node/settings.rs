@@ -1,8 +1,10 @@
 //! From the checked configuration to what each part is told.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use shardgate_discovery::ServiceName;
 use shardgate_discovery::consul::{
     AgentConfig, AgentError, AgentTls, ConsulConfig, Datacenter, Place, Token,
 };
@@ -46,6 +48,11 @@ pub(super) fn mesh(config: &Config) -> Result<Option<MeshConfig>, NodeError> {
     }))
 }
 
+/// The services whose instances are the servers of pools.
+pub(super) fn pool_services(config: &Config) -> BTreeSet<ServiceName> {
+    config.routing.pools.iter().filter_map(|pool| pool.service().cloned()).collect()
+}
+
 pub(super) fn consul(node: &NodeConfig, section: &ConsulSection) -> Result<ConsulConfig, NodeError> {
     let token = match &section.token_file {
         None => None,
@@ -81,6 +88,7 @@ pub(super) fn consul(node: &NodeConfig, section: &ConsulSection) -> Result<Consu
             remote_address: section.remote_address,
         },
         datacenters: section.datacenters.clone(),
+        pools: BTreeSet::new(),
         behind_max: section.max_stale,
         state_file: section.state_file.clone(),
         start_within: section.start_timeout,

@@ -3,7 +3,7 @@
 use super::{Decision, NeedsClaim, NoRoute, Outlook, Why};
 use crate::routing_key::Pool;
 use crate::rule::{Fired, Rule};
-use shardgate_discovery::Shard;
+use shardgate_discovery::{Shard, Snapshot};
 use shardgate_peering_core::ShardName;
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ pub enum Stick<'a> {
 /// [`NoRoute::Pool`] when no server is left.
 pub fn in_pool(
     pool: &Pool,
+    snapshot: &Snapshot,
     stick: Stick<'_>,
     outlook: &Outlook<'_>,
     fired: &mut Fired,
@@ -38,8 +39,9 @@ pub fn in_pool(
         Stick::Entry(name) => Some(name),
     };
     let choose = |usable: &dyn Fn(&Shard) -> bool| {
-        let stuck = entry.and_then(|name| pool.named(name, usable)).map(|server| (server, Why::Entry));
-        stuck.or_else(|| pool.server(outlook.nonce, usable).map(|server| (server, Why::Pool)))
+        let stuck =
+            entry.and_then(|name| pool.named(snapshot, name, usable)).map(|server| (server, Why::Entry));
+        stuck.or_else(|| pool.server(snapshot, outlook.nonce, usable).map(|server| (server, Why::Pool)))
     };
     let untried = |server: &Shard| outlook.excluded != Some(&server.name);
     let (server, why) = choose(&|server| untried(server) && !(outlook.suspect)(&server.name))
@@ -84,7 +86,7 @@ mod tests {
             balance_percent: 150,
             nonce: turn,
         };
-        match in_pool(&pool, stick, &outlook, &mut Fired::default()) {
+        match in_pool(&pool, &Snapshot::default(), stick, &outlook, &mut Fired::default()) {
             Ok(Decision { shard, why, claim }) => {
                 let claim = match claim {
                     NeedsClaim::No => "",
@@ -139,7 +141,7 @@ mod tests {
             nonce: 0,
         };
         for stick in [Stick::Turns, Stick::New, Stick::Entry(&tried)] {
-            let decided = in_pool(&pool, stick, &outlook, &mut Fired::default());
+            let decided = in_pool(&pool, &Snapshot::default(), stick, &outlook, &mut Fired::default());
             assert!(matches!(decided, Err(NoRoute::Pool { .. })), "{stick:?}");
         }
     }

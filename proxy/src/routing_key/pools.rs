@@ -9,7 +9,9 @@ use crate::config::UpstreamConfig;
 use crate::cookie::{self, CookieName};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
-use shardgate_discovery::{RegionName, ReleaseName, Shard, ShardName, ShardState, WEIGHT_MAX};
+use shardgate_discovery::{
+    RegionName, ReleaseName, ServiceName, Shard, ShardName, ShardState, Snapshot, WEIGHT_MAX, server_name,
+};
 use shardgate_peering_core::StickKey;
 
 /// What [`PoolServer::parse`] takes.
@@ -60,15 +62,36 @@ pub struct Pool {
     pub name: ShardName,
     /// How the paths begin, raw and case-sensitively; at least one.
     pub paths: Vec<String>,
-    /// Its servers, at least one.
-    pub servers: Vec<PoolServer>,
+    /// Its servers.
+    pub servers: PoolServers,
     /// The cookie whose value leads to the same server again; without one each request takes its turn.
     pub stick_on_cookie: Option<CookieName>,
     /// What its servers speak.
     pub upstream: UpstreamConfig,
-    /// Them as shards that hold no conferences, for those who forward.
-    shards: Vec<Arc<Shard>>,
-    weights: u64,
+}
+
+/// Where a pool's servers come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PoolServers {
+    /// They are given, at least one.
+    Given {
+        /// As they stand in the configuration.
+        listed: Vec<PoolServer>,
+        /// Them as shards that hold no conferences, for those who forward.
+        shards: Vec<Arc<Shard>>,
+    },
+    /// The instances of a service that discovery lists.
+    Service(ServiceName),
+}
+
+impl PoolServers {
+    /// The servers at this moment.
+    fn now<'a>(&'a self, snapshot: &'a Snapshot) -> &'a [Arc<Shard>] {
+        match self {
+            Self::Given { shards, .. } => shards,
+            Self::Service(service) => snapshot.servers_of(service.as_str()),
+        }
+    }
 }
 
 impl Pool {
@@ -84,7 +107,7 @@ impl Pool {
         let release = ReleaseName::parse(name.as_str()).ok()?;
         let shard = |(id, server): (u32, &PoolServer)| {
             Some(Arc::new(Shard {
-                name: ShardName::parse(&format!("{name}-{}", address_in_name(server.address))).ok()?,
+                name: server_name(name.as_str(), server.address).ok()?,
                 id,
                 region: region.clone(),
                 release: release.clone(),
@@ -95,9 +118,24 @@ impl Pool {
             }))
         };
         let shards = (0..).zip(&servers).map(shard).collect::<Option<Vec<_>>>()?;
-        let weights = servers.iter().map(|server| u64::from(server.weight)).sum();
-        let upstream = UpstreamConfig::default();
-        Some(Self { name, paths, servers, stick_on_cookie: None, upstream, shards, weights })
+        let servers = PoolServers::Given { listed: servers, shards };
+        Some(Self { name, paths, servers, stick_on_cookie: None, upstream: UpstreamConfig::default() })
+    }
+
+    /// A pool of a service's instances, by turns.
+    #[must_use]
+    pub fn of_service(name: ShardName, paths: Vec<String>, service: ServiceName) -> Self {
+        let servers = PoolServers::Service(service);
+        Self { name, paths, servers, stick_on_cookie: None, upstream: UpstreamConfig::default() }
+    }
+
+    /// The service whose instances its servers are, if they are not given.
+    #[must_use]
+    pub const fn service(&self) -> Option<&ServiceName> {
+        match &self.servers {
+            PoolServers::Given { .. } => None,
+            PoolServers::Service(service) => Some(service),
+        }
     }
 
     /// The same pool, sticking on this cookie.
@@ -129,29 +167,39 @@ impl Pool {
     /// The server whose turn it is: of consecutive `turn`s each server gets its share, spread as evenly as a golden section spreads.
     /// The ones that are not `usable` are passed over.
     #[must_use]
-    pub fn server(&self, turn: u64, usable: &dyn Fn(&Shard) -> bool) -> Option<&Arc<Shard>> {
+    pub fn server<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        turn: u64,
+        usable: &dyn Fn(&Shard) -> bool,
+    ) -> Option<&'a Arc<Shard>> {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-        let spread = u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(self.weights);
+        let shards = self.servers.now(snapshot);
+        let weights: u64 = shards.iter().map(|server| u64::from(server.weight)).sum();
+        let spread = u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(weights);
         let mut at = u64::try_from(spread >> 64).unwrap_or(0);
-        let of_turn = self.shards.iter().position(|shard| {
+        let of_turn = shards.iter().position(|shard| {
             let within = at < u64::from(shard.weight);
             at = at.saturating_sub(u64::from(shard.weight));
             within
         });
-        let (before, from) = self.shards.split_at(of_turn?);
+        let (before, from) = shards.split_at(of_turn?);
         from.iter().chain(before).find(|shard| shard.weight > 0 && usable(shard))
     }
 
     /// The server of this name, if it has a weight and is `usable`.
     #[must_use]
-    pub fn named(&self, name: &ShardName, usable: &dyn Fn(&Shard) -> bool) -> Option<&Arc<Shard>> {
-        self.shards.iter().find(|shard| shard.name == *name && shard.weight > 0 && usable(shard))
+    pub fn named<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        name: &ShardName,
+        usable: &dyn Fn(&Shard) -> bool,
+    ) -> Option<&'a Arc<Shard>> {
+        self.servers
+            .now(snapshot)
+            .iter()
+            .find(|shard| shard.name == *name && shard.weight > 0 && usable(shard))
     }
-}
-
-/// An address in the letters of names: `10.0.0.1-80`, and `2001_db8__1-80` for `[2001:db8::1]:80`.
-fn address_in_name(address: SocketAddr) -> String {
-    format!("{}-{}", address.ip().to_string().replace(':', "_"), address.port())
 }
 
 #[cfg(test)]
@@ -166,26 +214,28 @@ mod tests {
 
     #[test]
     fn servers_take_turns_by_their_weights() {
+        let none = Snapshot::default();
         let pool = pool(&["10.0.0.1:1", "10.0.0.2:1 weight=128", "10.0.0.3:1 weight=0"]);
         let mut share = [0; 4];
         for turn in 0..3_000 {
-            share[pool.server(turn, &|_| true).unwrap().id as usize] += 1;
+            share[pool.server(&none, turn, &|_| true).unwrap().id as usize] += 1;
         }
         assert!((1_990..=2_010).contains(&share[0]) && share[0] + share[1] == 3_000, "{share:?}");
-        assert!((0..100).all(|turn| pool.server(turn, &|server| server.id != 0).unwrap().id == 1));
-        assert_eq!(pool.server(0, &|_| false), None);
+        assert!((0..100).all(|turn| pool.server(&none, turn, &|server| server.id != 0).unwrap().id == 1));
+        assert_eq!(pool.server(&none, 0, &|_| false), None);
     }
 
     #[test]
     fn servers_are_named_after_their_addresses() {
+        let none = Snapshot::default();
         let pool = pool(&["10.0.0.1:1", "[2001:db8::1]:65535", "10.0.0.3:1 weight=0"]);
         let name = |text: &str| ShardName::parse(text).unwrap();
-        let id = |text: &str| pool.named(&name(text), &|_| true).map(|server| server.id);
+        let id = |text: &str| pool.named(&none, &name(text), &|_| true).map(|server| server.id);
         assert_eq!(id("jigasi-10.0.0.1-1"), Some(0));
         assert_eq!(id("jigasi-2001_db8__1-65535"), Some(1));
         assert_eq!(id("jigasi-10.0.0.3-1"), None, "it has no weight");
         assert_eq!(id("jigasi-1"), None);
-        assert_eq!(pool.named(&name("jigasi-10.0.0.1-1"), &|_| false), None);
+        assert_eq!(pool.named(&none, &name("jigasi-10.0.0.1-1"), &|_| false), None);
         let longest = "[1111:2222:3333:4444:5555:6666:7777:8888]:65535";
         let servers = vec![PoolServer::parse(longest).unwrap()];
         let region = RegionName::parse("r").unwrap();

@@ -4,7 +4,7 @@ use crate::cluster::{Keys as _, Server, federated, within};
 use shardgate_discovery::consul::{
     AddressKind, AgentConfig, Cas, ConsulConfig, ConsulWatch, Place, ServiceNames, Token, watch_consul,
 };
-use shardgate_discovery::{DiscoveryHandle, Origin, ShardState};
+use shardgate_discovery::{DiscoveryHandle, Origin, ServiceName, ShardState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +22,7 @@ fn config(server: &Server, agent: AgentConfig, state_file: Option<PathBuf>) -> C
             remote_address: AddressKind::Lan,
         },
         datacenters: None,
+        pools: [ServiceName::parse("jigasi").unwrap()].into(),
         behind_max: Duration::from_secs(10),
         state_file,
         start_within: Duration::from_secs(5),
@@ -72,6 +73,39 @@ async fn two_datacenters_are_followed() {
         handle.current().live_release().unwrap().as_str() == "release-2"
     })
     .await;
+
+    // A standalone shard of the other datacenter, and the servers of a pool, which are the own one's alone.
+    let mut standalone = west.shard("s9", 9);
+    standalone.name = "all".to_owned();
+    standalone.tags = vec!["test".to_owned(), "standalone-s9".to_owned()];
+    standalone.meta.remove("release_number");
+    to_west.register(&standalone).await.unwrap();
+    within(SOON, "the standalone shard", async || {
+        handle.current().shard("s9").is_some_and(|shard| shard.release.as_str() == "standalone-s9")
+    })
+    .await;
+    to_west.deregister(&standalone.id).await.unwrap();
+    within(Duration::from_secs(15), "the standalone shard is gone", async || {
+        shards(&handle) == "s1 ready, s2 drain"
+    })
+    .await;
+    let mut server = east.shard("jigasi", 7);
+    server.name = "jigasi".to_owned();
+    to_east.register(&server).await.unwrap();
+    let servers = async || handle.current().servers_of("jigasi").len();
+    within(SOON, "the server", async || servers().await == 1).await;
+    assert_eq!(handle.current().servers_of("jigasi")[0].name.as_str(), "jigasi-127.61.9.7-5280");
+    to_east.deregister(&server.id).await.unwrap();
+
+    // What shards report of themselves.
+    let report = r#"{"healthy":true,"room_census":[{"room_name":"a@conference.meet","participants":3,"created_time":1700000000}]}"#;
+    to_east.set(&west.datacenter, "signal-report/test/s2", report).await.unwrap();
+    to_east.set(&west.datacenter, "signal-report/test/s3", "nonsense").await.unwrap();
+    let reports = to_east.reports(&west.datacenter, "test").await.unwrap();
+    let census: Vec<_> =
+        reports.censuses.iter().map(|(shard, census)| (shard.as_str(), census.rooms.len())).collect();
+    assert_eq!((census, reports.invalid.len()), (vec![("s2", 1)], 1));
+    assert!(to_east.reports(&east.datacenter, "test").await.unwrap().censuses.is_empty());
 
     // One unreachable datacenter does not hold up the other, and loses nothing.
     west.kill();
