@@ -19,7 +19,7 @@ pub use bans::{BANS_MAX, BanList, Bans, Letters, Verdict};
 pub use command::{Order, OrderError, ShardCommand};
 pub use diff::{Change, SnapshotDiff};
 pub use file::{FileError, FileStamp, FileWatch, FileWatchConfig, read_file, watch_file};
-pub use name::{BanPattern, NameError, RegionName, ReleaseName, TenantName};
+pub use name::{BanPattern, EnvironmentName, NameError, RegionName, ReleaseName, TenantName};
 pub use publish::{DiscoveryHandle, Origin, PartStatus, Published, Publisher, Refused, SourceStatus};
 pub use shard::{PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX};
 pub use shardgate_peering_core::{PeerId, ShardName};

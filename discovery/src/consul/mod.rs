@@ -18,20 +18,26 @@ mod belief;
 mod blocking;
 mod disk;
 mod error;
+mod findings;
 mod keeper;
+mod keys;
 mod policy;
 mod record;
 mod registration;
+mod survey;
 mod watching;
 mod world;
 
 pub use agent::{Agent, AgentAddress, AgentConfig, AgentTls, Cas, Datacenter, Token};
 pub use error::AgentError;
+pub use findings::{Finding, ShardsUnknown};
+pub use keys::{Applied, Effect, KeyChange, KeyError, Outcome, PolicyEntry, PolicyKey, Seen, apply};
 pub use policy::PolicyKind;
 pub use record::{
     AddressKind, InvalidRecord, META_NODE, META_PEER_PORT, META_REGION, META_VERSION, RecordFault,
 };
 pub use registration::{Check, Registered, Registration};
+pub use survey::{Survey, Unanswered, survey};
 pub use world::{Place, ServiceKind, ServiceNames};
 
 /// Snapshots that wait for their keeper; watches wait beyond that.
