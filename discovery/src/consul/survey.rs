@@ -13,10 +13,14 @@ use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// The keys of all families.
+pub(crate) type Families = Vec<(PolicyKind, Vec<Pair>)>;
+
 /// What one datacenter answered.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    pub(crate) keys: Result<Vec<(PolicyKind, Vec<Pair>)>, AgentError>,
+    /// `None`: not asked for.
+    pub(crate) keys: Option<Result<Families, AgentError>>,
     pub(crate) shards: Result<Vec<Instance>, AgentError>,
 }
 
@@ -35,7 +39,7 @@ pub struct Unanswered {
 #[derive(Debug)]
 pub struct Survey {
     environment: EnvironmentName,
-    datacenters: usize,
+    asked: usize,
     shards: Snapshot,
     routed_by: BTreeMap<Datacenter, Snapshot>,
     entries: BTreeMap<PolicyKey, BTreeMap<Datacenter, String>>,
@@ -45,16 +49,23 @@ pub struct Survey {
     unanswered: Vec<Unanswered>,
 }
 
-/// Asks these datacenters for keys and shards, all at once; their leaders answer. None keeps another from it.
+/// Asks datacenters for their shards, and some of them for their keys, all at once; their leaders answer. None keeps another from it.
 pub async fn survey(
     agent: &Agent,
     environment: &EnvironmentName,
     services: &ServiceNames,
-    datacenters: &[Datacenter],
+    shards_of: &[Datacenter],
+    keys_of: &[Datacenter],
 ) -> Survey {
-    let answers = each(datacenters, |datacenter| {
+    let answers = each(shards_of, |datacenter| {
         let (agent, place) = (agent.clone(), place(environment, services, &datacenter));
-        async move { ask(&agent, &place).await }
+        let keys_too = keys_of.contains(&datacenter);
+        async move {
+            let shards = place.target(&Source::Services(datacenter, ServiceKind::Shards));
+            let keys = async { if keys_too { Some(keys(&agent, &place).await) } else { None } };
+            let (keys, shards) = tokio::join!(keys, list(&agent, shards));
+            Answers { keys, shards }
+        }
     })
     .await;
     Survey::new(environment, services, answers)
@@ -69,13 +80,7 @@ fn place(environment: &EnvironmentName, services: &ServiceNames, datacenter: &Da
     }
 }
 
-async fn ask(agent: &Agent, place: &Place) -> Answers {
-    let shards = place.target(&Source::Services(place.datacenter.clone(), ServiceKind::Shards));
-    let (keys, shards) = tokio::join!(keys(agent, place), list(agent, shards));
-    Answers { keys, shards }
-}
-
-async fn keys(agent: &Agent, place: &Place) -> Result<Vec<(PolicyKind, Vec<Pair>)>, AgentError> {
+async fn keys(agent: &Agent, place: &Place) -> Result<Families, AgentError> {
     let family = async |kind| {
         let target = place.target(&Source::Policy(kind));
         let target = Target { datacenter: Some(place.datacenter.clone()), ..target };
@@ -105,7 +110,7 @@ impl Survey {
         let mut unanswered = Vec::new();
         let mut world = World::default();
         let mut families = BTreeMap::new();
-        let datacenters = answers.len();
+        let asked = answers.values().filter(|answers| answers.keys.is_some()).count();
         for (datacenter, Answers { keys, shards }) in answers {
             let mut missing = |what, error| {
                 unanswered.push(Unanswered { datacenter: datacenter.clone(), what, error });
@@ -118,10 +123,11 @@ impl Survey {
                 Err(error) => missing("shards", error),
             }
             match keys {
-                Ok(keys) => {
+                Some(Ok(keys)) => {
                     families.insert(datacenter, keys);
                 }
-                Err(error) => missing("keys", error),
+                Some(Err(error)) => missing("keys", error),
+                None => {}
             }
         }
         let any = families.keys().next().or_else(|| unanswered.first().map(|missing| &missing.datacenter));
@@ -130,7 +136,7 @@ impl Survey {
             assembled.map_or_else(Default::default, |assembled| (assembled.snapshot, assembled.invalid));
         let mut survey = Self {
             environment: environment.clone(),
-            datacenters,
+            asked,
             shards,
             routed_by: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -177,10 +183,10 @@ impl Survey {
         &self.environment
     }
 
-    /// How many datacenters were asked.
+    /// How many datacenters were asked for keys.
     #[must_use]
     pub const fn asked(&self) -> usize {
-        self.datacenters
+        self.asked
     }
 
     /// Shards of all datacenters, and nothing that keys say.
