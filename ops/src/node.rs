@@ -15,6 +15,7 @@ const USUAL: &str = "127.0.0.1:8405";
 
 /// Whom to ask, and how.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Nodes (status, table, shard, override-readiness, close-tunnels)")]
 pub(crate) struct Nodes {
     /// A node's admin listener, HOST:PORT or unix:PATH (default: 127.0.0.1:8405); repeat it to ask several. One that serves "status"
     /// answers questions, one that serves "admin" takes orders as well. `shard` without it speaks to Consul.

@@ -95,6 +95,9 @@ pub(super) async fn change(
             }));
         }),
     }
+    if change.wanted().is_none() && applied.values().all(|applied| applied.before == Seen::Absent) {
+        tell("note: there was no such key, look at the name again");
+    }
     let Some(missed) = missed(change.wanted(), &applied, effect) else { return Ok(ExitCode::SUCCESS) };
     tell(&missed);
     let read = applied.values().any(|applied| applied.before != Seen::Unknown);
@@ -229,7 +232,7 @@ pub(super) fn meant(name: &str, known: &[&str], what: &str) -> String {
     let close = known.iter().map(|known| (distance(name, known), *known)).min();
     match close {
         None => format!("no {what} is known at all"),
-        Some((0..=2, close)) => format!("did you mean {close}?"),
+        Some((0..=2, close)) => format!("did you mean {close}? There is {}", list(known)),
         Some(_) => format!("there is {}", list(known)),
     }
 }
@@ -296,7 +299,10 @@ mod tests {
 
     #[test]
     fn typing_errors_are_understood() {
-        assert_eq!(meant("relese-1", &["release-1", "release-20"], "release"), "did you mean release-1?");
+        assert_eq!(
+            meant("relese-1", &["release-1", "release-20"], "release"),
+            "did you mean release-1? There is release-1, release-20"
+        );
         assert_eq!(meant("x", &["release-1", "release-2"], "release"), "there is release-1, release-2");
         assert_eq!(meant("x", &[], "release"), "no release is known at all");
         assert_eq!((distance("", "abc"), distance("kitten", "sitting"), distance("a", "a")), (3, 3, 0));

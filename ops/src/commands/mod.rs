@@ -28,11 +28,11 @@ mod tunnels;
 #[derive(Debug, Parser)]
 #[command(name = "shardgatectl", version, max_term_width = 110)]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    nodes: Nodes,
     /// A table to look at, or JSON for scripts.
     #[arg(long, value_enum, default_value = "table", global = true)]
     output: Output,
+    #[command(flatten)]
+    nodes: Nodes,
     #[command(flatten)]
     consul: ConsulOptions,
     #[command(subcommand)]
