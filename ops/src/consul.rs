@@ -182,9 +182,11 @@ impl ConsulOptions {
             let place = format!("--consul-token-file {}", path.display());
             (place.clone(), read(path).map_err(|what| ConsulError::Token { place, what })?)
         } else {
-            match std::env::var("CONSUL_HTTP_TOKEN") {
-                Ok(text) if !text.is_empty() => ("CONSUL_HTTP_TOKEN".to_owned(), text),
-                Ok(_) | Err(_) => return Ok(None),
+            match std::env::var_os("CONSUL_HTTP_TOKEN") {
+                Some(text) if !text.is_empty() => {
+                    ("CONSUL_HTTP_TOKEN".to_owned(), text.to_string_lossy().into_owned())
+                }
+                Some(_) | None => return Ok(None),
             }
         };
         let what = "holds no token, expected one of visible ASCII".to_owned();

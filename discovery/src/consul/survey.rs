@@ -110,6 +110,7 @@ impl Survey {
         let mut unanswered = Vec::new();
         let mut world = World::default();
         let mut families = BTreeMap::new();
+        let any = answers.keys().next().cloned();
         let asked = answers.values().filter(|answers| answers.keys.is_some()).count();
         for (datacenter, Answers { keys, shards }) in answers {
             let mut missing = |what, error| {
@@ -130,8 +131,8 @@ impl Survey {
                 None => {}
             }
         }
-        let any = families.keys().next().or_else(|| unanswered.first().map(|missing| &missing.datacenter));
-        let assembled = any.map(|any| world.assemble(&place(environment, services, any)));
+        // Without keys it is the same from wherever it is seen.
+        let assembled = any.map(|any| world.assemble(&place(environment, services, &any)));
         let (shards, unread_services) =
             assembled.map_or_else(Default::default, |assembled| (assembled.snapshot, assembled.invalid));
         let mut survey = Self {

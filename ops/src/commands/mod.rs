@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::consul::{ConsulError, ConsulOptions};
 use crate::node::{AskError, Nodes};
-use crate::render::Output;
+use crate::render::{Output, printable};
 
 mod ban;
 mod changing;
@@ -137,5 +137,34 @@ fn show(text: &str) {
 
 #[expect(clippy::print_stderr, reason = "beside what was asked for: a script reads only the other")]
 fn tell(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", printable(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line() {
+        Cli::command().debug_assert();
+        for (line, valid) in [
+            ("pin set acme release-1 --dry-run --force", true),
+            ("pin set Acme release-1", false),
+            ("pin set acme release/1", false),
+            ("pin set acme", false),
+            ("release live get --datacenter a --datacenter b", true),
+            ("release live", false),
+            ("ban add room", true),
+            ("ban add --list tenant --allow acme", true),
+            ("ban remove --list unban_prefix acme", true),
+            ("ban add --list rooms acme", false),
+            ("shard drain s1 --node a:1 --node b:1", true),
+            ("shard weight s1 256", true),
+            ("shard weight s1 257", false),
+        ] {
+            let words = std::iter::once("shardgatectl").chain(line.split(' '));
+            assert_eq!(Cli::try_parse_from(words).is_ok(), valid, "{line}");
+        }
+    }
 }

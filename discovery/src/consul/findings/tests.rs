@@ -42,7 +42,8 @@ fn survey_of(said: &[Said<'_>]) -> Survey {
         let shards = shards.map(|shards| {
             shards.iter().map(|(name, id, release)| instance(datacenter, name, *id, release)).collect()
         });
-        let answers = Answers { keys: Some(keys.ok_or_else(no_answer)), shards: shards.ok_or_else(no_answer) };
+        let answers =
+            Answers { keys: Some(keys.ok_or_else(no_answer)), shards: shards.ok_or_else(no_answer) };
         (Datacenter::parse(datacenter).unwrap(), answers)
     });
     Survey::new(&EnvironmentName::parse("prod").unwrap(), &ServiceNames::default(), answers.collect())
