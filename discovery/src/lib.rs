@@ -19,7 +19,7 @@ pub use bans::{BANS_MAX, BanList, Bans, Letters, Verdict};
 pub use command::{Order, OrderError, ShardCommand};
 pub use diff::{Change, SnapshotDiff};
 pub use file::{FileError, FileStamp, FileWatch, FileWatchConfig, read_file, watch_file};
-pub use name::{BanPattern, NameError, RegionName, ReleaseName, ServiceName, TenantName};
+pub use name::{BanPattern, EnvironmentName, NameError, RegionName, ReleaseName, ServiceName, TenantName};
 pub use publish::{
     DiscoveryHandle, Origin, PartRole, PartStatus, Published, Publisher, Refused, SourceStatus,
 };

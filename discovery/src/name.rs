@@ -74,6 +74,13 @@ name! {
 }
 
 name! {
+    /// An environment as it stands in Consul's paths: `prod`, `stage`.
+    EnvironmentName, "environment", 63,
+    |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-',
+    "1 to 63 of a-z 0-9 -"
+}
+
+name! {
     /// A region, `us-phoenix-1`; proxies prefer the shards of their own. It is a label of metrics and a header's value.
     RegionName, "region", 64,
     |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'),

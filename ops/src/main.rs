@@ -1,17 +1,15 @@
-//! `shardgatectl`: the operator's side. A client of the admin API like any other; it has no second way into a node.
+//! `shardgatectl`: the operator's side. A client of the admin API and of Consul like any other; it has no second way into a node.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 mod commands;
+mod consul;
 mod node;
 mod render;
 
 use commands::Cli;
-
-/// Exit code when a node could not be asked.
-const UNREACHABLE: u8 = 2;
 
 #[expect(clippy::print_stderr, reason = "a command line tool tells its errors there")]
 fn main() -> ExitCode {
@@ -30,7 +28,7 @@ fn main() -> ExitCode {
             if let Some(hint) = error.hint() {
                 eprintln!("hint: {hint}");
             }
-            ExitCode::from(UNREACHABLE)
+            ExitCode::from(error.code())
         }
     }
 }

@@ -10,12 +10,16 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 /// How long a node may take to accept, and to answer what is not streamed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Where a node listens by default.
+const USUAL: &str = "127.0.0.1:8405";
+
 /// Whom to ask, and how.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Nodes (status, table, shard, override-readiness, close-tunnels)")]
 pub(crate) struct Nodes {
-    /// A node's admin listener, HOST:PORT or unix:PATH; repeat it to ask several. One that serves "status" answers questions, one that
-    /// serves "admin" takes orders as well.
-    #[arg(long = "node", value_name = "ADDRESS", default_value = "127.0.0.1:8405", global = true)]
+    /// A node's admin listener, HOST:PORT or unix:PATH (default: 127.0.0.1:8405); repeat it to ask several. One that serves "status"
+    /// answers questions, one that serves "admin" takes orders as well. `shard` without it speaks to Consul.
+    #[arg(long = "node", value_name = "ADDRESS", global = true)]
     nodes: Vec<String>,
     /// Speak TLS with nodes whose certificates this CA has signed (PEM).
     #[arg(long, value_name = "FILE", global = true, requires_all = ["tls_cert", "tls_key"])]
@@ -106,8 +110,13 @@ pub(crate) struct Node {
 
 impl Nodes {
     /// Where they are, in the order in which they were named; at least one.
-    pub(crate) fn addresses(&self) -> &[String] {
-        &self.nodes
+    pub(crate) fn addresses(&self) -> Vec<&str> {
+        self.named().unwrap_or_else(|| vec![USUAL])
+    }
+
+    /// Those that were named, if any were.
+    pub(crate) fn named(&self) -> Option<Vec<&str>> {
+        (!self.nodes.is_empty()).then(|| self.nodes.iter().map(String::as_str).collect())
     }
 
     /// Connects to one of them.

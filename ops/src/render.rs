@@ -1,5 +1,7 @@
 //! Tables for people, JSON for scripts.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 /// What the answer looks like.
@@ -11,10 +13,33 @@ pub(crate) enum Output {
     Json,
 }
 
+/// Text that somebody else wrote, on one line and without what a terminal would obey.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if letter.is_control() { shown.extend(letter.escape_default()) } else { shown.push(letter) }
+    }
+    Cow::Owned(shown)
+}
+
+/// A word of a command line as a shell takes it: names of rooms are up to whoever made them.
+pub(crate) fn shell_word(text: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b':');
+    if !text.is_empty() && text.bytes().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
 /// Columns as wide as their widest cell, two spaces apart.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -31,8 +56,8 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         line
     };
     let mut text = line(&mut head.iter().copied());
-    for row in rows {
-        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    for row in &rows {
+        text.push_str(&line(&mut row.iter().map(|cell| &**cell)));
     }
     text
 }
@@ -61,6 +86,16 @@ mod tests {
     fn columns_are_as_wide_as_their_cells() {
         let rows = [vec!["a".to_owned(), "long cell".to_owned()], vec!["übung".to_owned(), String::new()]];
         assert_eq!(table(&["NAME", "X"], &rows), "NAME   X\na      long cell\nübung\n");
+    }
+
+    #[test]
+    fn what_others_wrote_is_no_command() {
+        assert_eq!(printable("plain ü"), "plain ü");
+        assert_eq!(printable("a\u{1b}[2J\nb"), r"a\u{1b}[2J\nb");
+        assert_eq!(table(&["X"], &[vec!["a\nb".to_owned()]]), "X\na\\nb\n");
+        assert_eq!(shell_word("acme/room-1"), "acme/room-1");
+        assert_eq!(shell_word("x';reboot"), r"'x'\'';reboot'");
+        assert_eq!(shell_word(""), "''");
     }
 
     #[test]

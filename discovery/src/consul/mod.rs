@@ -20,17 +20,22 @@ mod belief;
 mod blocking;
 mod disk;
 mod error;
+mod findings;
 mod keeper;
+mod keys;
 mod lock;
 mod policy;
 mod record;
 mod registration;
 mod report;
+mod survey;
 mod watching;
 mod world;
 
 pub use agent::{Agent, AgentAddress, AgentConfig, AgentTls, Cas, Datacenter, Token};
 pub use error::{AgentError, Hint};
+pub use findings::{Finding, ShardsUnknown};
+pub use keys::{Applied, Effect, KeyChange, KeyError, Outcome, PolicyEntry, PolicyKey, Seen, apply};
 pub use lock::{LOCK_TTL_MIN, Lock, LockConfig, LockSeeker};
 pub use policy::PolicyKind;
 pub use record::{
@@ -38,6 +43,7 @@ pub use record::{
 };
 pub use registration::{Check, Registered, Registration, Word};
 pub use report::{Census, CensusRoom, Reports};
+pub use survey::{Survey, Unanswered, survey};
 pub use world::{POOL_SERVICES_MAX, Place, ServiceKind, ServiceNames};
 
 /// Snapshots that wait for their keeper; watches wait beyond that.

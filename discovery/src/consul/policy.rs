@@ -1,5 +1,6 @@
 //! What operators write below `releases`, `shard-states`, `banlists` and `bans` in Consul's KV store.
 
+use super::keys::{PolicyEntry, PolicyKey};
 use super::record::{InvalidRecord, RecordFault};
 use crate::bans::{BanList, Verdict};
 use crate::name::{BanPattern, ReleaseName, TenantName};
@@ -61,11 +62,6 @@ pub(crate) struct Policy {
     pub(crate) bans: Vec<(BanList, BanPattern, Verdict)>,
 }
 
-const RELEASES: &str = "releases/{env}/live or releases/{env}/tenant/{tenant}";
-const BAN_LISTS: &str = "banlists/{env}/{domain, exact, prefix, substr or unban_prefix}/{pattern}";
-const BANS: &str = "bans/{env}/{room or tenant}/{name}";
-const STATE: &str = "ready, drain, maint or unhealthy";
-
 impl Policy {
     /// Adds the keys of a kind; those that mean nothing go to `invalid`.
     pub(crate) fn add(
@@ -77,11 +73,7 @@ impl Policy {
     ) {
         let prefix = kind.prefix(environment);
         for pair in pairs {
-            let Some(rest) = pair.key.strip_prefix(&prefix) else { continue };
-            // Folders, as Consul's UI makes them.
-            if rest.is_empty() || rest.ends_with('/') {
-                continue;
-            }
+            let Some(rest) = pair.below(&prefix) else { continue };
             if let Err(fault) = pair.text().and_then(|value| self.add_one(kind, rest, value.trim())) {
                 invalid.push(InvalidRecord { place: format!("key {}", pair.key), fault });
             }
@@ -89,60 +81,26 @@ impl Policy {
     }
 
     fn add_one(&mut self, kind: PolicyKind, rest: &str, value: &str) -> Result<(), RecordFault> {
-        match kind {
-            PolicyKind::Releases => self.add_release(rest, value),
-            PolicyKind::ShardStates => {
-                let shard = ShardName::parse(rest)
-                    .map_err(|_| RecordFault::value("shard", rest, "1 to 128 of A-Z a-z 0-9 . _ -"))?;
-                let state = match value {
-                    // Its agent found it so: no traffic.
-                    "unhealthy" => Some(ShardState::Maint),
-                    word => ShardState::from_word(word),
-                };
-                let state = state.ok_or_else(|| RecordFault::value("value", value, STATE))?;
+        match PolicyKey::parse(kind, rest)?.saying(value)? {
+            PolicyEntry::Live(release) => self.live = Some(release),
+            PolicyEntry::Pin(tenant, release) => {
+                self.pins.insert(tenant, release);
+            }
+            PolicyEntry::State(shard, state) => {
                 self.states.insert(shard, state);
-                Ok(())
             }
-            PolicyKind::BanLists | PolicyKind::Bans => self.add_ban(kind, rest, value),
+            PolicyEntry::Ban(list, pattern, verdict) => self.bans.push((list, pattern, verdict)),
         }
-    }
-
-    fn add_release(&mut self, rest: &str, value: &str) -> Result<(), RecordFault> {
-        let release = || {
-            ReleaseName::parse(value)
-                .map_err(|_| RecordFault::value("value", value, "a release such as release-3630"))
-        };
-        match rest.split_once('/') {
-            None if rest == "live" => self.live = Some(release()?),
-            Some(("tenant", tenant)) => {
-                let tenant = TenantName::parse(tenant)
-                    .map_err(|_| RecordFault::value("tenant", tenant, TenantName::EXPECTED))?;
-                self.pins.insert(tenant, release()?);
-            }
-            None | Some(_) => return Err(RecordFault::Key { expected: RELEASES }),
-        }
-        Ok(())
-    }
-
-    fn add_ban(&mut self, kind: PolicyKind, rest: &str, value: &str) -> Result<(), RecordFault> {
-        let by_room = kind == PolicyKind::Bans;
-        let expected = if by_room { BANS } else { BAN_LISTS };
-        let (list, pattern) = rest.split_once('/').ok_or(RecordFault::Key { expected })?;
-        let list = BanList::ALL
-            .into_iter()
-            .find(|known| known.as_str() == list)
-            .filter(|list| matches!(list, BanList::Room | BanList::Tenant) == by_room)
-            .ok_or(RecordFault::Key { expected })?;
-        let pattern = BanPattern::parse(pattern)
-            .map_err(|_| RecordFault::value("pattern", pattern, BanPattern::EXPECTED))?;
-        let verdict = Verdict::from_word(value)
-            .ok_or_else(|| RecordFault::value("value", value, "ban, or allow to except something"))?;
-        self.bans.push((list, pattern, verdict));
         Ok(())
     }
 }
 
 impl Pair {
+    /// What its key says below a prefix; `None` for other keys, and for folders as Consul's UI makes them.
+    pub(crate) fn below(&self, prefix: &str) -> Option<&str> {
+        self.key.strip_prefix(prefix).filter(|rest| !rest.is_empty() && !rest.ends_with('/'))
+    }
+
     /// The value as text.
     pub(crate) fn text(&self) -> Result<String, RecordFault> {
         use base64::Engine as _;

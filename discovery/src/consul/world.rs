@@ -34,6 +34,13 @@ pub enum ServiceKind {
 impl ServiceKind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Shards, Self::Nodes, Self::Proxies, Self::Standalones];
+
+    pub(crate) const fn are_shards(self) -> bool {
+        match self {
+            Self::Shards | Self::Standalones => true,
+            Self::Nodes | Self::Proxies => false,
+        }
+    }
 }
 
 /// A list that is watched.
@@ -210,10 +217,10 @@ impl World {
                 (Source::Policy(kind), Records::Pairs(pairs)) => {
                     policy.add(*kind, &place.environment, pairs, &mut invalid);
                 }
-                (Source::Services(_, kind @ (ServiceKind::Shards | ServiceKind::Standalones)), instances) => {
+                (Source::Services(_, kind), instances) if kind.are_shards() => {
                     shards.extend(instances.instances().iter().map(|instance| (*kind, instance)));
                 }
-                (Source::Services(_, ServiceKind::Nodes | ServiceKind::Proxies), instances) => {
+                (Source::Services(..), instances) => {
                     nodes.extend(instances.instances());
                 }
                 (Source::Pool(service), instances) => {

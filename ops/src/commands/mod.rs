@@ -4,26 +4,37 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::consul::{ConsulError, ConsulOptions};
 use crate::node::{AskError, Nodes};
-use crate::render::Output;
+use crate::render::{Output, printable};
 
+mod ban;
+mod changing;
+mod pin;
+mod pin_check;
 mod ready;
+mod release;
 mod shard;
+mod shard_states;
+mod spread;
 mod status;
 mod table;
 mod tunnels;
 
-/// Looks at shardgate nodes and gives them orders.
+/// Looks at shardgate nodes and gives them orders; looks at what is written in Consul for all of them, and writes it.
 ///
-/// Exit codes: 0 done, 1 found what was asked about to be wrong (a node not ready, no such entry), 2 could not look.
+/// Exit codes: 0 done (written in every datacenter); 1 found what was asked about to be wrong (a node not ready, no such entry, datacenters
+/// that disagree or do not hold what was written), or refused; 2 could not look.
 #[derive(Debug, Parser)]
 #[command(name = "shardgatectl", version, max_term_width = 110)]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    nodes: Nodes,
     /// A table to look at, or JSON for scripts.
     #[arg(long, value_enum, default_value = "table", global = true)]
     output: Output,
+    #[command(flatten)]
+    nodes: Nodes,
+    #[command(flatten)]
+    consul: ConsulOptions,
     #[command(subcommand)]
     command: Command,
 }
@@ -35,7 +46,7 @@ enum Command {
     /// The stick table: conference to shard.
     #[command(subcommand)]
     Table(table::Verb),
-    /// Shards as these nodes see them, and what is commanded of them there: state and weight.
+    /// Shards and their states: in Consul for all nodes, or with --node on these nodes alone.
     #[command(subcommand)]
     Shard(shard::Verb),
     /// Declare these nodes ready, whatever peers they wait for.
@@ -44,20 +55,116 @@ enum Command {
     /// Close tunnels on these nodes; their clients come back and are routed anew.
     #[command(name = "close-tunnels")]
     CloseTunnels(tunnels::Which),
+    /// Tenants that stay on a release, in Consul.
+    #[command(subcommand)]
+    Pin(pin::Verb),
+    /// The live release, in Consul.
+    #[command(subcommand)]
+    Release(release::Verb),
+    /// Rooms, tenants and referers that are refused, in Consul.
+    #[command(subcommand)]
+    Ban(ban::Verb),
 }
 
-pub(crate) async fn run(cli: Cli) -> Result<ExitCode, AskError> {
-    let Cli { nodes, output, command } = cli;
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// A node could not be asked.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// Consul could not.
+    #[error(transparent)]
+    Consul(#[from] ConsulError),
+    /// The options do not fit together.
+    #[error("{what}")]
+    Usage {
+        /// What does not.
+        what: String,
+        /// What would.
+        hint: String,
+    },
+    /// It was understood, and is probably not what was meant. Nothing was written.
+    #[error("{what}; nothing was written")]
+    Refused {
+        /// Why.
+        what: String,
+        /// What may have been meant.
+        hint: String,
+    },
+}
+
+impl CommandError {
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Ask(error) => error.hint().map(ToOwned::to_owned),
+            Self::Consul(error) => error.hint(),
+            Self::Usage { hint, .. } | Self::Refused { hint, .. } => Some(hint.clone()),
+        }
+    }
+
+    /// The exit code.
+    pub(crate) const fn code(&self) -> u8 {
+        match self {
+            Self::Refused { .. } => WRONG,
+            Self::Ask(_) | Self::Consul(_) | Self::Usage { .. } => COULD_NOT_LOOK,
+        }
+    }
+}
+
+/// Exit code when what was asked about is wrong.
+const WRONG: u8 = 1;
+/// Exit code when nobody could be asked.
+const COULD_NOT_LOOK: u8 = 2;
+
+pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CommandError> {
+    let Cli { nodes, output, consul, command } = cli;
     match command {
-        Command::Status => status::run(&nodes, output).await,
-        Command::Table(verb) => table::run(&nodes, verb, output).await,
-        Command::Shard(verb) => shard::run(&nodes, verb, output).await,
-        Command::OverrideReadiness => ready::run(&nodes, output).await,
-        Command::CloseTunnels(which) => tunnels::run(&nodes, &which, output).await,
+        Command::Status => Ok(status::run(&nodes, output).await?),
+        Command::Table(verb) => Ok(table::run(&nodes, verb, output).await?),
+        Command::Shard(verb) => shard::run(&nodes, &consul, verb, output).await,
+        Command::OverrideReadiness => Ok(ready::run(&nodes, output).await?),
+        Command::CloseTunnels(which) => Ok(tunnels::run(&nodes, &which, output).await?),
+        Command::Pin(verb) => pin::run(&consul, verb, output).await,
+        Command::Release(verb) => release::run(&consul, verb, output).await,
+        Command::Ban(verb) => ban::run(&consul, verb, output).await,
     }
 }
 
 #[expect(clippy::print_stdout, reason = "what was asked for")]
 fn show(text: &str) {
     print!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "beside what was asked for: a script reads only the other")]
+fn tell(text: &str) {
+    eprintln!("{}", printable(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line() {
+        Cli::command().debug_assert();
+        for (line, valid) in [
+            ("pin set acme release-1 --dry-run --force", true),
+            ("pin set Acme release-1", false),
+            ("pin set acme release/1", false),
+            ("pin set acme", false),
+            ("release live get --datacenter a --datacenter b", true),
+            ("release live", false),
+            ("ban add room", true),
+            ("ban add --list tenant --allow acme", true),
+            ("ban remove --list unban_prefix acme", true),
+            ("ban add --list rooms acme", false),
+            ("shard drain s1 --node a:1 --node b:1", true),
+            ("shard weight s1 256", true),
+            ("shard weight s1 257", false),
+        ] {
+            let words = std::iter::once("shardgatectl").chain(line.split(' '));
+            assert_eq!(Cli::try_parse_from(words).is_ok(), valid, "{line}");
+        }
+    }
 }

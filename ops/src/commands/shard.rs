@@ -2,38 +2,33 @@
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde::Serialize;
+use shardgate_discovery::ShardState;
+use shardgate_discovery::consul::Effect;
 use shardgate_proto::admin::order_shard_request::Order;
 use shardgate_proto::admin::{OrderShardRequest, OrderShardResponse, StatusRequest};
 
-use super::show;
+use super::changing::{Doubtful, Forcing, Writing};
 use super::status::Shard;
+use super::{CommandError, shard_states, show};
+use crate::consul::ConsulOptions;
 use crate::node::{AskError, Nodes};
 use crate::render::{Output, json, table};
 
-/// What to do with shards. Orders count on the nodes that are named, as long as these run; the strictest of an order and what discovery
-/// says holds.
+/// What to do with shards. Without --node, states are keys in Consul and hold for all nodes. With it, orders count on the nodes that are
+/// named, as long as these run; the strictest of an order and what discovery says holds.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// All shards with state and weight, and what is commanded here.
+    /// All shards with their states; with --node as these nodes see them.
     List,
-    /// Take back what was commanded: the state that discovery says.
-    Ready {
-        /// The shard's name.
-        shard: String,
-    },
+    /// New conferences may come; with --node: take back what was commanded there.
+    Ready(Wanted),
     /// No new conferences; those that it has stay.
-    Drain {
-        /// The shard's name.
-        shard: String,
-    },
+    Drain(Wanted),
     /// No traffic at all.
-    Maint {
-        /// The shard's name.
-        shard: String,
-    },
-    /// Its share of new conferences.
+    Maint(Wanted),
+    /// Its share of new conferences, on the nodes that --node names.
     Weight {
         /// The shard's name.
         shard: String,
@@ -41,6 +36,17 @@ pub(crate) enum Verb {
         #[arg(value_parser = weight)]
         weight: Weight,
     },
+}
+
+/// Which shard, and how it is written to Consul.
+#[derive(Debug, Args)]
+pub(crate) struct Wanted {
+    /// The shard's name; in Consul one that is not registered is refused.
+    shard: String,
+    #[command(flatten)]
+    writing: Writing,
+    #[command(flatten)]
+    forcing: Forcing,
 }
 
 /// A weight, or discovery's.
@@ -66,30 +72,73 @@ struct Now<'n> {
     weight: u32,
 }
 
-pub(super) async fn run(nodes: &Nodes, verb: Verb, output: Output) -> Result<ExitCode, AskError> {
-    let state = |word: &str| Order::State(word.to_owned());
-    let (shard, order) = match verb {
-        Verb::List => return list(nodes, output).await,
-        Verb::Ready { shard } => (shard, state("ready")),
-        Verb::Drain { shard } => (shard, state("drain")),
-        Verb::Maint { shard } => (shard, state("maint")),
-        Verb::Weight { shard, weight: Weight::Of(weight) } => (shard, Order::Weight(weight)),
-        Verb::Weight { shard, weight: Weight::Source } => (shard, Order::SourceWeight(true)),
+pub(super) async fn run(
+    nodes: &Nodes,
+    options: &ConsulOptions,
+    verb: Verb,
+    output: Output,
+) -> Result<ExitCode, CommandError> {
+    let named = nodes.named();
+    let (wanted, state) = match verb {
+        Verb::List => {
+            return match named {
+                Some(named) => Ok(list(nodes, &named, output).await?),
+                None => shard_states::list(options, output).await,
+            };
+        }
+        Verb::Weight { shard, weight } => {
+            let named = named.ok_or_else(|| CommandError::Usage {
+                what: "shard weight needs --node: weights are orders to nodes, Consul has none".to_owned(),
+                hint:
+                    "--node 127.0.0.1:8405, or --node unix:/run/shardgate/admin.sock; repeat it for several"
+                        .to_owned(),
+            })?;
+            let order = match weight {
+                Weight::Of(weight) => Order::Weight(weight),
+                Weight::Source => Order::SourceWeight(true),
+            };
+            return Ok(command(nodes, &named, &shard, &order, output).await?);
+        }
+        Verb::Ready(wanted) => (wanted, ShardState::Ready),
+        Verb::Drain(wanted) => (wanted, ShardState::Drain),
+        Verb::Maint(wanted) => (wanted, ShardState::Maint),
     };
-    for address in nodes.addresses() {
+    let Wanted { shard, writing, forcing } = wanted;
+    let (effect, doubtful) = (writing.effect(), forcing.doubtful());
+    let Some(named) = named else {
+        return shard_states::set(options, &shard, state, effect, doubtful, output).await;
+    };
+    if effect == Effect::DryRun || doubtful == Doubtful::Written {
+        return Err(CommandError::Usage {
+            what: "--dry-run and --force are about Consul, --node is not".to_owned(),
+            hint: "leave out the one or the other".to_owned(),
+        });
+    }
+    let order = Order::State(state.as_str().to_owned());
+    Ok(command(nodes, &named, &shard, &order, output).await?)
+}
+
+async fn command(
+    nodes: &Nodes,
+    named: &[&str],
+    shard: &str,
+    order: &Order,
+    output: Output,
+) -> Result<ExitCode, AskError> {
+    for address in named {
         let mut node = nodes.connect(address).await?;
-        let request = OrderShardRequest { shard: shard.clone(), order: Some(order.clone()) };
+        let request = OrderShardRequest { shard: shard.to_owned(), order: Some(order.clone()) };
         let answer = node.client.order_shard(request).await.map_err(node.refused())?.into_inner();
         let OrderShardResponse { state, weight } = answer;
         match output {
-            Output::Json => show(&json(&Now { node: address, shard: shard.clone(), state, weight })),
+            Output::Json => show(&json(&Now { node: address, shard: shard.to_owned(), state, weight })),
             Output::Table => show(&format!("{address}: {shard} is in {state}, weight {weight}\n")),
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(nodes: &Nodes, output: Output) -> Result<ExitCode, AskError> {
+async fn list(nodes: &Nodes, named: &[&str], output: Output) -> Result<ExitCode, AskError> {
     #[derive(Serialize)]
     struct Listed<'n> {
         node: &'n str,
@@ -97,14 +146,14 @@ async fn list(nodes: &Nodes, output: Output) -> Result<ExitCode, AskError> {
         shard: Shard,
     }
     let mut rows = Vec::new();
-    for address in nodes.addresses() {
+    for address in named {
         let mut node = nodes.connect(address).await?;
         let status = node.client.status(StatusRequest {}).await.map_err(node.refused())?.into_inner();
         for shard in status.shards.into_iter().map(Shard::from) {
             match output {
                 Output::Json => show(&json(&Listed { node: address, shard })),
                 Output::Table => {
-                    let mut row = vec![address.clone()];
+                    let mut row = vec![(*address).to_owned()];
                     row.extend(shard.cells());
                     rows.push(row);
                 }

@@ -1,9 +1,10 @@
-//! Discovery by real Consul servers: as snapshots, and as what nodes route by.
+//! Discovery by real Consul servers: as snapshots, as what nodes route by, and as what operators write.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "what changes take is what the part is asked for")]
 
 mod cluster;
+mod ctl;
 mod discovery;
 mod nodes;
 mod registration;
