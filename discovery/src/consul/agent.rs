@@ -1,7 +1,7 @@
 //! A Consul agent over HTTP: what is asked of it, and how it answers. One request each; what follows what is `blocking`'s to say.
 
-use super::blocking::{Arrival, Ask, Failure, Freshness, Leader};
-use super::error::AgentError;
+use super::blocking::{Arrival, Ask, Freshness, Leader};
+use super::error::{AgentError, Hint};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use rustls::pki_types::pem::PemObject as _;
@@ -259,12 +259,17 @@ impl Agent {
         path: &str,
         within: Duration,
     ) -> Result<Response, AgentError> {
-        let answer = request.timeout(within).send().await;
-        answer.map_err(|error| AgentError::NoAnswer {
+        request.timeout(within).send().await.map_err(|error| self.no_answer(&error, path))
+    }
+
+    fn no_answer(&self, error: &reqwest::Error, path: &str) -> AgentError {
+        let tls = self.base.starts_with("https://").then_some(&self.config.tls);
+        AgentError::NoAnswer {
             address: self.config.address.to_string(),
             path: path.to_owned(),
-            what: with_causes(&error),
-        })
+            what: with_causes(error),
+            hint: Hint::of(error, tls),
+        }
     }
 
     /// Asks for a list; one that is not there is empty.
@@ -309,13 +314,10 @@ impl Agent {
 
     async fn body(&self, mut answer: Response, path: &str) -> Result<Vec<u8>, AgentError> {
         let status = answer.status();
+        let retry_after = retry_after(answer.headers());
         let mut bytes = Vec::new();
         loop {
-            let chunk = answer.chunk().await.map_err(|error| AgentError::NoAnswer {
-                address: self.config.address.to_string(),
-                path: path.to_owned(),
-                what: with_causes(&error),
-            })?;
+            let chunk = answer.chunk().await.map_err(|error| self.no_answer(&error, path))?;
             let Some(chunk) = chunk else { break };
             if bytes.len() + chunk.len() > BODY_BYTES_MAX {
                 return Err(AgentError::TooLong { path: path.to_owned(), max: BODY_BYTES_MAX });
@@ -330,7 +332,7 @@ impl Agent {
         let (path, address) = (path.to_owned(), self.config.address.to_string());
         Err(match status {
             StatusCode::FORBIDDEN => AgentError::Forbidden { path, said, token: self.config.token.is_some() },
-            StatusCode::TOO_MANY_REQUESTS => AgentError::TooMany { address, said },
+            StatusCode::TOO_MANY_REQUESTS => AgentError::TooMany { address, said, retry_after },
             status => AgentError::Status { path, status: status.as_u16(), said },
         })
     }
@@ -455,19 +457,9 @@ fn arrival(headers: &HeaderMap) -> Arrival {
     }
 }
 
-impl AgentError {
-    pub(crate) const fn failure(&self) -> Failure {
-        match self {
-            Self::TooMany { .. } => Failure::TooMany,
-            Self::Client { .. }
-            | Self::Tls { .. }
-            | Self::NoAnswer { .. }
-            | Self::Forbidden { .. }
-            | Self::Status { .. }
-            | Self::TooLong { .. }
-            | Self::Json { .. } => Failure::NoAnswer,
-        }
-    }
+/// In seconds; Consul names no dates.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {
@@ -566,5 +558,9 @@ mod tests {
         assert_eq!(arrival(&headers), expected);
         let none = Arrival { index: None, behind: Duration::ZERO, leader: Leader::Known };
         assert_eq!(arrival(&HeaderMap::new()), none);
+        headers.insert("Retry-After", "7".parse().unwrap());
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(7)));
+        headers.insert("Retry-After", "-1".parse().unwrap());
+        assert_eq!(retry_after(&headers), None);
     }
 }

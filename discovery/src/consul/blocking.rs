@@ -1,8 +1,8 @@
 //! One blocking query after the other (Consul's "Blocking Queries"): what to ask next, and when. Pure: time and luck come in as arguments.
 //!
-//! The rules that clients get wrong: an index below the last one begins anew; an index of zero would make the server answer at once,
-//! for ever; the same index is a timeout and no news; an error begins anew, because nobody knows what was missed; and whatever a server
-//! answers, it is never asked more often than the bucket allows.
+//! The rules that clients get wrong: an index below the last one begins anew, if it is the leader's (another server may only be behind); an
+//! index of zero would make the server answer at once, for ever; the same index is a timeout and no news; an error begins anew, because
+//! nobody knows what was missed; and whatever a server answers, it is never asked more often than the bucket allows.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ const PER_SECOND: f64 = 5.0;
 
 /// The first pause after a failure; each further one doubles it.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest pause while nobody answers: whoever comes back is found within a second.
+/// The longest pause while nobody answers, or the agent has enough (429) and names no time: whoever comes back is found within a second.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// The longest pause when the agent says that it is too much (429).
-const PAUSE_MAX_REFUSED: Duration = Duration::from_secs(30);
+/// The longest pause that an agent is granted when it names one (`Retry-After`).
+const PAUSE_MAX_NAMED: Duration = Duration::from_secs(30);
 
 /// What the next query says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Ask {
 pub(crate) enum Freshness {
     /// Any server's (`stale`): no single one has to answer all.
     Any,
-    /// The leader's (Consul's default): after any server was too far behind it.
+    /// The leader's (Consul's default): after any server was too far behind it, or contradicted by it.
     Leader,
 }
 
@@ -61,6 +61,13 @@ pub(crate) struct Arrival {
     pub(crate) behind: Duration,
     /// `X-Consul-KnownLeader`.
     pub(crate) leader: Leader,
+}
+
+impl Arrival {
+    /// The index to go on from. Zero, or none at all, is a server's bug; asked with it, a server would answer at once.
+    fn counted(&self) -> u64 {
+        self.index.unwrap_or(1).max(1)
+    }
 }
 
 /// Whether the server that answered knows a leader.
@@ -88,8 +95,8 @@ pub(crate) enum News {
 pub(crate) enum Failure {
     /// Nobody, or nothing that makes sense, or a server's error.
     NoAnswer,
-    /// The agent refuses for now: too many requests, or connections.
-    TooMany,
+    /// The agent refuses for now: too many requests, or connections. It may say for how long.
+    TooMany(Option<Duration>),
 }
 
 /// Where a chain of blocking queries is.
@@ -138,18 +145,24 @@ impl Blocking {
 
     /// Takes an answer.
     pub(crate) fn answered(&mut self, arrival: Arrival) -> News {
-        let too_old = arrival.leader == Leader::Unknown || arrival.behind > self.behind_max;
+        let index = arrival.counted();
+        // A server that counts anew looks like one that is a little behind: the leader tells which.
+        let goes_back = self.seen.is_some_and(|last| index < last);
+        let too_old = arrival.leader == Leader::Unknown || arrival.behind > self.behind_max || goes_back;
         if too_old && self.freshness == Freshness::Any {
             self.freshness = Freshness::Leader;
             self.index = None;
             return News::TooOld;
         }
-        self.freshness = Freshness::Any;
         self.failures = 0;
-        // Zero, or none at all, is a server's bug; asked with it, a server would answer at once.
-        let index = arrival.index.unwrap_or(1).max(1);
         let asked = self.index.replace(index);
-        match self.seen.replace(index) {
+        let before = self.seen.replace(index);
+        // The leader holds one query before any server is asked again, and that one at once: a server far behind would hold it, too.
+        if self.freshness == Freshness::Leader && asked.is_some() {
+            self.freshness = Freshness::Any;
+            self.index = None;
+        }
+        match before {
             Some(last) if index < last => {
                 self.index = None;
                 News::Restarted
@@ -159,17 +172,30 @@ impl Blocking {
         }
     }
 
+    /// Takes the leader's word beside the chain (`consistent`), which goes on from there: what a server that was wrong counted to is
+    /// nothing to wait for.
+    pub(crate) fn confirmed(&mut self, arrival: Arrival) -> News {
+        let index = arrival.counted();
+        self.freshness = Freshness::Leader;
+        self.index = Some(index);
+        match self.seen.replace(index) {
+            Some(last) if index < last => News::Restarted,
+            Some(_) | None => News::New,
+        }
+    }
+
     /// Takes a failure, and says how long to wait.
     pub(crate) fn failed(&mut self, failure: Failure, luck: f64) -> Duration {
         self.index = None;
         self.failures = self.failures.saturating_add(1);
-        let max = match failure {
-            Failure::NoAnswer => PAUSE_MAX,
-            Failure::TooMany => PAUSE_MAX_REFUSED,
-        };
-        let doubled = PAUSE_MIN.saturating_mul(1 << (self.failures - 1).min(16));
+        let doubled = PAUSE_MIN.saturating_mul(1 << (self.failures - 1).min(16)).min(PAUSE_MAX);
         // Between half of it and all of it.
-        doubled.min(max).mul_f64(0.5 + luck / 2.0)
+        let own = doubled.mul_f64(0.5 + luck / 2.0);
+        match failure {
+            Failure::NoAnswer | Failure::TooMany(None) => own,
+            // Not before it, and not all at once.
+            Failure::TooMany(Some(named)) => named.min(PAUSE_MAX_NAMED) + own,
+        }
     }
 }
 
@@ -194,13 +220,29 @@ mod tests {
                 "goes back",
                 &[
                     (Some(70), News::New, Some(70)),
+                    (Some(3), News::TooOld, None),
                     (Some(3), News::Restarted, None),
                     (Some(3), News::New, Some(3)),
                 ],
             ),
             ("zero", &[(Some(0), News::New, Some(1)), (Some(0), News::Same, Some(1))]),
             ("none", &[(None, News::New, Some(1)), (Some(5), News::New, Some(5))]),
-            ("largest", &[(Some(u64::MAX), News::New, Some(u64::MAX)), (Some(1), News::Restarted, None)]),
+            (
+                "is behind for a moment",
+                &[
+                    (Some(70), News::New, Some(70)),
+                    (Some(69), News::TooOld, None),
+                    (Some(70), News::New, Some(70)),
+                ],
+            ),
+            (
+                "largest",
+                &[
+                    (Some(u64::MAX), News::New, Some(u64::MAX)),
+                    (Some(1), News::TooOld, None),
+                    (Some(1), News::Restarted, None),
+                ],
+            ),
         ];
         for (name, steps) in table {
             let mut blocking = Blocking::new(WAIT_OWN, BEHIND_MAX);
@@ -219,14 +261,19 @@ mod tests {
         assert_eq!(blocking.failed(Failure::NoAnswer, 1.0), PAUSE_MIN);
         assert_eq!(blocking.next(Duration::ZERO, 0.0).1.index, None);
         let mut restarted = blocking.clone();
+        assert_eq!(restarted.answered(arrival(Some(6))), News::TooOld, "it may be behind");
         assert_eq!(restarted.answered(arrival(Some(6))), News::Restarted, "while nobody answered");
         assert_eq!(blocking.failed(Failure::NoAnswer, 0.0), PAUSE_MIN, "half of twice as much");
         for _ in 0..100 {
             assert!(blocking.failed(Failure::NoAnswer, 1.0) <= PAUSE_MAX);
         }
-        assert_eq!(blocking.failed(Failure::TooMany, 1.0), PAUSE_MAX_REFUSED);
+        assert_eq!(blocking.failed(Failure::TooMany(None), 1.0), PAUSE_MAX, "found again as soon as others");
+        let named = Duration::from_secs(7);
+        assert_eq!(blocking.failed(Failure::TooMany(Some(named)), 1.0), named + PAUSE_MAX);
+        let long = blocking.failed(Failure::TooMany(Some(Duration::MAX)), 1.0);
+        assert_eq!(long, PAUSE_MAX_NAMED + PAUSE_MAX);
         blocking.answered(arrival(Some(8)));
-        assert_eq!(blocking.failed(Failure::TooMany, 1.0), PAUSE_MIN, "an answer ends the count");
+        assert_eq!(blocking.failed(Failure::NoAnswer, 1.0), PAUSE_MIN, "an answer ends the count");
     }
 
     #[test]
@@ -238,10 +285,25 @@ mod tests {
             assert_eq!(blocking.answered(arrival), News::TooOld);
             let (_, ask) = blocking.next(Duration::ZERO, 0.0);
             assert_eq!(ask, Ask { index: None, wait: WAIT_OWN, freshness: Freshness::Leader });
-            // What the leader says is what there is.
+            // What the leader says is what there is. It holds one query, then any server is asked how far it is by now.
             assert_eq!(blocking.answered(arrival), News::New);
-            assert_eq!(blocking.next(Duration::ZERO, 0.0).1.freshness, Freshness::Any);
+            let (_, ask) = blocking.next(Duration::ZERO, 0.0);
+            assert_eq!(ask, Ask { index: Some(7), wait: WAIT_OWN, freshness: Freshness::Leader });
+            assert_eq!(blocking.answered(arrival), News::Same);
+            let (_, ask) = blocking.next(Duration::ZERO, 0.0);
+            assert_eq!(ask, Ask { index: None, wait: WAIT_OWN, freshness: Freshness::Any });
         }
+    }
+
+    #[test]
+    fn the_chain_goes_on_from_what_the_leader_confirmed() {
+        let mut blocking = Blocking::new(WAIT_OWN, BEHIND_MAX);
+        blocking.answered(arrival(Some(70)));
+        assert_eq!(blocking.answered(arrival(Some(1070))), News::New, "a server that is wrong");
+        assert_eq!(blocking.confirmed(arrival(Some(71))), News::Restarted);
+        let (_, ask) = blocking.next(Duration::ZERO, 0.0);
+        assert_eq!(ask, Ask { index: Some(71), wait: WAIT_OWN, freshness: Freshness::Leader });
+        assert_eq!(blocking.confirmed(arrival(Some(72))), News::New);
     }
 
     #[test]

@@ -26,7 +26,7 @@ mod watching;
 mod world;
 
 pub use agent::{Agent, AgentAddress, AgentConfig, AgentTls, Cas, Datacenter, Token};
-pub use error::AgentError;
+pub use error::{AgentError, Hint};
 pub use policy::PolicyKind;
 pub use record::{
     AddressKind, InvalidRecord, META_NODE, META_PEER_PORT, META_REGION, META_VERSION, RecordFault,

@@ -94,7 +94,12 @@ impl Watch {
             sleep(after).await;
             word = Word::Confirmed;
             match self.ask(Reading::Confirmed).await {
-                Ok((_, confirmed)) => records = confirmed,
+                Ok((arrival, confirmed)) => {
+                    if self.blocking.confirmed(arrival) == News::Restarted {
+                        self.belief.restarted(began.elapsed());
+                    }
+                    records = confirmed;
+                }
                 // The failure began the chain anew, so it is asked for again.
                 Err(error) => return self.fail(error).await,
             }
