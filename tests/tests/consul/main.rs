@@ -5,4 +5,9 @@
 
 mod cluster;
 mod discovery;
+mod election;
+mod faults;
+mod fleet;
 mod nodes;
+mod relay;
+mod transport;

@@ -1,0 +1,195 @@
+//! What an agent may answer instead of what there is: shards stay, the status tells, nobody spins, and all is well once it is over.
+
+use std::time::{Duration, Instant};
+
+use shardgate_discovery::DiscoveryHandle;
+use shardgate_discovery::consul::{Agent, AgentAddress, AgentConfig, ConsulWatch, watch_consul};
+
+use crate::cluster::{Keys as _, Server, within};
+use crate::discovery::{Fewest, config, shards};
+use crate::relay::{Fault, Relay};
+
+/// How long a fault lasts, most often.
+const LASTS: Duration = Duration::from_secs(5);
+/// Until a change has to be there once an agent is back.
+const CAUGHT_UP: Duration = Duration::from_secs(2);
+const ALL: &str = "s1 ready, s2 ready, s3 ready, s4 ready";
+const SIGNAL: &str = "/v1/catalog/service/signal";
+const RELEASES: &str = "/v1/kv/releases/";
+
+/// What happens, to whom, and what is said of it.
+struct Case {
+    name: &'static str,
+    fault: Fault,
+    path: &'static str,
+    lasts: Duration,
+    /// A part of the status' error; `None`: it is not seen from outside.
+    told: Option<&'static str>,
+    /// Within which time a change has to be there after it.
+    caught_up: Duration,
+}
+
+impl Case {
+    const fn new(name: &'static str, fault: Fault, path: &'static str, told: Option<&'static str>) -> Self {
+        Self { name, fault, path, lasts: LASTS, told, caught_up: CAUGHT_UP }
+    }
+}
+
+/// The most requests of one list in that time: what `blocking`'s bucket lets through, each with two more while its answer is doubted.
+fn asked_at_most(lasted: Duration) -> u64 {
+    10 + (lasted.as_secs_f64() * 5.0).ceil() as u64 + 2
+}
+
+fn agent_at(address: impl std::fmt::Display) -> AgentConfig {
+    let address = AgentAddress::parse(&address.to_string()).unwrap();
+    AgentConfig { address, ..AgentConfig::default() }
+}
+
+fn pinned(handle: &DiscoveryHandle, tenant: &str) -> bool {
+    handle.current().tenant_pin(tenant).is_some()
+}
+
+async fn pin(agent: &Agent, server: &Server, tenant: &str) {
+    agent.set(&server.datacenter, &format!("releases/test/tenant/{tenant}"), "release-1").await.unwrap();
+}
+
+/// A server with four shards.
+async fn with_four(ip: &str) -> (Server, Agent) {
+    let server = Server::start("test-east", ip, "ports { dns = -1 }");
+    server.ready().await;
+    let agent = server.agent();
+    for (name, id) in [("s1", 1), ("s2", 2), ("s3", 3), ("s4", 4)] {
+        agent.register(&server.shard(name, id)).await.unwrap();
+    }
+    (server, agent)
+}
+
+async fn watch_through(server: &Server, agent: AgentConfig) -> (DiscoveryHandle, ConsulWatch) {
+    let (handle, watching) = watch_consul(config(server, agent, None)).await.unwrap();
+    within(CAUGHT_UP, "all four", async || shards(&handle) == ALL).await;
+    (handle, watching)
+}
+
+async fn endure(case: Case, server: &Server, agent: &Agent) {
+    let Case { name, fault, path, lasts, told, caught_up } = case;
+    let relay = Relay::start("127.61.32.9", server.http()).await;
+    let (handle, watching) = watch_through(server, agent_at(relay.address)).await;
+    let fewest = Fewest::follow(&handle);
+    let before = relay.counts();
+    relay.switch(fault, path);
+    let began = Instant::now();
+    if let Some(told) = told {
+        within(lasts, &format!("{name}: {told:?} is told"), async || {
+            handle.status().last_error.is_some_and(|error| error.contains(told))
+        })
+        .await;
+    }
+    // No condition to wait for: time in which nothing may be lost.
+    tokio::time::sleep(lasts.saturating_sub(began.elapsed())).await;
+    let lasted = began.elapsed();
+    let after = relay.counts();
+    relay.switch(Fault::None, "");
+    pin(agent, server, name).await;
+    let took = within(caught_up, &format!("{name}: a change after it"), async || pinned(&handle, name)).await;
+    within(Duration::from_secs(3), &format!("{name}: the error is over"), async || {
+        handle.status().last_error.is_none()
+    })
+    .await;
+    let asked = after.iter().map(|(path, count)| count - before.get(path).unwrap_or(&0));
+    let most = asked.max().unwrap_or(0);
+    println!("{name}: {lasted:?}, at most {most} requests of a list; a change after it took {took:?}");
+    assert!(most <= asked_at_most(lasted), "{name}: {most} requests of a list in {lasted:?}");
+    assert_eq!(fewest.end(), 4, "{name}: shards were lost");
+    watching.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_an_agent_answers_no_shard_is_lost() {
+    let (server, agent) = with_four("127.61.32.1").await;
+    let silence = Duration::from_secs(24);
+    let cases = [
+        Case::new("error", Fault::Error, "", Some("500 No cluster leader")),
+        Case::new("too-many", Fault::TooMany, "", Some("429 slowly")),
+        // Its word counts: a second more for the pause of one's own.
+        Case {
+            caught_up: Duration::from_secs(5),
+            ..Case::new("too-many-for", Fault::TooManyFor(4), "", Some("429 slowly"))
+        },
+        Case { lasts: silence, ..Case::new("silence", Fault::Silence, "", Some("operation timed out")) },
+        Case::new("garbage", Fault::Garbage, "", Some("invalid HTTP")),
+        Case::new("cut", Fault::Cut, "", Some("body")),
+        Case::new("empty", Fault::EmptyIfStale, SIGNAL, None),
+        Case::new("empty-keys", Fault::EmptyIfStale, RELEASES, None),
+        Case::new("index", Fault::IndexGoesBack, "", None),
+        Case::new("behind", Fault::FarBehind, "", None),
+        Case::new("no-leader", Fault::NoLeader, "", None),
+        Case {
+            lasts: Duration::from_secs(2),
+            ..Case::new("endless", Fault::Endless, RELEASES, Some("longer than 67108864 bytes"))
+        },
+    ];
+    // In groups: all at once would measure the machine.
+    let mut cases = cases.into_iter().peekable();
+    while cases.peek().is_some() {
+        let next = [(); 4].map(|()| cases.next());
+        let [a, b, c, d] = next.map(|case| async {
+            if let Some(case) = case {
+                endure(case, &server, &agent).await;
+            }
+        });
+        tokio::join!(a, b, c, d);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_takes_too_few_connections_is_told_by_its_limit() {
+    let (mut server, _) = with_four("127.61.33.1").await;
+    // The limit is one of each client's address: the watch's, the relay's, and the operator's.
+    let from = |ip: &str| AgentConfig { source: ip.parse().ok(), ..server.config() };
+    let (direct, operator) = (from("127.61.33.8"), from("127.61.33.7"));
+    let agent = Agent::new(operator).unwrap();
+    let relay = Relay::start("127.61.33.9", server.http()).await;
+    let (handle, watching) = watch_through(&server, direct).await;
+    let (behind, watching_behind) = watch_through(&server, agent_at(relay.address)).await;
+    let fewest = [Fewest::follow(&handle), Fewest::follow(&behind)];
+    server.kill();
+    server.start_again_with("ports { dns = -1 }\nlimits { http_max_conns_per_client = 5 }");
+    server.ready_as(&agent).await;
+    let before = relay.counts();
+    let began = Instant::now();
+    let named = "limits.http_max_conns_per_client";
+    for handle in [&handle, &behind] {
+        within(LASTS, "the limit is told", async || {
+            handle.status().last_error.is_some_and(|error| error.contains(named))
+        })
+        .await;
+    }
+    println!("beyond the limit: {}", handle.status().last_error.unwrap_or_default());
+    // No condition to wait for: time in which nothing may be lost.
+    tokio::time::sleep(LASTS.saturating_sub(began.elapsed())).await;
+    let lasted = began.elapsed();
+    let after = relay.counts();
+    let asked = after.iter().map(|(path, count)| count - before.get(path).unwrap_or(&0));
+    let most = asked.max().unwrap_or(0);
+    println!("beyond the limit: at most {most} requests of a list in {lasted:?}");
+    assert!(most <= asked_at_most(lasted), "{most} requests of a list in {lasted:?}");
+    let refused =
+        |handle: &DiscoveryHandle| handle.status().parts.iter().filter(|part| part.error.is_some()).count();
+    assert!(refused(&handle) > 0 && refused(&behind) > 0, "a limit that is none");
+
+    server.kill();
+    server.start_again_with("ports { dns = -1 }");
+    server.ready_as(&agent).await;
+    pin(&agent, &server, "acme").await;
+    let began = Instant::now();
+    for handle in [&handle, &behind] {
+        within(CAUGHT_UP, "a change after it", async || pinned(handle, "acme")).await;
+    }
+    println!("beyond the limit: a change after it took {:?}", began.elapsed());
+    for handle in [&handle, &behind] {
+        within(CAUGHT_UP, "every list is back", async || refused(handle) == 0).await;
+    }
+    assert_eq!(fewest.map(Fewest::end), [4, 4], "shards were lost");
+    watching.stop().await;
+    watching_behind.stop().await;
+}
