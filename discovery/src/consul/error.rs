@@ -139,17 +139,19 @@ impl Hint {
         let mut cause = Some(error);
         let mut closed = false;
         while let Some(error) = cause {
-            // TLS' errors come inside of the system's, which name only what is behind them as their cause.
-            let system = error.downcast_ref::<io::Error>();
-            let inner = system.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref());
-            if let Some(error) = inner.or_else(|| error.downcast_ref::<rustls::Error>()) {
+            if let Some(error) = error.downcast_ref::<rustls::Error>() {
                 return Self::of_tls(error, tls?);
             }
+            let system = error.downcast_ref::<io::Error>();
             // hyper has this by its words only, for who does not depend on it.
             closed |= system.is_some_and(|error| {
                 matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
             }) || error.to_string() == "connection closed before message completed";
-            cause = error.source();
+            // An error inside of the system's is not its source, only what is behind that one.
+            cause = match system.and_then(io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
         }
         closed.then(|| match tls {
             Some(AgentTls { client: None, .. }) => Self::ClosedWithoutCertificate,
@@ -210,7 +212,7 @@ mod tests {
         let wanted = || rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
         let foreign = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let garbage = || rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
-        let table: [(io::Error, Option<&AgentTls>, Option<&str>); 10] = [
+        let table: [(io::Error, Option<&AgentTls>, Option<&str>); 11] = [
             (reset(), None, Some("limits.http_max_conns_per_client, 200 by default")),
             (reset(), Some(&given), Some("limits.http_max_conns_per_client, 200 by default")),
             (reset(), Some(&none), Some("or it wants a client certificate and none is configured")),
@@ -218,6 +220,11 @@ mod tests {
             (io::Error::other(wanted()), Some(&given), Some("the client certificate of /node.pem")),
             (io::Error::other(foreign()), Some(&given), Some("not signed by a CA of /ca.pem")),
             (io::Error::other(foreign()), Some(&none), Some("a CA of this system, and no ca is configured")),
+            (
+                io::Error::other(io::Error::other(foreign())),
+                Some(&given),
+                Some("not signed by a CA of /ca.pem"),
+            ),
             (io::Error::other(garbage()), Some(&none), Some("is it Consul's https port?")),
             (io::Error::from(io::ErrorKind::ConnectionRefused), None, None),
             (
