@@ -153,7 +153,7 @@ impl Hint {
                 None => error.source(),
             };
         }
-        closed.then(|| match tls {
+        closed.then_some(match tls {
             Some(AgentTls { client: None, .. }) => Self::ClosedWithoutCertificate,
             Some(_) | None => Self::Closed,
         })
@@ -161,23 +161,26 @@ impl Hint {
 
     fn of_tls(error: &rustls::Error, tls: &AgentTls) -> Option<Self> {
         use rustls::{AlertDescription, CertificateError};
-        match error {
-            rustls::Error::InvalidCertificate(
-                CertificateError::UnknownIssuer | CertificateError::BadSignature,
-            ) => Some(Self::Authority(tls.ca.clone())),
-            rustls::Error::AlertReceived(
-                AlertDescription::CertificateRequired
-                | AlertDescription::BadCertificate
-                | AlertDescription::UnsupportedCertificate
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::UnknownCA,
-            ) => Some(
-                tls.client.as_ref().map_or(Self::NoCertificate, |(cert, _)| Self::Certificate(cert.clone())),
-            ),
-            rustls::Error::InvalidMessage(_) => Some(Self::NoTls),
-            _ => None,
+        if let rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) = error
+        {
+            return Some(Self::Authority(tls.ca.clone()));
         }
+        // What servers answer to a certificate that is missing depends on their age; Consul 1.8 says `BadCertificate`.
+        if let rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA,
+        ) = error
+        {
+            let shown = tls.client.as_ref();
+            return Some(shown.map_or(Self::NoCertificate, |(cert, _)| Self::Certificate(cert.clone())));
+        }
+        matches!(error, rustls::Error::InvalidMessage(_)).then_some(Self::NoTls)
     }
 }
 

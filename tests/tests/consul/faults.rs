@@ -23,15 +23,34 @@ struct Case {
     fault: Fault,
     path: &'static str,
     lasts: Duration,
-    /// A part of the status' error; `None`: it is not seen from outside.
+    /// A part of the status' error; `None`: it is not one, the leader's word makes up for it.
     told: Option<&'static str>,
+    /// What becomes of changes meanwhile.
+    meanwhile: Meanwhile,
     /// Within which time a change has to be there after it.
     caught_up: Duration,
 }
 
+/// Whether changes arrive while a fault lasts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    /// By the leader, as soon as ever.
+    Followed,
+    /// Not before it is over.
+    Missed,
+}
+
 impl Case {
-    const fn new(name: &'static str, fault: Fault, path: &'static str, told: Option<&'static str>) -> Self {
-        Self { name, fault, path, lasts: LASTS, told, caught_up: CAUGHT_UP }
+    /// A fault that the status tells.
+    const fn told(name: &'static str, fault: Fault, path: &'static str, told: &'static str) -> Self {
+        let meanwhile = Meanwhile::Missed;
+        Self { name, fault, path, lasts: LASTS, told: Some(told), meanwhile, caught_up: CAUGHT_UP }
+    }
+
+    /// One that the leader's word makes up for.
+    const fn made_up_for(name: &'static str, fault: Fault, path: &'static str) -> Self {
+        let meanwhile = Meanwhile::Followed;
+        Self { name, fault, path, lasts: LASTS, told: None, meanwhile, caught_up: CAUGHT_UP }
     }
 }
 
@@ -71,7 +90,7 @@ async fn watch_through(server: &Server, agent: AgentConfig) -> (DiscoveryHandle,
 }
 
 async fn endure(case: Case, server: &Server, agent: &Agent) {
-    let Case { name, fault, path, lasts, told, caught_up } = case;
+    let Case { name, fault, path, lasts, told, meanwhile, caught_up } = case;
     let relay = Relay::start("127.61.32.9", server.http()).await;
     let (handle, watching) = watch_through(server, agent_at(relay.address)).await;
     let fewest = Fewest::follow(&handle);
@@ -83,6 +102,11 @@ async fn endure(case: Case, server: &Server, agent: &Agent) {
             handle.status().last_error.is_some_and(|error| error.contains(told))
         })
         .await;
+    }
+    if meanwhile == Meanwhile::Followed {
+        let tenant = format!("{name}-meanwhile");
+        pin(agent, server, &tenant).await;
+        within(CAUGHT_UP, &format!("{tenant}: a change"), async || pinned(&handle, &tenant)).await;
     }
     // No condition to wait for: time in which nothing may be lost.
     tokio::time::sleep(lasts.saturating_sub(began.elapsed())).await;
@@ -106,27 +130,26 @@ async fn endure(case: Case, server: &Server, agent: &Agent) {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_an_agent_answers_no_shard_is_lost() {
     let (server, agent) = with_four("127.61.32.1").await;
-    let silence = Duration::from_secs(24);
+    let silence = Case::told("silence", Fault::Silence, "", "operation timed out");
+    let named = Case::told("too-many-for", Fault::TooManyFor(4), "", "429 slowly");
+    let endless = Case::told("endless", Fault::Endless, RELEASES, "longer than 67108864 bytes");
     let cases = [
-        Case::new("error", Fault::Error, "", Some("500 No cluster leader")),
-        Case::new("too-many", Fault::TooMany, "", Some("429 slowly")),
-        // Its word counts: a second more for the pause of one's own.
-        Case {
-            caught_up: Duration::from_secs(5),
-            ..Case::new("too-many-for", Fault::TooManyFor(4), "", Some("429 slowly"))
-        },
-        Case { lasts: silence, ..Case::new("silence", Fault::Silence, "", Some("operation timed out")) },
-        Case::new("garbage", Fault::Garbage, "", Some("invalid HTTP")),
-        Case::new("cut", Fault::Cut, "", Some("body")),
-        Case::new("empty", Fault::EmptyIfStale, SIGNAL, None),
-        Case::new("empty-keys", Fault::EmptyIfStale, RELEASES, None),
-        Case::new("index", Fault::IndexGoesBack, "", None),
-        Case::new("behind", Fault::FarBehind, "", None),
-        Case::new("no-leader", Fault::NoLeader, "", None),
-        Case {
-            lasts: Duration::from_secs(2),
-            ..Case::new("endless", Fault::Endless, RELEASES, Some("longer than 67108864 bytes"))
-        },
+        Case::told("error", Fault::Error, "", "500 No cluster leader"),
+        Case::told("too-many", Fault::TooMany, "", "429 slowly"),
+        // It is taken at its word, and a pause of one's own comes on top.
+        Case { caught_up: Duration::from_secs(5), ..named },
+        // Nobody can tell it from a query that is held before that time is over.
+        Case { lasts: Duration::from_secs(24), ..silence },
+        Case::told("garbage", Fault::Garbage, "", "invalid HTTP"),
+        Case::told("cut", Fault::Cut, "", "body"),
+        Case::made_up_for("empty", Fault::EmptyIfStale, SIGNAL),
+        Case::made_up_for("empty-keys", Fault::EmptyIfStale, RELEASES),
+        // An index that stays the same says that nothing happened.
+        Case { meanwhile: Meanwhile::Missed, ..Case::made_up_for("index", Fault::IndexGoesBack, "") },
+        Case::made_up_for("behind", Fault::FarBehind, ""),
+        Case::made_up_for("no-leader", Fault::NoLeader, ""),
+        // Enough to read 64 MiB a few times.
+        Case { lasts: Duration::from_secs(2), ..endless },
     ];
     // In groups: all at once would measure the machine.
     let mut cases = cases.into_iter().peekable();

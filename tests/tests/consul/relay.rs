@@ -49,11 +49,8 @@ struct Switch {
 
 impl Switch {
     fn of(&self, request: &Request) -> Fault {
-        match self.fault {
-            Fault::EmptyIfStale if !request.target.contains("stale") => Fault::None,
-            fault if request.target.starts_with(self.path) => fault,
-            _ => Fault::None,
-        }
+        let asked_so = self.fault != Fault::EmptyIfStale || request.target.contains("stale");
+        if asked_so && request.target.starts_with(self.path) { self.fault } else { Fault::None }
     }
 }
 
@@ -176,7 +173,13 @@ async fn serve(
                 stream.write_all(&[b' '; 1 << 16]).await?;
             }
         }
-        _ => {}
+        Fault::None
+        | Fault::Silence
+        | Fault::Cut
+        | Fault::EmptyIfStale
+        | Fault::IndexGoesBack
+        | Fault::FarBehind
+        | Fault::NoLeader => {}
     }
     let answer = tokio::select! {
         answer = pass_on(agent, &request) => answer?,
@@ -186,21 +189,37 @@ async fn serve(
     let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(()) };
     let (head, body) = answer.split_at(end + 4);
     let head = String::from_utf8_lossy(head).into_owned();
-    let (head, body) = match fault {
-        Fault::Cut => (head, &body[..body.len() / 2]),
+    let head = match fault {
         Fault::EmptyIfStale => {
-            let index: u64 = header(&head, "x-consul-index").and_then(|text| text.parse().ok()).unwrap_or(1);
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nX-Consul-Index: {}\r\nX-Consul-KnownLeader: true\r\nX-Consul-LastContact: 0\r\n\
-                 Connection: close\r\nContent-Length: 2\r\n\r\n",
-                index + 1_000_000
-            );
-            (head, &b"[]"[..])
+            let index = header(&head, "x-consul-index").and_then(|text| text.parse().ok());
+            let ahead = (index.unwrap_or(1_u64) + 1_000_000).to_string();
+            with_header(&with_header(&head, "Content-Length", "2"), "X-Consul-Index", &ahead)
         }
-        Fault::IndexGoesBack => (with_header(&head, "X-Consul-Index", "1"), body),
-        Fault::FarBehind => (with_header(&head, "X-Consul-LastContact", "86400000"), body),
-        Fault::NoLeader => (with_header(&head, "X-Consul-KnownLeader", "false"), body),
-        _ => (head, body),
+        Fault::IndexGoesBack => with_header(&head, "X-Consul-Index", "1"),
+        Fault::FarBehind => with_header(&head, "X-Consul-LastContact", "86400000"),
+        Fault::NoLeader => with_header(&head, "X-Consul-KnownLeader", "false"),
+        Fault::None
+        | Fault::Error
+        | Fault::TooMany
+        | Fault::TooManyFor(_)
+        | Fault::Silence
+        | Fault::Garbage
+        | Fault::Cut
+        | Fault::Endless => head,
+    };
+    let body = match fault {
+        Fault::Cut => &body[..body.len() / 2],
+        Fault::EmptyIfStale => b"[]",
+        Fault::None
+        | Fault::Error
+        | Fault::TooMany
+        | Fault::TooManyFor(_)
+        | Fault::Silence
+        | Fault::Garbage
+        | Fault::IndexGoesBack
+        | Fault::FarBehind
+        | Fault::NoLeader
+        | Fault::Endless => body,
     };
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body).await?;
