@@ -51,16 +51,40 @@ impl Authority {
         self.issuer.der()
     }
 
+    /// The same, PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// A server's certificate with a new ECDSA P-256 key and this serial number.
     ///
     /// # Errors
     /// When `name` is no DNS name.
     pub fn issue(&self, name: &str, serial: u64) -> io::Result<Issued> {
+        self.issue_for(vec![ExtendedKeyUsagePurpose::ServerAuth], name, serial)
+    }
+
+    /// As [`Self::issue`], for an address or a name, and to be shown by a client as well.
+    ///
+    /// # Errors
+    /// When `name` is neither.
+    pub fn issue_for_both_sides(&self, name: &str, serial: u64) -> io::Result<Issued> {
+        let both = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue_for(both, name, serial)
+    }
+
+    fn issue_for(
+        &self,
+        purposes: Vec<ExtendedKeyUsagePurpose>,
+        name: &str,
+        serial: u64,
+    ) -> io::Result<Issued> {
         let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(io::Error::other)?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.serial_number = Some(SerialNumber::from(serial));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = purposes;
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let cert = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;

@@ -17,6 +17,8 @@ const LATER: Duration = Duration::from_secs(10);
 /// Queries that may follow each other at once, and how many a second from then on.
 const BURST: f64 = 10.0;
 const PER_SECOND: f64 = 5.0;
+/// What an answer without news costs beside its query: a server that holds queries gives few, one that answers at once is asked less often.
+const NO_NEWS: f64 = 2.0;
 
 /// The first pause after a failure; each further one doubles it.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -167,7 +169,10 @@ impl Blocking {
                 self.index = None;
                 News::Restarted
             }
-            Some(_) if asked == Some(index) => News::Same,
+            Some(_) if asked == Some(index) => {
+                self.tokens -= NO_NEWS;
+                News::Same
+            }
             Some(_) | None => News::New,
         }
     }
@@ -319,7 +324,16 @@ mod tests {
         assert!((250..=320).contains(&asked), "{asked}");
         // Whoever was quiet for a while may be quick again.
         let later = now + Duration::from_secs(10);
+        let mut same = blocking.clone();
         assert!((0..10).all(|_| blocking.next(later, 1.0).0 == Duration::ZERO));
         assert!(blocking.next(later, 1.0).0 > Duration::ZERO);
+        // One that does not even have news, still less.
+        let (mut now, mut asked) = (later, 0);
+        while now < later + Duration::from_secs(60) {
+            now += same.next(now, 0.5).0;
+            asked += 1;
+            same.answered(arrival(Some(1_000)));
+        }
+        assert!((80..=110).contains(&asked), "{asked}");
     }
 }

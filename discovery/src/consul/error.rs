@@ -149,19 +149,21 @@ impl Hint {
         let mut cause = Some(error);
         let mut closed = false;
         while let Some(error) = cause {
-            // TLS' errors come inside of the system's, which name only what is behind them as their cause.
-            let system = error.downcast_ref::<io::Error>();
-            let inner = system.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref());
-            if let Some(error) = inner.or_else(|| error.downcast_ref::<rustls::Error>()) {
+            if let Some(error) = error.downcast_ref::<rustls::Error>() {
                 return Self::of_tls(error, tls?);
             }
+            let system = error.downcast_ref::<io::Error>();
             // hyper has this by its words only, for who does not depend on it.
             closed |= system.is_some_and(|error| {
                 matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
             }) || error.to_string() == "connection closed before message completed";
-            cause = error.source();
+            // An error inside of the system's is not its source, only what is behind that one.
+            cause = match system.and_then(io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => error.source(),
+            };
         }
-        closed.then(|| match tls {
+        closed.then_some(match tls {
             Some(AgentTls { client: None, .. }) => Self::ClosedWithoutCertificate,
             Some(_) | None => Self::Closed,
         })
@@ -169,23 +171,26 @@ impl Hint {
 
     fn of_tls(error: &rustls::Error, tls: &AgentTls) -> Option<Self> {
         use rustls::{AlertDescription, CertificateError};
-        match error {
-            rustls::Error::InvalidCertificate(
-                CertificateError::UnknownIssuer | CertificateError::BadSignature,
-            ) => Some(Self::Authority(tls.ca.clone())),
-            rustls::Error::AlertReceived(
-                AlertDescription::CertificateRequired
-                | AlertDescription::BadCertificate
-                | AlertDescription::UnsupportedCertificate
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::UnknownCA,
-            ) => Some(
-                tls.client.as_ref().map_or(Self::NoCertificate, |(cert, _)| Self::Certificate(cert.clone())),
-            ),
-            rustls::Error::InvalidMessage(_) => Some(Self::NoTls),
-            _ => None,
+        if let rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) = error
+        {
+            return Some(Self::Authority(tls.ca.clone()));
         }
+        // What servers answer to a certificate that is missing depends on their age; Consul 1.8 says `BadCertificate`.
+        if let rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA,
+        ) = error
+        {
+            let shown = tls.client.as_ref();
+            return Some(shown.map_or(Self::NoCertificate, |(cert, _)| Self::Certificate(cert.clone())));
+        }
+        matches!(error, rustls::Error::InvalidMessage(_)).then_some(Self::NoTls)
     }
 }
 
@@ -221,7 +226,7 @@ mod tests {
         let wanted = || rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
         let foreign = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let garbage = || rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
-        let table: [(io::Error, Option<&AgentTls>, Option<&str>); 10] = [
+        let table: [(io::Error, Option<&AgentTls>, Option<&str>); 11] = [
             (reset(), None, Some("limits.http_max_conns_per_client, 200 by default")),
             (reset(), Some(&given), Some("limits.http_max_conns_per_client, 200 by default")),
             (reset(), Some(&none), Some("or it wants a client certificate and none is configured")),
@@ -229,6 +234,11 @@ mod tests {
             (io::Error::other(wanted()), Some(&given), Some("the client certificate of /node.pem")),
             (io::Error::other(foreign()), Some(&given), Some("not signed by a CA of /ca.pem")),
             (io::Error::other(foreign()), Some(&none), Some("a CA of this system, and no ca is configured")),
+            (
+                io::Error::other(io::Error::other(foreign())),
+                Some(&given),
+                Some("not signed by a CA of /ca.pem"),
+            ),
             (io::Error::other(garbage()), Some(&none), Some("is it Consul's https port?")),
             (io::Error::from(io::ErrorKind::ConnectionRefused), None, None),
             (

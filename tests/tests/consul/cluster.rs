@@ -1,6 +1,7 @@
 //! Real Consul servers, each a datacenter of its own, on addresses of 127.61/16.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,11 +29,33 @@ fn program() -> PathBuf {
     PathBuf::from(String::from_utf8(found.stdout).expect("a path").trim())
 }
 
-/// A server and agent in one, alone in its datacenter.
+/// What an agent is to its datacenter.
+#[derive(Clone, Copy)]
+pub(crate) enum Role {
+    /// The server, alone.
+    Alone,
+    /// One of three servers.
+    OfThree,
+    /// No server: it passes on what it is asked.
+    Client,
+}
+
+impl Role {
+    const fn config(self) -> &'static str {
+        match self {
+            Self::Alone => "server = true\nbootstrap_expect = 1",
+            Self::OfThree => "server = true\nbootstrap_expect = 3",
+            Self::Client => "server = false",
+        }
+    }
+}
+
+/// An agent, most often also the server that is alone in its datacenter.
 pub(crate) struct Server {
     pub(crate) datacenter: Datacenter,
     pub(crate) ip: String,
     folder: tempfile::TempDir,
+    role: Role,
     more: String,
     child: Option<Child>,
 }
@@ -40,10 +63,16 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one; `more` is HCL.
     pub(crate) fn start(datacenter: &str, ip: &str, more: &str) -> Self {
+        Self::start_as(Role::Alone, datacenter, ip, more)
+    }
+
+    /// Starts an agent of any role; `more` is HCL.
+    pub(crate) fn start_as(role: Role, datacenter: &str, ip: &str, more: &str) -> Self {
         let mut server = Self {
             datacenter: Datacenter::parse(datacenter).unwrap(),
             ip: ip.to_owned(),
             folder: tempfile::tempdir().unwrap(),
+            role,
             more: more.to_owned(),
             child: None,
         };
@@ -52,9 +81,11 @@ impl Server {
     }
 
     fn begin(&mut self) {
-        let Self { datacenter, ip, folder, more, .. } = self;
+        let Self { datacenter, ip, folder, role, more, .. } = self;
+        let role = role.config();
+        let name = ip.replace('.', "-");
         let config = format!(
-            "datacenter = \"{datacenter}\"\nnode_name = \"{datacenter}-1\"\nserver = true\nbootstrap_expect = 1\n\
+            "datacenter = \"{datacenter}\"\nnode_name = \"{datacenter}-{name}\"\n{role}\n\
              bind_addr = \"{ip}\"\nclient_addr = \"{ip}\"\nserf_wan = \"{ip}\"\nadvertise_addr_wan = \"{ip}\"\n\
              disable_host_node_id = true\ndisable_update_check = true\nlog_level = \"warn\"\n\
              performance {{ raft_multiplier = 1 }}\n{more}\n"
@@ -79,6 +110,17 @@ impl Server {
         self.begin();
     }
 
+    /// Starts it again with what it had, and other HCL.
+    pub(crate) fn start_again_with(&mut self, more: &str) {
+        more.clone_into(&mut self.more);
+        self.begin();
+    }
+
+    /// The process, while it runs.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// Starts it again with nothing.
     pub(crate) fn start_empty(&mut self) {
         fs::remove_dir_all(self.folder.path().join("data")).unwrap();
@@ -91,6 +133,11 @@ impl Server {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Where it answers without TLS.
+    pub(crate) fn http(&self) -> SocketAddr {
+        format!("{}:8500", self.ip).parse().unwrap()
     }
 
     /// How it is reached.

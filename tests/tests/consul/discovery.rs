@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 const SOON: Duration = Duration::from_secs(1);
 
-fn config(server: &Server, agent: AgentConfig, state_file: Option<PathBuf>) -> ConsulConfig {
+pub(crate) fn config(server: &Server, agent: AgentConfig, state_file: Option<PathBuf>) -> ConsulConfig {
     ConsulConfig {
         agent,
         place: Place {
@@ -29,14 +30,40 @@ fn config(server: &Server, agent: AgentConfig, state_file: Option<PathBuf>) -> C
     }
 }
 
-async fn watch(server: &Server) -> (DiscoveryHandle, ConsulWatch) {
+pub(crate) async fn watch(server: &Server) -> (DiscoveryHandle, ConsulWatch) {
     watch_consul(config(server, server.config(), None)).await.unwrap()
 }
 
-fn shards(handle: &DiscoveryHandle) -> String {
+pub(crate) fn shards(handle: &DiscoveryHandle) -> String {
     let snapshot = handle.current();
     let shards = snapshot.shards().iter().map(|shard| format!("{} {}", shard.name, shard.state));
     shards.collect::<Vec<_>>().join(", ")
+}
+
+/// The fewest shards that any snapshot had.
+pub(crate) struct Fewest {
+    seen: Arc<AtomicUsize>,
+    following: JoinHandle<()>,
+}
+
+impl Fewest {
+    /// Follows every snapshot from now on.
+    pub(crate) fn follow(handle: &DiscoveryHandle) -> Self {
+        let mut changes = handle.subscribe();
+        let seen = Arc::new(AtomicUsize::new(handle.current().shards().len()));
+        let fewest = Arc::clone(&seen);
+        let following = tokio::spawn(async move {
+            while changes.changed().await.is_ok() {
+                fewest.fetch_min(changes.borrow_and_update().shards().len(), Ordering::Relaxed);
+            }
+        });
+        Self { seen, following }
+    }
+
+    pub(crate) fn end(self) -> usize {
+        self.following.abort();
+        self.seen.load(Ordering::Relaxed)
+    }
 }
 
 async fn says(handle: &DiscoveryHandle, expected: &str) -> Duration {
@@ -153,14 +180,7 @@ async fn servers_that_have_lost_everything_take_nothing_away() {
     east.start_empty();
     east.ready().await;
     // Whoever knows it writes it again, with a shard more. Until it is whole, what was known stays.
-    let mut changes = handle.subscribe();
-    let fewest = Arc::new(AtomicUsize::new(usize::MAX));
-    let seen = Arc::clone(&fewest);
-    let following = tokio::spawn(async move {
-        while changes.changed().await.is_ok() {
-            seen.fetch_min(changes.borrow_and_update().shards().len(), Ordering::Relaxed);
-        }
-    });
+    let fewest = Fewest::follow(&handle);
     for (name, id) in [("s1", 1), ("s2", 2), ("s3", 3), ("s4", 4)] {
         // No condition to wait for: time in which the watch sees a part of it, and nothing may happen.
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -178,8 +198,7 @@ async fn servers_that_have_lost_everything_take_nothing_away() {
         handle.current().live_release().unwrap().as_str() == "release-9"
     })
     .await;
-    following.abort();
-    assert!(fewest.load(Ordering::Relaxed) >= 3, "some were gone for a moment");
+    assert!(fewest.end() >= 3, "some were gone for a moment");
 
     // All taken out while the servers count on: believed after ten seconds, and not before.
     for name in ["s1", "s2", "s3", "s4"] {

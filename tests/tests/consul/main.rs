@@ -6,5 +6,10 @@
 mod cluster;
 mod ctl;
 mod discovery;
+mod election;
+mod faults;
+mod fleet;
 mod nodes;
 mod registration;
+mod relay;
+mod transport;

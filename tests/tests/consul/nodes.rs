@@ -1,5 +1,6 @@
 //! Real nodes in two datacenters: what operators write is what they route by, and what happens to Consul is nothing to their clients.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,16 +16,29 @@ use shardgate_tests::plain_shard;
 
 use crate::cluster::{Keys as _, Server, federated};
 
-/// Changes of each kind: CONSUL_CHANGES, or 20.
-fn changes() -> usize {
-    std::env::var("CONSUL_CHANGES").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+/// A number that the long form sets; empty or unset it is that of the short form.
+pub(crate) fn of_form<T: std::str::FromStr>(variable: &str, short: T) -> T {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(short)
 }
+
+/// Changes of each kind.
+fn changes() -> usize {
+    of_form("CONSUL_CHANGES", 20)
+}
+
+/// How long an agent is gone.
+fn outage() -> Duration {
+    Duration::from_secs(of_form("CONSUL_OUTAGE_SECONDS", 5))
+}
+
+/// How many conferences the load is of.
+const LOAD_ROOMS: u32 = 500;
 
 /// Requests a second to each node, beside those that look.
 const LOAD_PER_SECOND: u32 = 150;
 
 /// A node; dropped, it is killed.
-struct Node {
+pub(crate) struct Node {
     http: SocketAddr,
     admin: SocketAddr,
     folder: tempfile::TempDir,
@@ -37,12 +51,17 @@ pub(crate) fn free(ip: &str) -> SocketAddr {
 
 impl Node {
     fn start(region: &str, agent: &str) -> Self {
+        Self::start_with(region, &format!("address = \"{agent}:8500\"\n"))
+    }
+
+    /// Starts one; `consul` says how the agent is reached.
+    pub(crate) fn start_with(region: &str, consul: &str) -> Self {
         let (http, admin) = (free("127.61.8.1"), free("127.61.8.1"));
         let folder = tempfile::tempdir().unwrap();
         let config = format!(
             "[node]\nid = \"{region}\"\nregion = \"{region}\"\nenvironment = \"test\"\n\
              [frontend]\nlisten = [\"{http}\"]\nworkers = 1\n\
-             [consul]\naddress = \"{agent}:8500\"\nstate_file = \"state.json\"\nstart_timeout = \"2s\"\n\
+             [consul]\n{consul}state_file = \"state.json\"\nstart_timeout = \"2s\"\n\
              [shutdown]\ndrain = \"1s\"\n\
              [[admin]]\nlisten = \"{admin}\"\nserve = [\"metrics\", \"status\"]\n"
         );
@@ -115,7 +134,7 @@ pub(crate) fn status(answer: &str) -> u16 {
 }
 
 /// Which shard answered, or with what status it was refused.
-fn routed(node: &Node, target: &str) -> String {
+pub(crate) fn routed(node: &Node, target: &str) -> String {
     routed_at(node.http, target)
 }
 
@@ -132,29 +151,36 @@ struct Load {
     stop: Arc<AtomicBool>,
     asked: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
+    /// Requests that another shard answered than the one before of the same conference.
+    moved: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Load {
     fn start(nodes: &[&Node]) -> Self {
-        let (stop, asked, failed) = (Arc::default(), Arc::default(), Arc::default());
-        let mut load = Self { stop, asked, failed, threads: Vec::new() };
+        let [asked, failed, moved] = [(); 3].map(|()| Arc::default());
+        let mut load = Self { stop: Arc::default(), asked, failed, moved, threads: Vec::new() };
         for node in nodes {
             let http = node.http;
             let (stop, asked, failed) =
                 (Arc::clone(&load.stop), Arc::clone(&load.asked), Arc::clone(&load.failed));
+            let moved = Arc::clone(&load.moved);
             load.threads.push(std::thread::spawn(move || {
                 let began = Instant::now();
+                let mut shards = HashMap::new();
                 for number in 0_u32.. {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
                     let due = began + Duration::from_secs(1) * number / LOAD_PER_SECOND;
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                    let answer = ask(http, &format!("/http-bind?room=load{}", number % 500));
+                    let room = number % LOAD_ROOMS;
+                    let shard = routed_at(http, &format!("/http-bind?room=load{room}"));
                     asked.fetch_add(1, Ordering::Relaxed);
-                    if status(&answer) != 200 {
+                    if shard.parse::<u16>().is_ok() {
                         failed.fetch_add(1, Ordering::Relaxed);
+                    } else if shards.insert(room, shard.clone()).is_some_and(|before| before != shard) {
+                        moved.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             }));
@@ -162,13 +188,18 @@ impl Load {
         load
     }
 
-    /// Ends it: how many were asked, and how many failed.
-    fn end(mut self) -> (u64, u64) {
+    /// How many were asked, failed, and went elsewhere than before.
+    fn counts(&self) -> [u64; 3] {
+        [&self.asked, &self.failed, &self.moved].map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Ends it, and counts.
+    fn end(mut self) -> [u64; 3] {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.join().unwrap();
         }
-        (self.asked.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+        self.counts()
     }
 }
 
@@ -310,18 +341,37 @@ async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
     delays.tell("shard drained");
 
     // The agent of one node is gone: nothing changes for anybody.
-    let before: Vec<_> = (0..50).map(|n| routed(&in_east, &format!("/http-bind?room=load{n}"))).collect();
+    let existing = |node: &Node, rooms: u32| -> Vec<_> {
+        (0..rooms).map(|n| routed(node, &format!("/http-bind?room=load{n}"))).collect()
+    };
+    let before = existing(&in_east, LOAD_ROOMS);
+    let [asked_before, ..] = load.counts();
     east.kill();
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(5) {
-        let now: Vec<_> = (0..50).map(|n| routed(&in_east, &format!("/http-bind?room=load{n}"))).collect();
-        assert_eq!(before, now, "the same routes");
+    while began.elapsed() < outage() {
+        assert_eq!(before[..50], existing(&in_east, 50), "the same routes");
     }
+    assert_eq!(before, existing(&in_east, LOAD_ROOMS), "the same routes");
+    let gone = began.elapsed();
     assert!(in_east.metric("shardgate_discovery_refused_total") > 0);
-    let (asked, failed) = load.end();
-    println!("{asked} requests beside, {failed} failed");
-    assert_eq!(failed, 0, "of {asked}");
+    east.start_again();
+    east.ready().await;
+    // What is commanded then is routed by at once.
+    agent.set(&east.datacenter, "releases/test/tenant/acme", "release-2").await.unwrap();
+    let mut delays = Delays::default();
+    delays.watch(&[&in_east], "a pin after the outage", |n| format!("/acme/http-bind?room=c{n}"), &["two"]);
+    let caught_up = delays.0[0];
+    assert_eq!(before, existing(&in_east, LOAD_ROOMS), "the same routes");
+    let [asked, failed, moved] = load.end();
+    println!(
+        "an agent gone for {gone:?}: {} requests since then, caught up {caught_up:?} after it took a key; \
+         {asked} requests in all, {failed} failed, {moved} routed elsewhere",
+        asked - asked_before
+    );
+    assert!(outage() < Duration::from_secs(60) || caught_up < Duration::from_secs(2), "{caught_up:?}");
+    assert_eq!((failed, moved), (0, 0), "of {asked}");
     assert!(asked > 1_000);
+    east.kill();
 
     // A cold start without Consul: by what was kept on disk, and it says so.
     in_east.restart();
