@@ -291,6 +291,13 @@ impl Keeper {
 
     fn publish(&mut self) {
         let Assembled { snapshot, invalid } = self.world.assemble(&self.config.place);
+        let snapshot = match snapshot {
+            Ok(snapshot) => snapshot,
+            Err(errors) => {
+                error!(%errors, "what Consul says makes no snapshot, what was known stays in use");
+                return;
+            }
+        };
         let invalid = BTreeSet::from_iter(invalid);
         for record in invalid.difference(&self.invalid) {
             warn!(%record, "left out");
@@ -319,10 +326,12 @@ impl Keeper {
             error: part.error.clone(),
         };
         self.publisher.note(self.parts.iter().map(part).collect(), self.invalid.len());
-        match self.parts.iter().find_map(|(source, part)| Some((source, part.error.as_ref()?))) {
-            None => self.publisher.confirm(),
-            Some((source, error)) => {
-                let _known: Refused = self.publisher.refuse(&format!("{source}: {error}"));
+        let mut wrong = self.parts.iter().filter_map(|(source, part)| Some((source, part.error.as_ref()?)));
+        match (wrong.next(), wrong.count()) {
+            (None, _) => self.publisher.confirm(),
+            (Some((source, error)), others) => {
+                let others = if others > 0 { format!(", and {others} lists more") } else { String::new() };
+                let _known: Refused = self.publisher.refuse(&format!("{source}: {error}{others}"));
             }
         }
     }

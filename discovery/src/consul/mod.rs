@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::name::ServiceName;
 use crate::publish::{DiscoveryHandle, Origin, Publisher};
+use crate::snapshot::Snapshot;
 use keeper::{Completeness, Keeper};
 use world::{Assembled, World};
 
@@ -42,9 +43,9 @@ pub use record::{
     AddressKind, InvalidRecord, META_NODE, META_PEER_PORT, META_REGION, META_VERSION, RecordFault,
 };
 pub use registration::{Check, Registered, Registration, Word};
-pub use report::{Census, CensusRoom, Reports};
+pub use report::{Census, CensusRoom, Reports, read_reports};
 pub use survey::{Survey, Unanswered, survey};
-pub use world::{POOL_SERVICES_MAX, Place, ServiceKind, ServiceNames};
+pub use world::{List, POOL_SERVICES_MAX, Place, ServiceKind, ServiceNames, read_lists};
 
 /// Snapshots that wait for their keeper; watches wait beyond that.
 const HEARD_MAX: usize = 256;
@@ -120,6 +121,10 @@ pub async fn watch_consul(config: ConsulConfig) -> Result<(DiscoveryHandle, Cons
     let agent = Agent::new(config.agent.clone())?;
     let (world, age) = remembered(&config);
     let Assembled { snapshot, .. } = world.assemble(&config.place);
+    let snapshot = snapshot.unwrap_or_else(|errors| {
+        error!(%errors, "what was kept on disk makes no snapshot");
+        Snapshot::default()
+    });
     let origin = age.map_or(Origin::Nothing, |age| Origin::Disk { age });
     let (publisher, handle) = Publisher::begin(format!("Consul at {}", agent.address()), snapshot, origin);
     let (heard, hear) = mpsc::channel(HEARD_MAX);

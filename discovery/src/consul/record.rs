@@ -27,6 +27,9 @@ pub const META_VERSION: &str = "shardgate_version";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Instance {
+    /// The node's name: its agent knows an id once.
+    #[serde(default)]
+    pub(crate) node: String,
     pub(crate) address: String,
     pub(crate) datacenter: String,
     #[serde(rename = "ServiceID")]
@@ -124,6 +127,11 @@ impl RecordFault {
 }
 
 impl Instance {
+    /// In this order the first of two that are in each other's way stays, on every node of ours.
+    pub(crate) fn order(&self) -> (String, String, String) {
+        (self.datacenter.clone(), self.id.clone(), self.node.clone())
+    }
+
     /// How it is called in messages.
     pub(crate) fn place(&self) -> String {
         format!("service {} in {}", self.id, self.datacenter)

@@ -39,12 +39,9 @@ pub struct Reports {
 
 /// Lua writes whole numbers as it likes: `1700000000`, `1.7e9`, or in quotes.
 fn number<'de, D: serde::Deserializer<'de>>(value: D) -> Result<u64, D::Error> {
-    Ok(match serde_json::Value::deserialize(value)? {
-        serde_json::Value::Number(number) => number.as_u64().or(number.as_f64().map(|number| number as u64)),
-        serde_json::Value::String(text) => text.parse().ok(),
-        _ => None,
-    }
-    .unwrap_or(0))
+    let value = serde_json::Value::deserialize(value)?;
+    let whole = value.as_u64().or_else(|| value.as_f64().map(|number| number as u64));
+    Ok(whole.or_else(|| value.as_str()?.parse().ok()).unwrap_or(0))
 }
 
 fn read(environment: &str, pairs: &[Pair]) -> Reports {
@@ -83,6 +80,12 @@ fn census(text: &str) -> Result<Census, RecordFault> {
         }
         None => Err(RecordFault::Missing { field: FIELD, expected: EXPECTED }),
     }
+}
+
+/// What a datacenter's shards report, of the list as Consul answers it, in JSON; `None` when it is none.
+#[must_use]
+pub fn read_reports(environment: &str, json: &[u8]) -> Option<Reports> {
+    serde_json::from_slice::<Vec<Pair>>(json).ok().map(|pairs| read(environment, &pairs))
 }
 
 fn prefix(environment: &str) -> String {

@@ -145,8 +145,9 @@ impl Survey {
         }
         // Without keys it is the same from wherever it is seen.
         let assembled = any.map(|any| world.assemble(&place(environment, services, &any)));
-        let (shards, unread_services) =
-            assembled.map_or_else(Default::default, |assembled| (assembled.snapshot, assembled.invalid));
+        let (shards, unread_services) = assembled.map_or_else(Default::default, |assembled| {
+            (assembled.snapshot.unwrap_or_default(), assembled.invalid)
+        });
         let mut survey = Self {
             environment: environment.clone(),
             asked,
@@ -170,7 +171,7 @@ impl Survey {
                     survey.unread.entry(record).or_default().push(datacenter.clone());
                 }
             }
-            survey.routed_by.insert(datacenter, assembled.snapshot);
+            survey.routed_by.insert(datacenter, assembled.snapshot.unwrap_or_default());
         }
         survey
     }

@@ -6,7 +6,7 @@ use super::record::{AddressKind, Instance, InvalidRecord, RecordFault};
 use crate::bans::BANS_MAX;
 use crate::name::ServiceName;
 use crate::shard::{PeerNode, Shard};
-use crate::snapshot::{PEERS_MAX, PINS_MAX, SHARDS_MAX, Snapshot, SnapshotBuilder};
+use crate::snapshot::{BuildErrors, PEERS_MAX, PINS_MAX, SHARDS_MAX, Snapshot, SnapshotBuilder};
 use serde::{Deserialize, Serialize};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -187,7 +187,8 @@ pub(crate) struct World(pub(crate) BTreeMap<Source, Records>);
 /// A snapshot, and what was left out of it.
 #[derive(Debug)]
 pub(crate) struct Assembled {
-    pub(crate) snapshot: Snapshot,
+    /// Names, numbers and bounds are seen to before; an error is a mistake of this module's, and no reason to forget what was known.
+    pub(crate) snapshot: Result<Snapshot, BuildErrors>,
     pub(crate) invalid: Vec<InvalidRecord>,
 }
 
@@ -225,18 +226,15 @@ impl World {
                 }
                 (Source::Pool(service), instances) => {
                     let mut instances: Vec<_> = instances.instances().iter().collect();
-                    instances.sort_by(|a, b| a.id.cmp(&b.id));
+                    instances.sort_by_key(|instance| instance.order());
                     servers.extend(read_servers(place, service, &instances, &mut invalid));
                 }
                 // A disk's mistake; what Consul says comes as what was asked for.
                 (Source::Policy(_), Records::Instances(_)) => {}
             }
         }
-        let by_place = |a: &&Instance, b: &&Instance| (&a.datacenter, &a.id).cmp(&(&b.datacenter, &b.id));
-        shards.sort_by(|(kind, a), (other, b)| {
-            (kind, &a.datacenter, &a.id).cmp(&(other, &b.datacenter, &b.id))
-        });
-        nodes.sort_by(by_place);
+        shards.sort_by_key(|(kind, instance)| (*kind, instance.order()));
+        nodes.sort_by_key(|instance| instance.order());
         let shards = read_shards(place, &policy, &shards, &mut invalid);
         let peers = read_peers(place, &nodes, &mut invalid);
         let mut builder = policy.live.into_iter().fold(SnapshotBuilder::new(), SnapshotBuilder::live_release);
@@ -260,13 +258,45 @@ impl World {
         for (list, pattern, verdict) in policy.bans.into_iter().take(BANS_MAX) {
             builder = builder.ban(list, pattern, verdict);
         }
-        let snapshot = builder.build().unwrap_or_else(|errors| {
-            // Names, numbers and bounds were seen to above; were they not, nothing would be better than a panic.
-            tracing::error!(%errors, "Consul's records make no snapshot");
-            Snapshot::default()
-        });
-        Assembled { snapshot, invalid }
+        Assembled { snapshot: builder.build(), invalid }
     }
+}
+
+/// A list, as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum List {
+    /// Keys of the own datacenter (`/v1/kv/...?recurse`).
+    Keys(PolicyKind),
+    /// Instances of a datacenter (`/v1/catalog/service/...`).
+    Services(Datacenter, ServiceKind),
+    /// Servers of pools.
+    Pool(ServiceName),
+}
+
+/// What a node makes of lists as Consul answers them, in JSON; one that cannot be read is none. Nothing is asked: for who has recorded them, or
+/// made them up.
+///
+/// # Errors
+/// [`BuildErrors`], when a list of keys has one twice.
+pub fn read_lists<'a>(
+    place: &Place,
+    lists: impl IntoIterator<Item = (List, &'a [u8])>,
+) -> Result<(Snapshot, Vec<InvalidRecord>), BuildErrors> {
+    let mut world = World::default();
+    for (list, json) in lists {
+        let pairs = || serde_json::from_slice(json).map(Records::Pairs);
+        let instances = || serde_json::from_slice(json).map(Records::Instances);
+        let (source, records) = match list {
+            List::Keys(kind) => (Source::Policy(kind), pairs()),
+            List::Services(datacenter, kind) => (Source::Services(datacenter, kind), instances()),
+            List::Pool(service) => (Source::Pool(service), instances()),
+        };
+        if let Ok(records) = records {
+            world.take(source, records);
+        }
+    }
+    let Assembled { snapshot, invalid } = world.assemble(place);
+    Ok((snapshot?, invalid))
 }
 
 /// Whether a source says something else than before.
@@ -438,6 +468,7 @@ mod tests {
         ];
         world.take(Source::Services(here, ServiceKind::Standalones), Records::Instances(standalones));
         let Assembled { snapshot, invalid } = world.assemble(&place());
+        let snapshot = snapshot.unwrap();
         let servers: Vec<_> =
             snapshot.servers_of("jigasi").iter().map(|server| server.name.as_str()).collect();
         assert_eq!(servers, ["jigasi-10.0.0.1-80", "jigasi-10.0.0.2-80"]);

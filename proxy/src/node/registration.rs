@@ -29,7 +29,7 @@ impl From<'_> {
         let environment = node.environment.to_string();
         let public_port = frontend.map_or(0, |address| address.port());
         let agents_own = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let ip = given.advertise.or(mesh.map(|mesh| mesh.ip())).unwrap_or(agents_own);
+        let ip = given.advertise.or_else(|| mesh.map(|mesh| mesh.ip())).unwrap_or(agents_own);
         let mut meta = BTreeMap::from([
             ("environment".to_owned(), environment.clone()),
             ("hostname".to_owned(), node.host_name.clone()),
@@ -67,12 +67,13 @@ mod tests {
     #[test]
     fn what_peers_are_told() {
         let node = NodeConfig::new(PeerId::parse("n1").unwrap(), RegionName::parse("us-phoenix-1").unwrap());
-        let mesh = Some("10.0.0.1:1024".parse().unwrap());
+        let listening: SocketAddr = "10.0.0.1:1024".parse().unwrap();
+        let mesh = Some(listening);
         let frontend = Some("0.0.0.0:80".parse().unwrap());
         let of = |section: &ConsulSection, mesh| From { node: &node, section, mesh, frontend }.registration();
         let told = of(&section(RegistrationSection::default()), mesh).unwrap();
         assert_eq!((told.name.as_str(), told.id.as_str()), ("shardgate", "dev-shardgate-n1"));
-        assert_eq!((told.tags, told.address, told.public_port), (vec!["dev".to_owned()], mesh.unwrap(), 80));
+        assert_eq!((told.tags, told.address, told.public_port), (vec!["dev".to_owned()], listening, 80));
         let meta: Vec<_> = told.meta.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(
             meta.join(" "),

@@ -4,6 +4,7 @@
 
 mod bytes;
 mod config;
+mod consul;
 mod cookie;
 mod discovery_file;
 mod frame;
@@ -20,6 +21,7 @@ mod stream;
 mod world;
 
 pub use config::config;
+pub use consul::consul;
 pub use cookie::cookie;
 pub use discovery_file::discovery_file;
 pub use frame::frame;
@@ -43,6 +45,7 @@ pub struct Target {
 /// All of them.
 pub const TARGETS: &[Target] = &[
     Target { name: "config", run: config },
+    Target { name: "consul", run: consul },
     Target { name: "cookie", run: cookie },
     Target { name: "discovery_file", run: discovery_file },
     Target { name: "frame", run: frame },

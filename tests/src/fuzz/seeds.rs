@@ -21,8 +21,10 @@ pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
         "node" | "mesh" => steps(target),
         "discovery_file" => vec![example("discovery.example.toml")],
         "config" => {
-            vec![example("shardgate.example.toml"), MINIMAL.to_vec(), OVERLAID.to_vec(), MESHED.to_vec()]
+            let example = example("shardgate.example.toml");
+            vec![example, MINIMAL.to_vec(), OVERLAID.to_vec(), MESHED.to_vec(), BY_CONSUL.to_vec()]
         }
+        "consul" => LISTS.iter().map(|lists| lists.as_bytes().to_vec()).collect(),
         "cookie" => COOKIES.iter().map(|lines| lines.as_bytes().to_vec()).collect(),
         "request_head" => REQUESTS.iter().map(|text| [b"\x0a", text.as_bytes()].concat()).collect(),
         "proxy_header" => {
@@ -80,6 +82,33 @@ backend.redispatch=off\0shutdown.drain=0s";
 const MESHED: &[u8] = b"[node]\nid = \"a\"\nregion = \"r\"\n[discovery]\nfile = \"discovery.toml\"\n[mesh]\n\
 ca = \"ca.pem\"\ncert = \"cert.pem\"\nkey = \"key.pem\"\n[pages]\n503 = \"pages/503.html\"\n[[admin]]\n\
 listen = \"127.0.0.1:8405\"\nserve = [\"health\", \"metrics\"]\n";
+
+const BY_CONSUL: &[u8] = b"[node]\nid = \"a\"\nregion = \"r\"\nenvironment = \"prod\"\n[consul]\naddress = \"unix:///run/consul.sock\"\n\
+datacenters = [\"prod-b\"]\nremote_address = \"wan\"\nmax_stale = \"3s\"\nstate_file = \"off\"\nadvertise = \"10.0.0.1\"\ncheck_ttl = \"5s\"\n\
+standalone_service = \"off\"\n[[pools]]\nname = \"jigasi\"\npaths = [\"/jigasi/\"]\nservice = \"jigasi\"\n";
+
+/// A list of Consul's each line, behind the letter that says which.
+const LISTS: [&str; 4] = [
+    concat!(
+        "s[{\"ID\":\"5f\",\"Node\":\"n1\",\"Address\":\"10.0.0.1\",\"Datacenter\":\"prod-east\",\"ServiceID\":\"prod-s1\",\"ServiceName\":\"signal\",",
+        "\"ServiceTags\":[\"prod\",\"release-3630\",\"shard-s1\"],\"ServiceAddress\":\"\",\"ServicePort\":5280,",
+        "\"ServiceMeta\":{\"shard\":\"s1\",\"shard_id\":\"21\",\"release_number\":\"3630\",\"http_backend_port\":\"8443\"},",
+        "\"ServiceTaggedAddresses\":{\"lan\":{\"Address\":\"10.0.0.2\",\"Port\":1},\"wan\":{\"Address\":\"192.0.2.1\",\"Port\":1}}}]\n",
+        "r[{\"Key\":\"releases/prod/live\",\"Value\":\"cmVsZWFzZS0zNjMw\"},{\"Key\":\"releases/prod/tenant/acme\",\"Value\":\"cmVsZWFzZS0x\"}]\n",
+        "t[{\"Key\":\"shard-states/prod/s1\",\"Value\":\"ZHJhaW4=\"},{\"Key\":\"shard-states/prod/\",\"Value\":null}]",
+    ),
+    concat!(
+        "n[{\"Node\":\"n1\",\"Address\":\"10.0.0.1\",\"Datacenter\":\"prod-west\",\"ServiceID\":\"prod-shardgate-a\",\"ServiceTags\":null,\"ServicePort\":1024,",
+        "\"ServiceMeta\":{\"shardgate_node\":\"a\",\"shardgate_peer_port\":\"1024\",\"shardgate_region\":\"west\"},\"ServiceTaggedAddresses\":null}]\n",
+        "p[{\"Address\":\"10.0.0.1\",\"Datacenter\":\"x\",\"ServiceID\":\"h\",\"ServiceTags\":[],\"ServiceMeta\":{\"shardgate_peer_port\":\"0\"}}]\n",
+        "l[{\"Key\":\"banlists/prod/exact/a/b\",\"Value\":\"YmFu\"}]\nb[{\"Key\":\"bans/prod/room/x\",\"Value\":\"YWxsb3c=\"}]",
+    ),
+    concat!(
+        "a[{\"Address\":\"10.0.0.1\",\"Datacenter\":\"prod-east\",\"ServiceID\":\"a\",\"ServiceTags\":[\"standalone-x\"],\"ServiceMeta\":{\"shard\":\"x\"}}]\n",
+        "j[{\"Address\":\"::1\",\"Datacenter\":\"prod-east\",\"ServiceID\":\"j\",\"ServicePort\":80,\"ServiceTags\":[],\"ServiceMeta\":{}}]",
+    ),
+    "c[{\"Key\":\"signal-report/prod/s1\",\"Value\":\"eyJyb29tX2NlbnN1cyI6W3sicm9vbV9uYW1lIjoiYSIsInBhcnRpY2lwYW50cyI6MX1dfQ==\"}]",
+];
 
 const COOKIES: [&str; 8] = [
     "JSESSIONID\nlang=en; JSESSIONID=2F7A1C; theme=dark\nJSESSIONID=other",

@@ -90,6 +90,13 @@ impl Node {
         self.wait_ready();
     }
 
+    /// What `shardgatectl status` shows of it.
+    fn status(&self) -> String {
+        let node = self.admin.to_string();
+        let shown = Command::new(binary("shardgatectl")).args(["--node", &node, "status"]).output().unwrap();
+        String::from_utf8(shown.stdout).unwrap()
+    }
+
     fn metric(&self, name: &str) -> u64 {
         let metrics = ask(self.admin, "/metrics");
         let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -354,6 +361,11 @@ async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
     assert_eq!(before, existing(&in_east, LOAD_ROOMS), "the same routes");
     let gone = began.elapsed();
     assert!(in_east.metric("shardgate_discovery_refused_total") > 0);
+    // It is stale after 30 s of silence, of which an answer may have been the end of.
+    if gone > Duration::from_secs(45) {
+        let ready = ask(in_east.admin, "/readyz");
+        assert!(status(&ready) == 200 && ready.contains("policy is stale: keys "), "{ready}");
+    }
     east.start_again();
     east.ready().await;
     // What is commanded then is routed by at once.
@@ -376,6 +388,15 @@ async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
     // A cold start without Consul: by what was kept on disk, and it says so.
     in_east.restart();
     assert_eq!(in_east.metric("shardgate_discovery_from_disk"), 1);
+    assert_eq!(in_east.metric("shardgate_discovery_policy_stale"), 1);
+    let ready = ask(in_east.admin, "/readyz");
+    assert!(
+        ready.ends_with("s old at the start\n") && ready.contains("ready\npolicy is stale: kept on disk, "),
+        "{ready}"
+    );
+    let told = in_east.status();
+    assert!(told.contains("POLICY IS STALE: kept on disk, ") && told.contains("keys releases"), "{told}");
+    println!("{told}");
     assert_eq!(routed(&in_east, "/http-bind?room=cold"), "one");
     east.start_again();
     east.ready().await;
@@ -385,4 +406,6 @@ async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(routed(&in_east, "/http-bind?room=warm"), "one");
+    assert!(ask(in_east.admin, "/readyz").ends_with("\r\n\r\nready\n"));
+    assert!(!in_east.status().contains("STALE"));
 }
