@@ -162,6 +162,11 @@ impl Server {
     pub(crate) async fn ready_as(&self, agent: &Agent) {
         let began = Instant::now();
         loop {
+            // Whoever else has its address may answer.
+            let pid = self.child.as_ref().map(Child::id).unwrap();
+            let alive =
+                fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+            assert!(alive, "Consul has ended\n{}", self.log());
             let written = agent.set(&self.datacenter, "ready", "yes").await;
             let Err(error) = written else { return };
             assert!(began.elapsed() < STARTS_WITHIN, "{error}\n{}", self.log());

@@ -153,27 +153,42 @@ pub(crate) fn routed_at(http: SocketAddr, target: &str) -> String {
     }
 }
 
-/// Requests of conferences that every release serves, as long as it runs.
+/// Requests as long as it runs: of conferences of everybody's, which no change here concerns, and every fifth of a tenant's whose pin and
+/// whose shards change.
 struct Load {
+    began: Instant,
     stop: Arc<AtomicBool>,
-    asked: Arc<AtomicU64>,
-    failed: Arc<AtomicU64>,
-    /// Requests that another shard answered than the one before of the same conference.
-    moved: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Counts {
+    asked: AtomicU64,
+    failed: AtomicU64,
+    /// Requests that another shard answered than the one before of the same conference.
+    moved: AtomicU64,
+    /// The same of the tenant.
+    tenant_moved: AtomicU64,
+}
+
+/// What a load has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    asked: u64,
+    failed: u64,
+    moved: u64,
+    tenant_moved: u64,
 }
 
 impl Load {
     fn start(nodes: &[&Node]) -> Self {
-        let [asked, failed, moved] = [(); 3].map(|()| Arc::default());
-        let mut load = Self { stop: Arc::default(), asked, failed, moved, threads: Vec::new() };
+        let began = Instant::now();
+        let mut load = Self { began, stop: Arc::default(), counts: Arc::default(), threads: Vec::new() };
         for node in nodes {
             let http = node.http;
-            let (stop, asked, failed) =
-                (Arc::clone(&load.stop), Arc::clone(&load.asked), Arc::clone(&load.failed));
-            let moved = Arc::clone(&load.moved);
+            let (stop, counts) = (Arc::clone(&load.stop), Arc::clone(&load.counts));
             load.threads.push(std::thread::spawn(move || {
-                let began = Instant::now();
                 let mut shards = HashMap::new();
                 for number in 0_u32.. {
                     if stop.load(Ordering::Relaxed) {
@@ -182,11 +197,15 @@ impl Load {
                     let due = began + Duration::from_secs(1) * number / LOAD_PER_SECOND;
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     let room = number % LOAD_ROOMS;
-                    let shard = routed_at(http, &format!("/http-bind?room=load{room}"));
-                    asked.fetch_add(1, Ordering::Relaxed);
+                    let (tenant, moved) =
+                        if number % 5 == 0 { ("/acme", &counts.tenant_moved) } else { ("", &counts.moved) };
+                    let target = format!("{tenant}/http-bind?room=load{room}");
+                    let shard = routed_at(http, &target);
+                    counts.asked.fetch_add(1, Ordering::Relaxed);
                     if shard.parse::<u16>().is_ok() {
-                        failed.fetch_add(1, Ordering::Relaxed);
-                    } else if shards.insert(room, shard.clone()).is_some_and(|before| before != shard) {
+                        println!("{target}: {shard}");
+                        counts.failed.fetch_add(1, Ordering::Relaxed);
+                    } else if shards.insert(target, shard.clone()).is_some_and(|before| before != shard) {
                         moved.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -195,18 +214,21 @@ impl Load {
         load
     }
 
-    /// How many were asked, failed, and went elsewhere than before.
-    fn counts(&self) -> [u64; 3] {
-        [&self.asked, &self.failed, &self.moved].map(|count| count.load(Ordering::Relaxed))
+    fn seen(&self) -> Seen {
+        let Counts { asked, failed, moved, tenant_moved } = &*self.counts;
+        let [asked, failed, moved, tenant_moved] =
+            [asked, failed, moved, tenant_moved].map(|count| count.load(Ordering::Relaxed));
+        Seen { asked, failed, moved, tenant_moved }
     }
 
-    /// Ends it, and counts.
-    fn end(mut self) -> [u64; 3] {
+    /// Ends it: what it has seen, and how many requests a second it made.
+    fn end(mut self) -> (Seen, f64) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.join().unwrap();
         }
-        self.counts()
+        let seen = self.seen();
+        (seen, seen.asked as f64 / self.began.elapsed().as_secs_f64())
     }
 }
 
@@ -231,17 +253,24 @@ pub(crate) fn shard(server: &Server, name: &str, id: u32, release: &str) -> Regi
 struct Delays(Vec<Duration>);
 
 impl Delays {
-    /// Waits until every node sends a conference that it has never seen to `expected`.
-    fn watch(&mut self, nodes: &[&Node], what: &str, target: impl Fn(usize) -> String, expected: &[&str]) {
-        let began = Instant::now();
+    /// Waits until every node sends a conference that it has never seen to `expected`, since `began`. No answer may be a refusal that is not expected.
+    fn watch(
+        &mut self,
+        began: Instant,
+        nodes: &[&Node],
+        what: &str,
+        target: impl Fn(usize) -> String,
+        expected: &str,
+    ) {
         let mut number = 0;
         for node in nodes {
             loop {
                 number += 1;
                 let found = routed(node, &target(number));
-                if expected.contains(&found.as_str()) {
+                if found == expected {
                     break;
                 }
+                assert!(found.parse::<u16>().is_err(), "{what}: a request failed: {found}");
                 assert!(began.elapsed() < Duration::from_secs(10), "{what}: {found}, expected {expected:?}");
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -254,10 +283,8 @@ impl Delays {
         let (half, last) = (self.0[self.0.len() / 2], self.0[self.0.len() - 1]);
         let p99 = self.0[self.0.len() * 99 / 100 - 1];
         println!("{kind}: {} changes, median {half:?}, p99 {p99:?}, longest {last:?}", self.0.len());
-        // Fewer say nothing of a 99th percentile; that each is routed by in the end is what they show.
-        if self.0.len() >= 100 {
-            assert!(p99 < Duration::from_secs(1), "{kind}: {p99:?}");
-        }
+        // Of fewer than a hundred all but the longest.
+        assert!(p99 < Duration::from_secs(1), "{kind}: {p99:?}");
     }
 }
 
@@ -285,66 +312,96 @@ async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
     let (mut in_east, in_west) = (Node::start("east", &east.ip), Node::start("west", &west.ip));
     let nodes = [&in_east, &in_west];
     let room = |prefix: &'static str, round: usize| move |n: usize| format!("{prefix}r{round}x{n}");
-    Delays::default().watch(&nodes, "the beginning", room("/http-bind?room=", 0), &["one"]);
+    Delays::default().watch(Instant::now(), &nodes, "the beginning", room("/http-bind?room=", 0), "one");
     let load = Load::start(&nodes);
 
     let mut delays = Delays::default();
     for round in 0..changes() {
         let (release, shard) = if round % 2 == 0 { ("release-2", "two") } else { ("release-3", "three") };
+        let began = Instant::now();
         everywhere(&agent, servers, "releases/test/tenant/acme", Some(release)).await;
-        delays.watch(&nodes, "a pin", room("/acme/http-bind?room=p", round), &[shard]);
+        delays.watch(began, &nodes, "a pin", room("/acme/http-bind?room=p", round), shard);
     }
     delays.tell("pin set");
     let mut delays = Delays::default();
     for round in 0..changes() {
+        let began = Instant::now();
         everywhere(&agent, servers, "releases/test/tenant/acme", None).await;
-        delays.watch(&nodes, "no pin", room("/acme/http-bind?room=u", round), &["one"]);
+        delays.watch(began, &nodes, "no pin", room("/acme/http-bind?room=u", round), "one");
         everywhere(&agent, servers, "releases/test/tenant/acme", Some("release-2")).await;
-        Delays::default().watch(&nodes, "a pin", room("/acme/http-bind?room=v", round), &["two"]);
+        let again = room("/acme/http-bind?room=v", round);
+        Delays::default().watch(Instant::now(), &nodes, "a pin", again, "two");
     }
     delays.tell("pin removed");
     let mut delays = Delays::default();
     for round in 0..changes() {
         let (release, shard) = if round % 2 == 0 { ("release-2", "two") } else { ("release-1", "one") };
+        let began = Instant::now();
         everywhere(&agent, servers, "releases/test/live", Some(release)).await;
-        delays.watch(&nodes, "live", room("/http-bind?room=l", round), &[shard]);
+        delays.watch(began, &nodes, "live", room("/http-bind?room=l", round), shard);
     }
     delays.tell("live release switched");
     let mut delays = Delays::default();
     for round in 0..changes() {
         let key = format!("bans/test/room/evil{round}");
+        let began = Instant::now();
         everywhere(&agent, servers, &key, Some("ban")).await;
-        delays.watch(&nodes, "a ban", |_| format!("/http-bind?room=evil{round}"), &["403"]);
+        delays.watch(began, &nodes, "a ban", |_| format!("/http-bind?room=evil{round}"), "403");
     }
     delays.tell("ban added");
-    let mut delays = Delays::default();
+    let (mut delays, mut gone) = (Delays::default(), Delays::default());
     everywhere(&agent, servers, "releases/test/tenant/acme", Some("release-3")).await;
     for round in 0..changes() {
+        let began = Instant::now();
         agent.register(&four).await.unwrap();
-        delays.watch(&nodes, "registered", room("/acme/http-bind?room=n", round), &["four"]);
+        delays.watch(began, &nodes, "registered", room("/acme/http-bind?room=n", round), "four");
+        let began = Instant::now();
         agent.deregister(&four.id).await.unwrap();
         // Gone when the shard's own name finds nothing any more.
         let named = |n| format!("/acme/http-bind?room=x{round}y{n}_four");
-        delays.watch(&nodes, "deregistered", named, &["three"]);
+        gone.watch(began, &nodes, "deregistered", named, "three");
     }
-    delays.tell("shard registered or deregistered");
+    delays.tell("shard registered");
+    gone.tell("shard deregistered");
     let mut delays = Delays::default();
     agent.register(&four).await.unwrap();
+    Delays::default().watch(Instant::now(), &nodes, "registered", room("/acme/http-bind?room=o", 0), "four");
+    // Conferences that both have, and keep when they are drained.
+    let held = |node: &Node| -> Vec<String> {
+        (0..20).map(|n| routed(node, &format!("/acme/http-bind?room=held{n}"))).collect()
+    };
+    let held_before = nodes.map(held);
+    assert!(held_before.iter().flatten().any(|shard| shard == "three"));
+    assert!(held_before.iter().flatten().any(|shard| shard == "four"));
     for round in 0..changes() {
         let (drained, other) = if round % 2 == 0 { ("three", "four") } else { ("four", "three") };
+        let began = Instant::now();
         everywhere(&agent, servers, &format!("shard-states/test/{other}"), Some("ready")).await;
         everywhere(&agent, servers, &format!("shard-states/test/{drained}"), Some("drain")).await;
         // A single conference may be another shard's by its hash: eight say it together.
-        let began = Instant::now();
         let mut number = 0;
         while !nodes.iter().all(|node| {
-            (0..8).all(|n| routed(node, &format!("/acme/http-bind?room=d{round}x{number}y{n}")) == other)
+            (0..8).all(|n| {
+                let found = routed(node, &format!("/acme/http-bind?room=d{round}x{number}y{n}"));
+                assert!(found.parse::<u16>().is_err(), "a request failed: {found}");
+                found == other
+            })
         }) {
             number += 1;
             assert!(began.elapsed() < Duration::from_secs(10), "{drained} still gets conferences");
         }
         delays.0.push(began.elapsed());
+        for node in nodes {
+            for n in 0..30 {
+                let found = routed(node, &format!("/acme/http-bind?room=e{round}y{n}"));
+                assert_eq!(found, other, "{drained} is drained, and got a conference by chance");
+            }
+        }
+        assert_eq!(nodes.map(held), held_before, "{drained} keeps its conferences");
     }
+    let takes_new = if changes() % 2 == 1 { "four" } else { "three" };
+    // The last switch of the live release was to this one's.
+    let live = if changes() % 2 == 1 { "two" } else { "one" };
     delays.tell("shard drained");
 
     // The agent of one node is gone: nothing changes for anybody.
@@ -352,11 +409,17 @@ async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
         (0..rooms).map(|n| routed(node, &format!("/http-bind?room=load{n}"))).collect()
     };
     let before = existing(&in_east, LOAD_ROOMS);
-    let [asked_before, ..] = load.counts();
+    let at_the_kill = load.seen();
     east.kill();
     let began = Instant::now();
+    let mut fresh = 0;
     while began.elapsed() < outage() {
         assert_eq!(before[..50], existing(&in_east, 50), "the same routes");
+        // What no table knows: by the live release, the pin, the states and the bans.
+        fresh += 1;
+        assert_eq!(routed(&in_east, &format!("/http-bind?room=out{fresh}")), live);
+        assert_eq!(routed(&in_east, &format!("/acme/http-bind?room=out{fresh}")), takes_new);
+        assert_eq!(routed(&in_east, "/http-bind?room=evil0"), "403");
     }
     assert_eq!(before, existing(&in_east, LOAD_ROOMS), "the same routes");
     let gone = began.elapsed();
@@ -371,18 +434,19 @@ async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
     // What is commanded then is routed by at once.
     agent.set(&east.datacenter, "releases/test/tenant/acme", "release-2").await.unwrap();
     let mut delays = Delays::default();
-    delays.watch(&[&in_east], "a pin after the outage", |n| format!("/acme/http-bind?room=c{n}"), &["two"]);
+    let began = Instant::now();
+    delays.watch(began, &[&in_east], "a pin after it", |n| format!("/acme/http-bind?room=c{n}"), "two");
     let caught_up = delays.0[0];
     assert_eq!(before, existing(&in_east, LOAD_ROOMS), "the same routes");
-    let [asked, failed, moved] = load.end();
+    let (seen, rate) = load.end();
     println!(
-        "an agent gone for {gone:?}: {} requests since then, caught up {caught_up:?} after it took a key; \
-         {asked} requests in all, {failed} failed, {moved} routed elsewhere",
-        asked - asked_before
+        "an agent gone for {gone:?}: {} requests since then, caught up {caught_up:?} after it took a key; {rate:.0} requests/s, {seen:?}",
+        seen.asked - at_the_kill.asked
     );
-    assert!(outage() < Duration::from_secs(60) || caught_up < Duration::from_secs(2), "{caught_up:?}");
-    assert_eq!((failed, moved), (0, 0), "of {asked}");
-    assert!(asked > 1_000);
+    assert!(caught_up < Duration::from_secs(2), "{caught_up:?}");
+    assert_eq!((seen.failed, seen.moved), (0, 0), "of {}", seen.asked);
+    assert_eq!(seen.tenant_moved, at_the_kill.tenant_moved, "while the agent was gone");
+    assert!(rate > 0.9 * 2.0 * f64::from(LOAD_PER_SECOND), "{rate} requests/s");
     east.kill();
 
     // A cold start without Consul: by what was kept on disk, and it says so.
@@ -397,7 +461,7 @@ async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
     let told = in_east.status();
     assert!(told.contains("POLICY IS STALE: kept on disk, ") && told.contains("keys releases"), "{told}");
     println!("{told}");
-    assert_eq!(routed(&in_east, "/http-bind?room=cold"), "one");
+    assert_eq!(routed(&in_east, "/http-bind?room=cold"), live);
     east.start_again();
     east.ready().await;
     let until = Instant::now() + Duration::from_secs(20);
@@ -405,7 +469,7 @@ async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
         assert!(Instant::now() < until, "Consul is back");
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(routed(&in_east, "/http-bind?room=warm"), "one");
+    assert_eq!(routed(&in_east, "/http-bind?room=warm"), live);
     assert!(ask(in_east.admin, "/readyz").ends_with("\r\n\r\nready\n"));
     assert!(!in_east.status().contains("STALE"));
 }
