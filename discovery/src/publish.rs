@@ -240,23 +240,39 @@ impl Publisher {
     /// Takes a valid answer of the source; publishes it, under what operators command, when it differs from the current one.
     pub fn publish(&mut self, next: Snapshot) -> Published {
         let state = &mut *lock(&self.state);
-        state.status.last_good = Instant::now();
-        state.status.last_error = None;
-        state.status.origin = Origin::Source;
+        // A source of several lists says of each how it is.
+        if state.status.parts.is_empty() {
+            state.status.last_good = Instant::now();
+            state.status.last_error = None;
+        }
+        let before = std::mem::replace(&mut state.status.origin, Origin::Source);
         state.source = Arc::new(next);
-        state.publish()
+        let published = state.publish();
+        // That nothing is there is news when nothing was known.
+        if published == Published::Unchanged
+            && before == Origin::Nothing
+            && let Some(current) = &state.current
+        {
+            current.send_modify(|_| {});
+        }
+        published
     }
 
     /// Notes that the source is well and still says what it said.
     pub fn confirm(&mut self) {
         let status = &mut lock(&self.state).status;
-        status.last_good = Instant::now();
+        if status.parts.is_empty() {
+            status.last_good = Instant::now();
+        }
         status.last_error = None;
     }
 
-    /// Notes how the parts of the source are doing, and how many records are left out.
+    /// Notes how the parts of the source are doing, and how many records are left out. The source is as good as its best part.
     pub fn note(&mut self, parts: Vec<PartStatus>, invalid: usize) {
         let status = &mut lock(&self.state).status;
+        if let Some(newest) = parts.iter().filter_map(|part| part.last_good).max() {
+            status.last_good = newest;
+        }
         status.parts = parts;
         status.invalid = invalid;
     }
@@ -341,6 +357,33 @@ mod tests {
             Err(OrderError::Unknown { shard: other })
         );
         assert_eq!(handle.order(&name, Order::Weight(257)), Err(OrderError::Weight { weight: 257 }));
+    }
+
+    #[test]
+    fn that_there_is_nothing_is_news_when_nothing_was_known() {
+        let (mut publisher, handle) = Publisher::begin("Consul", Snapshot::default(), Origin::Nothing);
+        let mut changes = handle.subscribe();
+        changes.borrow_and_update();
+        assert_eq!(publisher.publish(Snapshot::default()), Published::Unchanged);
+        assert!(changes.has_changed().unwrap() && handle.status().origin == Origin::Source);
+        changes.borrow_and_update();
+        publisher.publish(Snapshot::default());
+        assert!(!changes.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_source_of_several_lists_is_as_good_as_its_best() {
+        let (mut publisher, handle) = Publisher::new("Consul", Snapshot::default());
+        let at = Instant::now() + Duration::from_secs(5);
+        let part =
+            |last_good| PartStatus { name: String::new(), role: PartRole::Policy, last_good, error: None };
+        publisher.note(vec![part(None), part(Some(at))], 0);
+        publisher.refuse("gone");
+        publisher.publish(Snapshot::default());
+        assert_eq!(handle.status().last_good, at);
+        assert_eq!(publisher.refuse("gone"), Refused::AsBefore, "a snapshot of the others does not end it");
+        publisher.confirm();
+        assert_eq!((handle.status().last_good, handle.status().last_error), (at, None));
     }
 
     #[test]

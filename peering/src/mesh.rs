@@ -101,14 +101,15 @@ impl Mesh {
         Ok(Self { supervisor: Some(alone), endpoint: None, address: None, ..parts })
     }
 
-    /// A node of a mesh, following the peers that discovery lists (its own name among them is skipped).
+    /// A node of a mesh, following the peers that discovery lists (its own name among them is skipped). While these are `None`, discovery has not
+    /// said anything yet, and the node is not ready.
     ///
     /// # Errors
     /// [`MeshError`] naming the field.
     pub fn start(
         table: Config,
         config: MeshConfig,
-        peers: watch::Receiver<Vec<PeerAddress>>,
+        peers: watch::Receiver<Option<Vec<PeerAddress>>>,
     ) -> Result<Self, MeshError> {
         let me = table.me.clone();
         let identity = Identity::load(&config.identity, &me, &config.environment)?;
@@ -303,7 +304,7 @@ struct Supervisor {
     endpoint: Endpoint,
     events: mpsc::Sender<LinkEvent>,
     counters: Arc<Counters>,
-    peers: watch::Receiver<Vec<PeerAddress>>,
+    peers: watch::Receiver<Option<Vec<PeerAddress>>>,
     stop: watch::Receiver<bool>,
     kept: BTreeMap<PeerId, Kept>,
     dialers: BTreeMap<PeerId, Dialing>,
@@ -363,8 +364,9 @@ impl Supervisor {
 
     /// Dials whom discovery lists now, stops dialling whom it does not, and tells the core.
     async fn follow_peers(&mut self, established: &mpsc::Sender<Established>) {
-        let listed: Vec<PeerAddress> =
-            self.peers.borrow_and_update().iter().filter(|peer| peer.id != self.me).cloned().collect();
+        // Nobody is nobody only when discovery says so: a node that knows nothing yet must not decide alone.
+        let Some(listed) = self.peers.borrow_and_update().clone() else { return };
+        let listed: Vec<PeerAddress> = listed.into_iter().filter(|peer| peer.id != self.me).collect();
         self.dialers.retain(|id, dialing| {
             let stays = listed.iter().any(|peer| peer.id == *id && peer.address == dialing.address);
             if !stays {

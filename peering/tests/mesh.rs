@@ -60,7 +60,7 @@ fn addresses(list: &[(&str, SocketAddr)]) -> Vec<PeerAddress> {
 
 struct Running {
     mesh: Mesh,
-    peers: watch::Sender<Vec<PeerAddress>>,
+    peers: watch::Sender<Option<Vec<PeerAddress>>>,
 }
 
 impl Running {
@@ -69,7 +69,7 @@ impl Running {
     }
 
     fn knows(&self, list: &[(&str, SocketAddr)]) {
-        self.peers.send_replace(addresses(list));
+        self.peers.send_replace(Some(addresses(list)));
     }
 
     fn ends(&self, reason: &str) -> u64 {
@@ -94,7 +94,7 @@ fn start_at(
     identity: IdentityFiles,
     environment: &Environment,
 ) -> Result<Running, MeshError> {
-    let (peers, listed) = watch::channel(addresses(list));
+    let (peers, listed) = watch::channel(Some(addresses(list)));
     let config = MeshConfig {
         listen,
         identity,
@@ -217,6 +217,35 @@ async fn a_node_that_its_peer_does_not_list_yet_waits_for_it() {
     a.knows(&both);
     ready(&b).await;
     assert_eq!(join(&b, "foo", "s2").await, "s1", "the table was learnt before");
+}
+
+/// As long as discovery has said nothing, nobody listed does not mean nobody there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_discovery_is_silent_does_not_decide_alone() {
+    let ca = Ca::new("test", &["a", "b"]);
+    let (at_a, at_b) = (free(), free());
+    let both = [("a", at_a), ("b", at_b)];
+    let a = start_at(at_a, &both[..1], "a", ca.identity("a"), &ca.environment).unwrap();
+    ready(&a).await;
+    assert_eq!(join(&a, "foo", "s1").await, "s1");
+    a.knows(&both);
+    let (peers, listed) = watch::channel(None);
+    let config = MeshConfig {
+        listen: at_b,
+        identity: ca.identity("b"),
+        environment: ca.environment.clone(),
+        idle_timeout: Duration::from_secs(4),
+    };
+    let mesh = Mesh::start(Config::new(peer("b"), rand_incarnation()), config, listed).unwrap();
+    let b = Running { mesh, peers };
+    // It reaches b, which takes nobody in that it does not know.
+    until("b refused a three times", async || b.ends("not-listed") >= 3).await;
+    assert!(matches!(b.mesh.handle().readiness(), Readiness::NotReady { .. }), "it would decide beside a");
+    b.knows(&both);
+    ready(&b).await;
+    assert_eq!(join(&b, "foo", "s2").await, "s1", "the table was learnt before");
+    b.mesh.shutdown().await;
+    a.mesh.shutdown().await;
 }
 
 /// Starts an intruder that believes to be `name`, and waits until `a` has refused it for `reason`.

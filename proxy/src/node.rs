@@ -9,7 +9,7 @@ use std::time::Duration;
 use shardgate_discovery::consul::{
     Agent, AgentError, ConsulConfig, ConsulWatch, Registered, Word, watch_consul,
 };
-use shardgate_discovery::{DiscoveryHandle, FileError, FileWatch, Snapshot, watch_file};
+use shardgate_discovery::{DiscoveryHandle, FileError, FileWatch, Origin, ServiceName, Snapshot, watch_file};
 use shardgate_peering::{Mesh, MeshError, PeerAddress, TableHandle};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -56,6 +56,17 @@ pub enum NodeError {
         /// What is wrong with it.
         what: String,
     },
+    /// A pool of a service, and discovery is a file's until the node is started again.
+    #[error("pools: service {service} cannot be used before a restart: discovery is a file's until then")]
+    NoCatalog {
+        /// The service.
+        service: ServiceName,
+    },
+    /// Consul did not list the servers of new pools in time.
+    #[error(
+        "pools: Consul has not listed the servers of a new service in time, and without them every request would fail"
+    )]
+    ServicesUnknown,
     /// Certificates or ticket keys.
     #[error(transparent)]
     Tls(#[from] TlsErrors),
@@ -142,7 +153,7 @@ impl RunningNode {
                 (discovery, DiscoveryWatch::Consul(watch))
             }
         };
-        let (peers, follower) = follow_peers(discovery.subscribe());
+        let (peers, follower) = follow_peers(discovery.clone());
         let table = settings::table(&config);
         let mesh = match settings::mesh(&config)? {
             Some(mesh) => Mesh::start(table, mesh, peers)?,
@@ -270,15 +281,13 @@ impl RunningNode {
 }
 
 /// Turns snapshots into what the mesh dials.
-fn follow_peers(
-    mut snapshots: watch::Receiver<Arc<Snapshot>>,
-) -> (watch::Receiver<Vec<PeerAddress>>, JoinHandle<()>) {
-    let addresses = |snapshot: &Snapshot| -> Vec<PeerAddress> {
-        snapshot
-            .peers()
-            .iter()
-            .map(|peer| PeerAddress { id: peer.id.clone(), address: peer.address })
-            .collect()
+fn follow_peers(discovery: DiscoveryHandle) -> (watch::Receiver<Option<Vec<PeerAddress>>>, JoinHandle<()>) {
+    let mut snapshots = discovery.subscribe();
+    let addresses = move |snapshot: &Snapshot| -> Option<Vec<PeerAddress>> {
+        let peers = snapshot.peers().iter();
+        let peers = peers.map(|peer| PeerAddress { id: peer.id.clone(), address: peer.address });
+        // Before the first word the snapshot is empty, and says nothing.
+        (discovery.status().origin != Origin::Nothing).then(|| peers.collect())
     };
     let (peers, listed) = watch::channel(addresses(&snapshots.borrow_and_update()));
     let task = tokio::spawn(async move {

@@ -3,6 +3,7 @@
 use super::blocking::{Arrival, Ask, Freshness, Leader};
 use super::error::{AgentError, Hint};
 use reqwest::header::HeaderMap;
+use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -19,6 +20,8 @@ use tokio::sync::Semaphore;
 pub(super) const CONNECTIONS_MAX: usize = 150;
 /// What a short request may take.
 pub(super) const SHORT: Duration = Duration::from_secs(10);
+/// A body of so many bytes is read in a moment; a longer one elsewhere, for other tasks need their thread.
+const READ_AT_ONCE: usize = 256 << 10;
 /// The longest body that is read. 100,000 pins have some 20 MB.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
@@ -41,7 +44,12 @@ impl AgentAddress {
         if let Some(path) = text.strip_prefix("unix://") {
             return path.starts_with('/').then(|| Self::Unix(PathBuf::from(path)));
         }
-        let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let url = match text.contains("://") {
+            true => text.to_owned(),
+            // As the consul command has it, but for its port, which is the agent's own.
+            false if text.contains(':') => format!("http://{text}"),
+            false => format!("http://{text}:8500"),
+        };
         let url = url.strip_suffix('/').unwrap_or(&url);
         let (scheme, authority) = url.split_once("://")?;
         let authority: http::uri::Authority = authority.parse().ok()?;
@@ -169,7 +177,7 @@ impl fmt::Display for Right {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Keys(prefix) => write!(f, "key_prefix {prefix:?}"),
-            Self::Service(name) => write!(f, "service {name:?} or its nodes"),
+            Self::Service(name) => write!(f, "service {name:?}"),
         }
     }
 }
@@ -182,6 +190,13 @@ pub(crate) enum Reading {
     Now,
     /// The leader, who makes sure that it is (`consistent`), at once.
     Confirmed,
+}
+
+/// Whether a token may read of any node that it exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Nodes {
+    Some,
+    None,
 }
 
 /// A list, and what the headers say of it.
@@ -216,7 +231,12 @@ impl Agent {
     /// [`AgentError::Tls`] with the file that is not usable.
     pub fn new(config: AgentConfig) -> Result<Self, AgentError> {
         // A system's proxy is for the Internet, not for the agent.
-        let mut builder = Client::builder().no_proxy().http1_only().connect_timeout(Duration::from_secs(3));
+        // Nor does an agent send anybody elsewhere, with a token that is for it alone.
+        let mut builder = Client::builder()
+            .no_proxy()
+            .redirect(Policy::none())
+            .http1_only()
+            .connect_timeout(Duration::from_secs(3));
         builder = builder.tls_backend_preconfigured(tls(&config.tls)?).local_address(config.source);
         let base = match &config.address {
             AgentAddress::Url(url) => url.clone(),
@@ -280,7 +300,7 @@ impl Agent {
     }
 
     /// Asks for a list; one that is not there is empty.
-    pub(crate) async fn list<T: DeserializeOwned>(
+    pub(crate) async fn list<T: DeserializeOwned + Send + 'static>(
         &self,
         target: &Target,
         reading: Reading,
@@ -307,21 +327,30 @@ impl Agent {
         let answer = self.send(request, &target.path, within).await?;
         let arrival = arrival(answer.headers());
         let records = match answer.status() {
-            StatusCode::NOT_FOUND => Vec::new(),
+            // A key that is not there. Anything else that is not found is no word of Consul's.
+            StatusCode::NOT_FOUND if matches!(target.right, Right::Keys(_)) && arrival.index.is_some() => {
+                Vec::new()
+            }
             _ => self.read(answer, &target.path).await?,
         };
         Ok(Answer { arrival, records })
     }
 
     /// The body of an answer, as JSON.
-    pub(super) async fn read<T: DeserializeOwned>(
+    pub(super) async fn read<T: DeserializeOwned + Send + 'static>(
         &self,
         answer: Response,
         path: &str,
     ) -> Result<T, AgentError> {
         let bytes = self.body(answer, path).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| AgentError::Json { path: path.to_owned(), what: error.to_string() })
+        let wrong = |what: String| AgentError::Json { path: path.to_owned(), what };
+        let read = if bytes.len() > READ_AT_ONCE {
+            let reading = tokio::task::spawn_blocking(move || serde_json::from_slice(&bytes));
+            reading.await.map_err(|error| wrong(error.to_string()))?
+        } else {
+            serde_json::from_slice(&bytes)
+        };
+        read.map_err(|error: serde_json::Error| wrong(error.to_string()))
     }
 
     async fn body(&self, mut answer: Response, path: &str) -> Result<Vec<u8>, AgentError> {
@@ -372,8 +401,7 @@ impl Agent {
         let question = |resource: &str, segment: &str| serde_json::json!({"Resource": resource, "Access": "read", "Segment": segment});
         let questions = match right {
             Right::Keys(prefix) => vec![question("key", prefix)],
-            // Without the right to read nodes, a service has no instances.
-            Right::Service(name) => vec![question("service", name), question("node", "")],
+            Right::Service(name) => vec![question("service", name)],
         };
         let body = serde_json::Value::Array(questions).to_string();
         let request = self.request(Method::POST, path, datacenter.as_ref()).body(body);
@@ -383,11 +411,26 @@ impl Agent {
             return Ok(());
         }
         let allowed: Vec<Allowed> = self.read(answer, path).await?;
-        if allowed.iter().all(|one| one.allow) {
-            return Ok(());
+        let forbidden = |said: String| {
+            Err(AgentError::Forbidden { path: path.to_owned(), said, token: self.config.token.is_some() })
+        };
+        if !allowed.iter().all(|one| one.allow) {
+            return forbidden(format!("{right} is left out of what is listed"));
         }
-        let said = format!("{right} is left out of what is listed");
-        Err(AgentError::Forbidden { path: path.to_owned(), said, token: self.config.token.is_some() })
+        // Without a right to read nodes a service has no instances, and there is always one: a server's.
+        if matches!(right, Right::Service(_)) && self.nodes(datacenter.as_ref()).await? == Nodes::None {
+            return forbidden("the nodes of services are left out of what is listed".to_owned());
+        }
+        Ok(())
+    }
+
+    async fn nodes(&self, datacenter: Option<&Datacenter>) -> Result<Nodes, AgentError> {
+        let path = "/v1/catalog/nodes";
+        let answer = self
+            .send(self.request(Method::GET, path, datacenter).query(&[("stale", "")]), path, SHORT)
+            .await?;
+        let nodes: Vec<serde::de::IgnoredAny> = self.read(answer, path).await?;
+        Ok(if nodes.is_empty() { Nodes::None } else { Nodes::Some })
     }
 
     /// The datacenters that the agent's servers know.

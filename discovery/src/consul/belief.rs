@@ -53,13 +53,19 @@ enum Cause {
     Restart,
 }
 
-/// The leader is asked that often while there is doubt.
+/// The leader is asked that often when doubt begins, and at last.
 const CONFIRM_EVERY: Duration = Duration::from_millis(200);
+const CONFIRM_SELDOM: Duration = Duration::from_secs(2);
 
 impl Belief {
     /// Nothing is known; `believed` records are in use already (from disk), if any.
     pub(crate) const fn new(grace: Grace, believed: Option<usize>) -> Self {
         Self { grace, believed, doubt: None }
+    }
+
+    /// Whether it is believed that there is nothing.
+    pub(crate) fn is_of_nothing(&self) -> bool {
+        self.believed == Some(0) && self.doubt.is_none()
     }
 
     /// The servers began to count anew.
@@ -88,7 +94,9 @@ impl Belief {
             self.believed = Some(records);
             return Judged::Believed;
         }
-        Judged::Doubted(CONFIRM_EVERY.min(grace))
+        // Seldomer the longer it lasts: all nodes ask one leader, who may have come up just now.
+        let pause = (now.saturating_sub(since) / 4).clamp(CONFIRM_EVERY, CONFIRM_SELDOM);
+        Judged::Doubted(pause.min(grace))
     }
 }
 

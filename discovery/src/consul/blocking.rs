@@ -170,11 +170,16 @@ impl Blocking {
                 News::Restarted
             }
             Some(_) if asked == Some(index) => {
-                self.tokens -= NO_NEWS;
+                self.without_news();
                 News::Same
             }
             Some(_) | None => News::New,
         }
+    }
+
+    /// An answer was news for Consul, and none here.
+    pub(crate) fn without_news(&mut self) {
+        self.tokens -= NO_NEWS;
     }
 
     /// Takes the leader's word beside the chain (`consistent`), which goes on from there: what a server that was wrong counted to is

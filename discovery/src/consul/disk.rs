@@ -80,7 +80,8 @@ pub(crate) fn save(path: &Path, environment: &str, world: &World, now: SystemTim
     let bytes = serde_json::to_vec(&saved)
         .map_err(|error| DiskError::Content { path: path.to_owned(), what: error.to_string() })?;
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    // Another process may be writing, too.
+    name.push(format!(".{}.new", std::process::id()));
     let fresh = PathBuf::from(name);
     let mut file = File::create(&fresh).map_err(io)?;
     file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;

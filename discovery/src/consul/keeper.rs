@@ -3,19 +3,21 @@
 use super::agent::{Agent, Datacenter};
 use super::belief::{Belief, Grace};
 use super::blocking::{Blocking, WAIT_OTHERS, WAIT_OWN};
+use super::error::AgentError;
 use super::policy::PolicyKind;
 use super::record::InvalidRecord;
 use super::watching::{Heard, Said, Watch};
-use super::world::{Assembled, Records, Source, Taken, World};
+use super::world::{Assembled, Records, ServiceKind, Source, Taken, World};
 use super::{ConsulConfig, disk};
 use crate::name::ServiceName;
 use crate::publish::{PartRole, PartStatus, Published, Publisher, Refused};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 /// How long more news is waited for before a snapshot is made of the first: a change of several keys is one.
@@ -26,6 +28,15 @@ const DATACENTERS_EVERY: Duration = Duration::from_secs(30);
 const SAVE_EVERY: Duration = Duration::from_secs(300);
 /// A changed state is written down after that long: many changes are one write.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// A snapshot of so many records is made in a moment; one of more keeps other tasks from their thread.
+const RECORDS_AT_ONCE: usize = 1_000;
+/// What the last write may take when the process ends.
+const SAVED_WITHIN: Duration = Duration::from_secs(2);
+/// How long a start that remembers nothing waits for other datacenters once the own one is known: a snapshot without their shards and peers would be
+/// used as if there were none.
+const OTHERS_WITHIN: Duration = Duration::from_secs(3);
+/// How long Consul must not list a datacenter until it is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// The most sources: each holds a connection to the agent, and some have to be left for the rest.
 const SOURCES_MAX: usize = super::agent::CONNECTIONS_MAX - 10;
 
@@ -41,6 +52,17 @@ const POLICY_GRACE: Grace =
 struct Part {
     last_good: Option<Instant>,
     error: Option<String>,
+    access: Access,
+    /// Its watch.
+    task: Option<AbortHandle>,
+}
+
+/// What the token may read of a source, as its last answer has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Access {
+    #[default]
+    Granted,
+    Forbidden,
 }
 
 /// How complete what is known is.
@@ -54,6 +76,14 @@ pub(crate) enum Completeness {
     All,
 }
 
+/// What those outside wait for.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) completeness: watch::Sender<Completeness>,
+    /// Services of pools whose servers are known.
+    pub(crate) pools: watch::Sender<BTreeSet<ServiceName>>,
+}
+
 pub(crate) struct Keeper {
     config: ConsulConfig,
     agent: Agent,
@@ -63,10 +93,42 @@ pub(crate) struct Keeper {
     heard: Sender<Heard>,
     publisher: Publisher,
     invalid: BTreeSet<InvalidRecord>,
-    completeness: watch::Sender<Completeness>,
+    told: Told,
     pools: watch::Receiver<BTreeSet<ServiceName>>,
     listed: bool,
     unsaved: bool,
+    remembered: Remembered,
+    /// Runs while other datacenters have their time.
+    settling: JoinSet<()>,
+    /// Writes to the disk, one at most.
+    saves: JoinSet<bool>,
+    disk: Disk,
+    /// Datacenters that Consul does not list any more, since when.
+    unlisted: BTreeMap<Datacenter, Instant>,
+}
+
+/// What was known at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remembered {
+    Something,
+    Nothing,
+}
+
+/// How the last write ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disk {
+    Works,
+    Fails,
+}
+
+/// Lists that not every token may read, and that a site can do without: they are empty then, and the error is told.
+const fn may_be_unreadable(source: &Source) -> bool {
+    matches!(
+        source,
+        Source::Policy(PolicyKind::Bans)
+            | Source::Services(_, ServiceKind::Proxies | ServiceKind::Standalones)
+            | Source::Pool(_)
+    )
 }
 
 impl Keeper {
@@ -77,7 +139,7 @@ impl Keeper {
         world: World,
         publisher: Publisher,
         heard: Sender<Heard>,
-        completeness: watch::Sender<Completeness>,
+        told: Told,
         pools: watch::Receiver<BTreeSet<ServiceName>>,
     ) -> Self {
         let mut keeper = Self {
@@ -89,13 +151,21 @@ impl Keeper {
             heard,
             publisher,
             invalid: BTreeSet::new(),
-            completeness,
+            told,
             pools,
             listed: false,
             unsaved: false,
+            remembered: Remembered::Nothing,
+            settling: JoinSet::new(),
+            saves: JoinSet::new(),
+            disk: Disk::Works,
+            unlisted: BTreeMap::new(),
         };
         for kind in PolicyKind::ALL {
             keeper.watch(Source::Policy(kind));
+        }
+        if !keeper.world.0.is_empty() {
+            keeper.remembered = Remembered::Something;
         }
         let remembered: Vec<_> = keeper.world.0.keys().cloned().collect();
         let named = keeper.config.datacenters.clone().unwrap_or_default();
@@ -106,7 +176,13 @@ impl Keeper {
         for source in remembered {
             let asked_for = match &source {
                 Source::Policy(_) => true,
-                Source::Services(_, kind) => keeper.config.place.services.kinds().any(|asked| asked == *kind),
+                Source::Services(datacenter, kind) => {
+                    let ConsulConfig { place, datacenters, .. } = &keeper.config;
+                    place.services.kinds().any(|asked| asked == *kind)
+                        && datacenters
+                            .as_ref()
+                            .is_none_or(|named| *datacenter == place.datacenter || named.contains(datacenter))
+                }
                 Source::Pool(service) => pools.contains(service),
             };
             if asked_for {
@@ -122,6 +198,35 @@ impl Keeper {
         let kinds: Vec<_> = self.config.place.services.kinds().collect();
         for kind in kinds {
             self.watch(Source::Services(datacenter.clone(), kind));
+        }
+    }
+
+    /// Takes out datacenters that Consul does not list for long: their servers have left, or have been gone for three days.
+    fn forget_unlisted(&mut self, listed: &[Datacenter]) {
+        let watched: BTreeSet<_> = self.parts.keys().filter_map(Source::datacenter).cloned().collect();
+        self.unlisted.retain(|datacenter, _| !listed.contains(datacenter));
+        for datacenter in watched {
+            if listed.contains(&datacenter) || datacenter == self.config.place.datacenter {
+                continue;
+            }
+            let since = *self.unlisted.entry(datacenter.clone()).or_insert_with(Instant::now);
+            if since.elapsed() < FORGOTTEN_AFTER {
+                continue;
+            }
+            warn!(%datacenter, "Consul does not list this datacenter any more, it is forgotten");
+            self.unlisted.remove(&datacenter);
+            self.parts.retain(|source, part| {
+                let stays = source.datacenter() != Some(&datacenter);
+                if !stays && let Some(task) = &part.task {
+                    task.abort();
+                }
+                stays
+            });
+            self.world.0.retain(|source, _| source.datacenter() != Some(&datacenter));
+            self.unsaved = true;
+            if self.may_publish() {
+                self.publish();
+            }
         }
     }
 
@@ -156,8 +261,8 @@ impl Keeper {
             keeper: self.heard.clone(),
             source: source.clone(),
         };
-        self.watches.spawn(watch.run());
-        self.parts.insert(source, Part::default());
+        let task = Some(self.watches.spawn(watch.run()));
+        self.parts.insert(source, Part { task, ..Part::default() });
     }
 
     /// Works until `stopped`.
@@ -182,7 +287,7 @@ impl Keeper {
                             changed = Taken::Changed;
                         }
                     }
-                    if changed == Taken::Changed && *self.completeness.borrow() != Completeness::Partial {
+                    if changed == Taken::Changed && self.may_publish() {
                         self.publish();
                     }
                     self.tell_parts();
@@ -198,6 +303,7 @@ impl Keeper {
                     match listed {
                         Ok(found) => {
                             self.listed = true;
+                            self.forget_unlisted(&found);
                             found.iter().for_each(|datacenter| self.watch_datacenter(datacenter));
                         }
                         Err(error) => {
@@ -208,50 +314,71 @@ impl Keeper {
                             tracing::debug!(%error, "datacenters cannot be listed");
                         }
                     }
-                    self.complete();
+                    if self.complete() == Taken::Changed && self.may_publish() {
+                        self.publish();
+                        self.tell_parts();
+                    }
                 },
-                Some(_) = saving.join_next() => self.save().await,
+                Some(_) = self.settling.join_next() => if self.may_publish() {
+                    self.publish();
+                    self.tell_parts();
+                },
+                Some(_) = saving.join_next() => self.save(),
+                Some(saved) = self.saves.join_next() => self.saved(saved.is_ok_and(|saved| saved)),
                 // The sender lives as long as what stops this.
                 Ok(()) = self.pools.changed() => {
                     let services = self.pools.borrow_and_update().clone();
                     self.watch_pools(&services);
                 }
                 _ = saves.tick() => if self.parts.values().all(|part| part.error.is_none()) {
-                    self.save().await;
+                    self.save();
                 },
             }
         }
-        if self.unsaved {
-            self.save().await;
-        }
         self.watches.shutdown().await;
+        let last = async {
+            while self.saves.join_next().await.is_some() {}
+            if self.unsaved {
+                self.save();
+                while self.saves.join_next().await.is_some() {}
+            }
+        };
+        if timeout(SAVED_WITHIN, last).await.is_err() {
+            warn!("the disk is too slow, what Consul said last is not kept");
+        }
+    }
+
+    /// A write has ended.
+    fn saved(&mut self, well: bool) {
+        self.disk = if well { Disk::Works } else { Disk::Fails };
+        self.unsaved |= !well;
     }
 
     /// Takes what a watch tells.
     fn hear(&mut self, Heard { source, said }: Heard) -> Taken {
-        let part = self.parts.entry(source.clone()).or_default();
+        // The last word of a watch that has just been ended.
+        let Some(part) = self.parts.get_mut(&source) else { return Taken::AsBefore };
         match said {
             Said::Records(records) => {
                 if part.error.take().is_some() {
                     info!(%source, "Consul answers again");
                 }
                 part.last_good = Some(Instant::now());
+                part.access = Access::Granted;
                 let taken = self.world.take(source, records);
                 if taken == Taken::Changed {
                     self.unsaved = true;
                 }
-                let before = *self.completeness.borrow();
-                self.complete();
-                // What was held back until it was whole.
-                if before == Completeness::Partial && *self.completeness.borrow() != before {
-                    return Taken::Changed;
+                match self.complete() {
+                    Taken::Changed => Taken::Changed,
+                    Taken::AsBefore => taken,
                 }
-                taken
             }
             Said::Still => {
                 part.error = None;
                 part.last_good = Some(Instant::now());
-                Taken::AsBefore
+                // What a disk remembered may be what there still is.
+                self.complete()
             }
             Said::Doubted { records } => {
                 let before = self.world.0.get(&source).map_or(0, Records::len);
@@ -259,37 +386,68 @@ impl Keeper {
                 Taken::AsBefore
             }
             Said::Failed(error) => {
+                part.access = match error {
+                    AgentError::Forbidden { .. } => Access::Forbidden,
+                    _ => part.access,
+                };
+                let optional = may_be_unreadable(&source);
                 let error = error.to_string();
                 if part.error.as_ref() != Some(&error) {
                     warn!(%source, %error, "Consul does not answer, what was known stays in use");
                     part.error = Some(error);
                 }
-                Taken::AsBefore
+                if optional { self.complete() } else { Taken::AsBefore }
             }
         }
     }
 
-    /// Sees how complete it is by now.
-    fn complete(&self) {
+    /// Sees how complete it is by now: changed when it is better, and what was held back may be published.
+    fn complete(&mut self) -> Taken {
         let own = &self.config.place.datacenter;
-        let heard = |source: &Source| self.parts.get(source).is_some_and(|part| part.last_good.is_some());
+        let known = |source: &Source, part: &Part| {
+            part.last_good.is_some() || part.access == Access::Forbidden && may_be_unreadable(source)
+        };
+        let heard = |source: &Source| self.parts.get(source).is_some_and(|part| known(source, part));
         let own_heard = PolicyKind::ALL.into_iter().all(|kind| heard(&Source::Policy(kind)))
             && self.config.place.services.kinds().all(|kind| heard(&Source::Services(own.clone(), kind)));
-        let all_heard = self.parts.values().all(|part| part.last_good.is_some());
+        let all_heard = self.parts.iter().all(|(source, part)| known(source, part));
         let listed = self.listed || self.config.datacenters.is_some();
         let next = match (own_heard, all_heard && listed) {
             (false, _) => Completeness::Partial,
             (true, false) => Completeness::Own,
             (true, true) => Completeness::All,
         };
-        self.completeness.send_if_modified(|known| {
+        let better = self.told.completeness.send_if_modified(|known| {
             let better = next > *known;
             *known = next.max(*known);
             better
         });
+        if better && next == Completeness::Own {
+            self.settling.spawn(sleep(OTHERS_WITHIN));
+        }
+        if better { Taken::Changed } else { Taken::AsBefore }
+    }
+
+    /// Whether what is known may be used: all of it, or the own datacenter's when the others had their time, or were known before.
+    fn may_publish(&self) -> bool {
+        match *self.told.completeness.borrow() {
+            Completeness::Partial => false,
+            Completeness::Own => self.remembered == Remembered::Something || self.settling.is_empty(),
+            Completeness::All => true,
+        }
     }
 
     fn publish(&mut self) {
+        let records: usize = self.world.0.values().map(Records::len).sum();
+        // The mesh is driven by the same thread, and waits for nobody.
+        if records > RECORDS_AT_ONCE && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+            tokio::task::block_in_place(|| self.publish_now());
+        } else {
+            self.publish_now();
+        }
+    }
+
+    fn publish_now(&mut self) {
         let Assembled { snapshot, invalid } = self.world.assemble(&self.config.place);
         let snapshot = match snapshot {
             Ok(snapshot) => snapshot,
@@ -325,6 +483,13 @@ impl Keeper {
             last_good: part.last_good,
             error: part.error.clone(),
         };
+        let heard = self.parts.iter().filter(|(_, part)| part.last_good.is_some());
+        let pools: BTreeSet<_> = heard.filter_map(|(source, _)| source.pool()).cloned().collect();
+        self.told.pools.send_if_modified(|known| {
+            let changed = *known != pools;
+            *known = pools;
+            changed
+        });
         self.publisher.note(self.parts.iter().map(part).collect(), self.invalid.len());
         let mut wrong = self.parts.iter().filter_map(|(source, part)| Some((source, part.error.as_ref()?)));
         match (wrong.next(), wrong.count()) {
@@ -336,18 +501,24 @@ impl Keeper {
         }
     }
 
-    async fn save(&mut self) {
-        // What is not whole stays unsaved until it is.
-        if *self.completeness.borrow() == Completeness::Partial {
+    /// Writes what is known down, beside all else: a disk may be slow, or hang.
+    fn save(&mut self) {
+        // What is not whole stays unsaved until it is, and one write is enough.
+        if *self.told.completeness.borrow() == Completeness::Partial || !self.saves.is_empty() {
             return;
         }
         self.unsaved = false;
         let Some(path) = self.config.state_file.clone() else { return };
         let (world, environment) = (self.world.clone(), self.config.place.environment.clone());
-        let saved =
-            tokio::task::spawn_blocking(move || disk::save(&path, &environment, &world, SystemTime::now()));
-        if let Ok(Err(error)) = saved.await {
-            error!(%error, "what Consul said cannot be kept on disk");
-        }
+        let was = self.disk;
+        self.saves.spawn_blocking(move || match disk::save(&path, &environment, &world, SystemTime::now()) {
+            Ok(()) => true,
+            Err(error) => {
+                if was == Disk::Works {
+                    error!(%error, "what Consul said cannot be kept on disk, it is tried again");
+                }
+                false
+            }
+        });
     }
 }

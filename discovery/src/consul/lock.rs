@@ -1,7 +1,8 @@
 //! A lock at Consul (sessions, `/v1/session`, and `?acquire=` of a key) for work that one process of an environment does.
 //!
 //! A session is the holder's life: renewed a third of its TTL after the last time, and given back at the end. Consul takes one that is not renewed
-//! away after its TTL at the soonest, so a holder that cannot renew it steps down by its own clock before that: never two at once. A lock is one
+//! away after its TTL at the soonest, so a holder that cannot renew it steps down by its own clock before that: never two at once. When a session ends
+//! otherwise (operators, a node that is deregistered), Consul lets nobody have the lock for another TTL, in which the holder finds out. A lock is one
 //! datacenter's; whoever wants one for an environment names the same datacenter everywhere.
 
 use super::agent::{Agent, Datacenter, Reading, Right, SHORT, Target, key_path};
@@ -17,8 +18,6 @@ use tracing::{info, warn};
 
 /// Consul's least TTL of a session.
 pub const LOCK_TTL_MIN: Duration = Duration::from_secs(10);
-/// After a holder was lost Consul lets nobody have the lock for that long.
-const LOCK_DELAY: Duration = Duration::from_secs(1);
 /// How long a query for a key that somebody holds is held.
 const WATCH: Duration = Duration::from_secs(10);
 /// How long until a failed attempt is made again.
@@ -122,7 +121,12 @@ async fn seek(
     }
     told.send_replace(Lock::NotHeld);
     let Some(session) = session else { return };
-    let given_back = timeout(GIVEN_BACK_WITHIN, agent.destroy(&config, &session)).await;
+    let give_back = async {
+        // Released before its session ends it can be taken at once.
+        agent.release(&config, &session).await?;
+        agent.destroy(&config, &session).await
+    };
+    let given_back = timeout(GIVEN_BACK_WITHIN, give_back).await;
     if let Ok(Err(error)) = given_back {
         warn!(%error, key = config.key, "the lock could not be given back, it is free after its TTL");
     }
@@ -171,11 +175,18 @@ async fn hold_once(
         // Somebody was faster, or the lock was lost a moment ago.
         return Ok(());
     }
-    info!(key = config.key, "the lock is held");
-    told.send_replace(Lock::Held);
     loop {
-        sleep(config.ttl / 3).await;
-        match timeout_at(held_until(asked_at, config.ttl).into(), keep(agent, config, &own)).await {
+        let until = held_until(asked_at, config.ttl);
+        let left = until.saturating_duration_since(Instant::now());
+        // Consul may have been slow, or this process: then it is Consul's to give again.
+        if left.is_zero() {
+            return Ok(());
+        }
+        if told.send_replace(Lock::Held) == Lock::NotHeld {
+            info!(key = config.key, "the lock is held");
+        }
+        sleep(left.min(config.ttl / 3)).await;
+        match timeout_at(until.into(), keep(agent, config, &own)).await {
             Ok(Kept::Since(at)) => asked_at = at,
             Ok(Kept::Lost) | Err(_) => return Ok(()),
         }
@@ -222,7 +233,7 @@ impl Agent {
         let mut body = serde_json::json!({
             "Name": config.holder,
             "TTL": format!("{}s", config.ttl.as_secs()),
-            "LockDelay": format!("{}s", LOCK_DELAY.as_secs()),
+            "LockDelay": format!("{}s", config.ttl.as_secs()),
             "Behavior": "release",
             // By default the health of the agent's node ends a session too, at once: before its holder can know.
             "NodeChecks": [],
@@ -237,20 +248,20 @@ impl Agent {
         Ok(self.read::<Created>(answer, path).await?.id)
     }
 
-    /// A node of another datacenter: a session stands in the name of one, and the agent's own is not known there.
+    /// A server of another datacenter: a session stands in the name of a node, and the agent's own is not known there. Servers stay longest.
     async fn node_of(&self, datacenter: &Datacenter) -> Result<String, AgentError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Node {
             node: String,
         }
-        let path = "/v1/catalog/nodes";
+        let path = "/v1/catalog/service/consul";
         let answer = self.send(self.request(Method::GET, path, Some(datacenter)), path, SHORT).await?;
         let nodes: Vec<Node> = self.read(answer, path).await?;
         let first = nodes.into_iter().map(|node| node.node).min();
         first.ok_or_else(|| AgentError::Json {
             path: path.to_owned(),
-            what: format!("{datacenter} has no node"),
+            what: format!("{datacenter} has no server"),
         })
     }
 
@@ -267,6 +278,11 @@ impl Agent {
     async fn destroy(&self, config: &LockConfig, Session(id): &Session) -> Result<(), AgentError> {
         let path = format!("/v1/session/destroy/{id}");
         self.put(&path, config.datacenter.as_ref(), &[], Vec::new()).await.map(drop)
+    }
+
+    async fn release(&self, config: &LockConfig, Session(id): &Session) -> Result<(), AgentError> {
+        let query = [("release", id.clone())];
+        self.put(&key_path(&config.key), config.datacenter.as_ref(), &query, Vec::new()).await.map(drop)
     }
 
     async fn acquire(&self, config: &LockConfig, Session(id): &Session) -> Result<bool, AgentError> {

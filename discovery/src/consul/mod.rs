@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use crate::name::ServiceName;
 use crate::publish::{DiscoveryHandle, Origin, Publisher};
 use crate::snapshot::Snapshot;
-use keeper::{Completeness, Keeper};
+use keeper::{Completeness, Keeper, Told};
 use world::{Assembled, World};
 
 mod agent;
@@ -74,6 +74,7 @@ pub struct ConsulConfig {
 pub struct ConsulWatch {
     agent: Agent,
     pools: watch::Sender<BTreeSet<ServiceName>>,
+    heard_pools: watch::Sender<BTreeSet<ServiceName>>,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
 }
@@ -85,13 +86,16 @@ impl ConsulWatch {
         &self.agent
     }
 
-    /// Watches the services that pools name now.
-    pub fn follow_pools(&self, services: BTreeSet<ServiceName>) {
+    /// Watches the services that pools name now, and waits until Consul has said of each what its servers are.
+    pub async fn follow_pools(&self, services: BTreeSet<ServiceName>) {
         self.pools.send_if_modified(|known| {
             let changed = *known != services;
-            *known = services;
+            known.clone_from(&services);
             changed
         });
+        let mut heard = self.heard_pools.subscribe();
+        // It lives as long as the watch; were it gone there would be nothing to wait for.
+        drop(heard.wait_for(|heard| services.is_subset(heard)).await);
     }
 
     /// Ends the tasks and waits until they have ended.
@@ -131,10 +135,12 @@ pub async fn watch_consul(config: ConsulConfig) -> Result<(DiscoveryHandle, Cons
     let (completeness, mut complete) = watch::channel(Completeness::Partial);
     let within = config.start_within;
     let (pools, named) = watch::channel(config.pools.clone());
-    let keeper = Keeper::new(config, agent.clone(), world, publisher, heard, completeness, named);
+    let (heard_pools, _) = watch::channel(BTreeSet::new());
+    let told = Told { completeness, pools: heard_pools.clone() };
+    let keeper = Keeper::new(config, agent.clone(), world, publisher, heard, told, named);
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(keeper.run(hear, stopped));
-    let watch = ConsulWatch { agent, pools, stop: Some(stop), task: Some(task) };
+    let watch = ConsulWatch { agent, pools, heard_pools, stop: Some(stop), task: Some(task) };
     let whole = tokio::time::timeout(within, complete.wait_for(|known| *known == Completeness::All));
     // Whether it was in time is what is known then.
     drop(whole.await);

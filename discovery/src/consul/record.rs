@@ -4,6 +4,7 @@ use crate::name::{RegionName, ReleaseName, ServiceName};
 use crate::shard::{PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX, server_name};
 use serde::{Deserialize, Serialize};
 use shardgate_peering_core::{PeerId, ShardName, hash64};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -37,7 +38,10 @@ pub(crate) struct Instance {
     #[serde(default)]
     pub(crate) service_address: String,
     #[serde(default)]
-    pub(crate) service_port: u16,
+    pub(crate) service_port: i64,
+    /// When it was registered, as Consul counts.
+    #[serde(default)]
+    pub(crate) create_index: u64,
     pub(crate) service_tags: Option<Vec<String>>,
     pub(crate) service_tagged_addresses: Option<BTreeMap<String, Tagged>>,
     pub(crate) service_meta: Option<BTreeMap<String, String>>,
@@ -127,9 +131,15 @@ impl RecordFault {
 }
 
 impl Instance {
-    /// In this order the first of two that are in each other's way stays, on every node of ours.
-    pub(crate) fn order(&self) -> (String, String, String) {
-        (self.datacenter.clone(), self.id.clone(), self.node.clone())
+    /// The order in which instances are listed.
+    pub(crate) fn order(&self) -> (&str, &str, &str) {
+        (&self.datacenter, &self.id, &self.node)
+    }
+
+    /// In this order the first of two that are in each other's way stays, on every node of ours: in a datacenter the newer one, for the agent
+    /// of a machine that is gone takes nothing back.
+    pub(crate) fn precedence(&self) -> (&str, Reverse<u64>, (&str, &str, &str)) {
+        (&self.datacenter, Reverse(self.create_index), self.order())
     }
 
     /// How it is called in messages.
@@ -239,16 +249,20 @@ impl Instance {
     pub(crate) fn server(
         &self,
         service: &ServiceName,
-        id: u32,
         environment: &str,
         kind: AddressKind,
     ) -> Result<Shard, RecordFault> {
-        let port = Some(self.service_port).filter(|port| *port != 0);
-        let port = port.ok_or_else(|| RecordFault::value("ServicePort", "0", PORT))?;
+        // Consul takes any number.
+        let port = u16::try_from(self.service_port).ok().filter(|port| *port != 0);
+        let said = || RecordFault::value("ServicePort", &self.service_port.to_string(), PORT);
+        let port = port.ok_or_else(said)?;
         let address = SocketAddr::new(self.ip(kind)?, port);
         let named = |_| RecordFault::value("service", service.as_str(), ServiceName::EXPECTED);
+        let name = server_name(service.as_str(), address).map_err(named)?;
+        // The same as long as its address is.
+        let id = u32::try_from(hash64(name.as_str().as_bytes(), 0) % u64::from(SHARD_ID_MAX)).unwrap_or(0);
         Ok(Shard {
-            name: server_name(service.as_str(), address).map_err(named)?,
+            name,
             id,
             region: self.region(environment)?,
             release: ReleaseName::parse(service.as_str())

@@ -234,12 +234,22 @@ async fn keep(
         }
         let checked = registration.check != Check::None;
         // Refused: the agent has lost it.
-        if known && checked && agent.say(&registration, &word()).await.is_ok() {
-            continue;
-        }
-        let kept = match agent.register(&registration).await {
-            Ok(()) if checked => agent.say(&registration, &word()).await,
-            registered => registered,
+        let kept = async {
+            if known && checked && agent.say(&registration, &word()).await.is_ok() {
+                return Ok(());
+            }
+            agent.register(&registration).await?;
+            if checked { agent.say(&registration, &word()).await } else { Ok(()) }
+        };
+        // A word that is late is said again: waited for, it would be the last before the check is critical.
+        let kept = match timeout(every, kept).await {
+            Ok(kept) => kept,
+            Err(_) => Err(AgentError::NoAnswer {
+                address: agent.address().to_string(),
+                path: "/v1/agent".to_owned(),
+                what: format!("not within {every:?}"),
+                hint: None,
+            }),
         };
         match kept {
             Ok(()) => {

@@ -22,6 +22,7 @@ pub struct CensusRoom {
     #[serde(rename = "room_name")]
     pub name: String,
     /// How many are in it.
+    #[serde(default, deserialize_with = "number")]
     pub participants: u64,
     /// When it began, as the shard's clock has it; seconds or milliseconds since 1970, as Prosody's version writes it.
     #[serde(default, deserialize_with = "number")]

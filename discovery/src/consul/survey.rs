@@ -103,7 +103,10 @@ async fn keys(agent: &Agent, place: &Place) -> Result<Families, AgentError> {
 }
 
 /// A list, of which Consul leaves out what may not be read: an empty one is none until that was asked.
-async fn list<T: DeserializeOwned>(agent: &Agent, target: Target) -> Result<Vec<T>, AgentError> {
+async fn list<T: DeserializeOwned + Send + 'static>(
+    agent: &Agent,
+    target: Target,
+) -> Result<Vec<T>, AgentError> {
     let Answer { records, .. } = agent.list(&target, Reading::Confirmed).await?;
     if records.is_empty() {
         agent.check_right(&target).await?;

@@ -79,7 +79,11 @@ impl Watch {
     async fn judge(&mut self, mut records: Records, began: Instant) -> Result<(), Unheard> {
         let mut word = Word::Any;
         loop {
-            // Here and not with every answer: most say that an empty list still is.
+            if records.len() == 0 && self.belief.is_of_nothing() {
+                // Consul has no index for what is not there, and answers with every change of any key.
+                self.blocking.without_news();
+                return self.tell(Said::Still).await;
+            }
             if records.len() == 0
                 && let Err(error) = self.agent.check_right(&self.target).await
             {
@@ -91,7 +95,8 @@ impl Watch {
             if word == Word::Any {
                 self.tell(Said::Doubted { records: records.len() }).await?;
             }
-            sleep(after).await;
+            // Not all nodes at once.
+            sleep(after.mul_f64(1.0 + luck() / 4.0)).await;
             word = Word::Confirmed;
             match self.ask(Reading::Confirmed).await {
                 Ok((arrival, confirmed)) => {

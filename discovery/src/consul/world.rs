@@ -54,6 +54,24 @@ pub(crate) enum Source {
     Pool(ServiceName),
 }
 
+impl Source {
+    /// The datacenter whose services it lists; keys and pools are the own one's, whatever that is.
+    pub(crate) const fn datacenter(&self) -> Option<&Datacenter> {
+        match self {
+            Self::Services(datacenter, _) => Some(datacenter),
+            Self::Policy(_) | Self::Pool(_) => None,
+        }
+    }
+
+    /// The service whose instances are servers of pools.
+    pub(crate) const fn pool(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Pool(service) => Some(service),
+            Self::Policy(_) | Self::Services(..) => None,
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -226,15 +244,15 @@ impl World {
                 }
                 (Source::Pool(service), instances) => {
                     let mut instances: Vec<_> = instances.instances().iter().collect();
-                    instances.sort_by_key(|instance| instance.order());
+                    instances.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
                     servers.extend(read_servers(place, service, &instances, &mut invalid));
                 }
                 // A disk's mistake; what Consul says comes as what was asked for.
                 (Source::Policy(_), Records::Instances(_)) => {}
             }
         }
-        shards.sort_by_key(|(kind, instance)| (*kind, instance.order()));
-        nodes.sort_by_key(|instance| instance.order());
+        shards.sort_by(|(kind, a), (other, b)| (kind, a.precedence()).cmp(&(other, b.precedence())));
+        nodes.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
         let shards = read_shards(place, &policy, &shards, &mut invalid);
         let peers = read_peers(place, &nodes, &mut invalid);
         let mut builder = policy.live.into_iter().fold(SnapshotBuilder::new(), SnapshotBuilder::live_release);
@@ -312,7 +330,7 @@ fn read_shards(
     instances: &[(ServiceKind, &Instance)],
     invalid: &mut Vec<InvalidRecord>,
 ) -> Vec<Shard> {
-    let mut shards: Vec<Shard> = Vec::new();
+    let mut shards = Vec::new();
     let (mut names, mut ids) = (HashMap::new(), HashMap::new());
     for (kind, instance) in instances {
         let mut refuse = |fault| invalid.push(InvalidRecord { place: instance.place(), fault });
@@ -349,9 +367,10 @@ fn read_shards(
         if let Some(state) = policy.states.get(&shard.name) {
             shard.state = *state;
         }
-        shards.push(shard);
+        shards.push(((kind, instance.order()), shard));
     }
-    shards
+    shards.sort_by(|(a, _), (b, _)| a.cmp(b));
+    shards.into_iter().map(|(_, shard)| shard).collect()
 }
 
 /// The servers of a service; one address counts once.
@@ -363,10 +382,10 @@ fn read_servers(
 ) -> Vec<(ServiceName, Shard)> {
     let mut servers: Vec<(ServiceName, Shard)> = Vec::new();
     let mut owners = HashMap::new();
-    for (id, instance) in (0..).zip(instances) {
+    for instance in instances {
         let mut refuse = |fault| invalid.push(InvalidRecord { place: instance.place(), fault });
         let kind = place.address_kind(&instance.datacenter);
-        match instance.server(service, id, &place.environment, kind) {
+        match instance.server(service, &place.environment, kind) {
             Err(fault) => refuse(fault),
             Ok(_) if servers.len() == SERVERS_MAX => {
                 refuse(RecordFault::TooMany { max: SERVERS_MAX });
@@ -384,6 +403,7 @@ fn read_servers(
             },
         }
     }
+    servers.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
     servers
 }
 
@@ -539,6 +559,7 @@ mod tests {
         world.take(services("prod-west", ServiceKind::Proxies), Records::Instances(both));
 
         let Assembled { snapshot, invalid } = world.assemble(&place());
+        let snapshot = snapshot.unwrap();
         let shards: Vec<_> = snapshot.listed().iter().map(|shard| shard.to_string()).collect();
         assert_eq!(
             shards,

@@ -40,6 +40,11 @@ pub(super) fn read(
     let service = value::text(ServiceName::EXPECTED, |text| ServiceName::parse(text).ok());
     let service = section.get("service", service);
     let cookie = section.get("stick_on_cookie", value::text(COOKIE_NAME, CookieName::parse));
+    if let (Some(_), Some(cookie)) = (&service, &cookie) {
+        let expected =
+            "nothing beside service: its servers are one datacenter's, and cookies are for all".to_owned();
+        section.refuse("stick_on_cookie", cookie, expected);
+    }
     if let Some(name) = name.as_ref().filter(|name| others.iter().any(|pool| pool.name == **name)) {
         section.refuse("name", name, "a name that no other pool has".to_owned());
     }

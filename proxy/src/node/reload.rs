@@ -4,6 +4,8 @@ use super::{DiscoveryWatch, NodeError, RunningNode, settings};
 use crate::config::Config;
 use crate::tls::{Prepared, ServerTls, TlsErrors, TlsWatchConfig};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// How often the configuration changed, and what waits for a restart; for metrics.
 #[derive(Debug, Default)]
@@ -42,6 +44,9 @@ pub struct Reloaded {
     pub waiting: Vec<String>,
 }
 
+/// How long Consul has to list the servers of pools that are new.
+const SERVICES_WITHIN: Duration = Duration::from_secs(2);
+
 /// How certificates change.
 enum TlsChange {
     None,
@@ -75,6 +80,18 @@ impl RunningNode {
     /// [`NodeError`]; nothing has changed then.
     pub async fn reload(&mut self, config: Config) -> Result<Reloaded, NodeError> {
         let next = config.clone().for_running(&self.config);
+        let services = settings::pool_services(&next);
+        match &self.watch {
+            DiscoveryWatch::File(_) => {
+                if let Some(service) = services.first() {
+                    return Err(NodeError::NoCatalog { service: service.clone() });
+                }
+            }
+            DiscoveryWatch::Consul(watch) => {
+                let known = watch.follow_pools(services);
+                timeout(SERVICES_WITHIN, known).await.map_err(|_| NodeError::ServicesUnknown)?;
+            }
+        }
         let running = self.tls.borrow().clone();
         let prepared = TlsChange::new(running.as_ref(), &next).map_err(NodeError::from).and_then(|tls| {
             let workers = self.workers.prepare(settings::workers(&next, tls.after())?)?;
@@ -95,9 +112,6 @@ impl RunningNode {
                 }
                 self.tls.send_replace(None);
             }
-        }
-        if let DiscoveryWatch::Consul(watch) = &self.watch {
-            watch.follow_pools(settings::pool_services(&next));
         }
         self.workers.apply(workers).await;
         self.drain = next.shutdown.drain;

@@ -143,7 +143,7 @@ fn peer(text: &str) -> PeerId {
 struct Pair {
     nodes: [Node; 2],
     /// Who is in the mesh: it ends with its source.
-    _listed: watch::Sender<Vec<PeerAddress>>,
+    _listed: watch::Sender<Option<Vec<PeerAddress>>>,
 }
 
 impl Pair {
@@ -163,7 +163,7 @@ async fn pair(servers: &[Server]) -> Pair {
     let (both, addresses) = (["a", "b"], [free(), free()]);
     let listed: Vec<_> =
         both.iter().zip(addresses).map(|(id, address)| PeerAddress { id: peer(id), address }).collect();
-    let (source, peers) = watch::channel(listed);
+    let (source, peers) = watch::channel(Some(listed));
     let nodes = [0, 1].map(|at| {
         let files = ca.issue(&environment, &peer(both[at])).unwrap();
         let config = MeshConfig {

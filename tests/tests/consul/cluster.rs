@@ -146,6 +146,10 @@ impl Server {
         AgentConfig { address, ..AgentConfig::default() }
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}:8500", self.ip)
+    }
+
     pub(crate) fn agent(&self) -> Agent {
         Agent::new(self.config()).unwrap()
     }

@@ -6,6 +6,7 @@ use shardgate_discovery::consul::{
 };
 use shardgate_discovery::{DiscoveryHandle, Origin, ServiceName, ShardState};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -119,6 +120,17 @@ async fn two_datacenters_are_followed() {
     let mut server = east.shard("jigasi", 7);
     server.name = "jigasi".to_owned();
     to_east.register(&server).await.unwrap();
+    // A port that is none, which Consul takes, is no reason to read no list.
+    let odd = format!("{}/v1/catalog/register", east.url());
+    let record = r#"{"Node":"odd","Address":"127.61.9.9","Service":{"ID":"odd","Service":"signal","Tags":["test"],"Port":70000}}"#;
+    assert!(
+        Command::new("curl")
+            .args(["-fsS", "-o", "/dev/null", "-X", "PUT", "-d", record, &odd])
+            .status()
+            .unwrap()
+            .success()
+    );
+    within(SOON, "one record is left out", async || handle.status().invalid == 1).await;
     let servers = async || handle.current().servers_of("jigasi").len();
     within(SOON, "the server", async || servers().await == 1).await;
     assert_eq!(handle.current().servers_of("jigasi")[0].name.as_str(), "jigasi-127.61.9.7-5280");

@@ -366,9 +366,10 @@ async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
     let mut delays = Delays::default();
     agent.register(&four).await.unwrap();
     Delays::default().watch(Instant::now(), &nodes, "registered", room("/acme/http-bind?room=o", 0), "four");
-    // Conferences that both have, and keep when they are drained.
+    // Conferences that both have, and keep when they are drained: the load's, and some that come to the new shard, which has fewer.
     let held = |node: &Node| -> Vec<String> {
-        (0..20).map(|n| routed(node, &format!("/acme/http-bind?room=held{n}"))).collect()
+        let rooms = (0..20).flat_map(|n| [format!("load{}", n * 5), format!("held{n}")]);
+        rooms.map(|room| routed(node, &format!("/acme/http-bind?room={room}"))).collect()
     };
     let held_before = nodes.map(held);
     assert!(held_before.iter().flatten().any(|shard| shard == "three"));
@@ -472,4 +473,23 @@ async fn nodes_route_by_what_consul_says_and_go_on_without_it() {
     assert_eq!(routed(&in_east, "/http-bind?room=warm"), live);
     assert!(ask(in_east.admin, "/readyz").ends_with("\r\n\r\nready\n"));
     assert!(!in_east.status().contains("STALE"));
+
+    // A pool of a service, named while the node runs: its servers are known before the first request goes there.
+    let mut server = shard(&east, "jigasi-a", 9, "1");
+    server.name = "jigasi".to_owned();
+    agent.register(&server).await.unwrap();
+    let file = in_east.folder.path().join("shardgate.toml");
+    let pool = "[[pools]]\nname = \"jigasi\"\npaths = [\"/jigasi/\"]\nservice = \"jigasi\"\n";
+    let config = fs::read_to_string(&file).unwrap() + pool;
+    fs::write(&file, config).unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match routed(&in_east, "/jigasi/about/health").as_str() {
+            "jigasi-a" => break,
+            other => assert!(other.parse::<u16>().is_err(), "the pool has no server: {other}"),
+        }
+        assert!(Instant::now() < until, "the pool is there");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    agent.deregister(&server.id).await.unwrap();
 }
