@@ -32,6 +32,19 @@ fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Said {
     Said { code: output.status.code(), out: text(output.stdout), error: text(output.stderr) }
 }
 
+/// Runs it for the environment `test`, at an agent, with nobody who reads what it says.
+fn unheard(ip: &str, command: &str) -> Said {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let this = std::env::current_exe().unwrap();
+    let program = this.parent().and_then(Path::parent).unwrap().join("shardgatectl");
+    let mut running = Command::new(program);
+    running.env_clear().env("CONSUL_HTTP_ADDR", format!("{ip}:8500")).env("SHARDGATE_ENVIRONMENT", "test");
+    running.args(command.split(' ')).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    let output = running.output().unwrap();
+    Said { code: output.status.code(), out: String::new(), error: String::from_utf8(output.stderr).unwrap() }
+}
+
 /// Runs it for the environment `test`, at an agent.
 fn ctl(ip: &str, command: &str) -> Said {
     let address = format!("{ip}:8500");
@@ -172,6 +185,11 @@ async fn what_operators_write() {
     pins(&ctl);
     states_and_bans(&ctl);
     ctl("pin check").is(0, &["checked 4 keys, 3 shards in 2 datacenters: nothing found"]);
+    for (command, code) in [("pin check", 0), ("shard list --output json", 0), ("ban remove nobody", 0)] {
+        let said = unheard(&ip, command);
+        assert_eq!(said.code, Some(code), "{said:?}");
+        assert!(!said.error.contains("panic") && !said.error.contains("cannot be written"), "{said:?}");
+    }
     somebody_else(&ip);
     findings(&ctl, &east, &west).await;
 
@@ -198,12 +216,23 @@ async fn what_operators_write() {
     assert!(check.out.contains("in 1 of 2 datacenters"), "{check:?}");
     assert_eq!(ctl("pin list").code, Some(1));
     assert_eq!(ctl("release live get").code, Some(1));
+    let live = ctl("release live get --output json");
+    let lines: Vec<serde_json::Value> =
+        live.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["datacenter"]), (2, &"test-west".into()), "{live:?}");
+    assert!(lines[1]["release"].is_null() && lines[1]["error"].is_string(), "{live:?}");
     ctl("ban list --datacenter test-east").is(0, &["LIST PATTERN VERDICT DATACENTERS"]);
     ctl("pin unset acme --datacenter test-west").tells(&["deleted in 0 of 1 datacenters"]);
     assert_eq!(ctl("pin unset acme --datacenter test-west").code, Some(2));
 }
 
 fn live_releases(ctl: &impl Fn(&str) -> Said) {
+    // An environment that nobody has heard of is a typing error; that of a shard is not.
+    ctl("ban add evil --environment tset").refuses(
+        1,
+        &["no shard and no key of the environment tset is known; nothing was written", "--force"],
+    );
+    assert_eq!(ctl("ban add evil --dry-run").code, Some(0));
     let none = ctl("release live get");
     none.is(1, &["DATACENTER RELEASE SHARDS", "test-east -", "test-west -"]).tells(&["is missing"]);
     ctl("release live set release-11")
@@ -241,8 +270,8 @@ fn live_releases(ctl: &impl Fn(&str) -> Said) {
     ctl("release live get --output json").is(
         0,
         &[
-            r#"{"datacenter":"test-east","release":"release-2"}"#,
-            r#"{"datacenter":"test-west","release":"release-2"}"#,
+            r#"{"datacenter":"test-east","release":"release-2","error":null}"#,
+            r#"{"datacenter":"test-west","release":"release-2","error":null}"#,
         ],
     );
 }
@@ -275,6 +304,7 @@ fn pins(ctl: &impl Fn(&str) -> Said) {
     );
     ctl("pin unset globex").tells(&["there was no such key"]);
     ctl("pin list --datacenter test-wst").refuses(2, &["it knows test-east, test-west"]);
+    ctl("pin list --datacenter test-west,test-wst").refuses(2, &["datacenter test-wst"]);
 }
 
 fn states_and_bans(ctl: &impl Fn(&str) -> Said) {
@@ -298,6 +328,8 @@ fn states_and_bans(ctl: &impl Fn(&str) -> Said) {
     assert_eq!(ctl("shard weight s1 10").code, Some(2));
     ctl("shard weight s1 10").tells(&["needs --node"]);
     ctl("shard drain s1 --dry-run --node 127.61.20.9:1").refuses(2, &["--node is not"]);
+    ctl("shard drain s1 --datacenter test-west --node 127.61.20.9:1")
+        .refuses(2, &["--datacenter is about Consul"]);
     // With a node named, it is the node that is asked.
     ctl("shard drain s1 --node 127.61.20.9:1").refuses(2, &["node 127.61.20.9:1: "]);
 
@@ -306,18 +338,22 @@ fn states_and_bans(ctl: &impl Fn(&str) -> Said) {
     assert_eq!(ctl("ban add --list prefix --allow evilish").code, Some(0));
     ctl("ban add Evil").refuses(1, &["upper-case", "evil is the same"]);
     ctl("ban add acme/evil").refuses(1, &["--list substr acme___evil"]);
-    ctl("ban add --list prefix acme/").refuses(2, &["are folders"]);
+    ctl("ban add --list tenant acme/").refuses(1, &["--list tenant acme bans"]);
+    // The slash belongs to the name: without it, it would be a room.
+    ctl("ban add acme/")
+        .is(0, &["banlists/test/exact/acme/", WROTE, "test-east - ban written", "test-west - ban written"]);
     ctl("ban add --list rom x").refuses(2, &["unban_prefix"]);
     ctl("ban list").is(
         0,
         &[
             "LIST PATTERN VERDICT DATACENTERS",
+            "exact acme/ ban all",
             "exact evil ban all",
             "prefix evilish allow all",
             "tenant spam ban all",
         ],
     );
-    for pattern in ["--list tenant spam", "--list prefix evilish"] {
+    for pattern in ["--list tenant spam", "--list prefix evilish", "acme/"] {
         assert_eq!(ctl(&format!("ban remove {pattern}")).code, Some(0));
     }
 }
@@ -419,6 +455,14 @@ async fn a_token_that_may_not_write() {
     assert_eq!(said.code, Some(1), "{said:?}");
     said.tells(&["written in 0 of 1 datacenters, not in test-east: ", "403", "lacks a right", "key:write"]);
     assert!(!format!("{said:?}").contains(reader), "{said:?}");
+    // A dry run finds it out, too.
+    let said = with(reader, "release live set release-1 --dry-run");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    said.tells(&[
+        "would be written in 0 of 1 datacenters, not in test-east: ",
+        "may not be written",
+        "key:write",
+    ]);
     let listed = with(reader, "shard list");
     assert_eq!((listed.code, listed.out.lines().count()), (Some(0), 2), "{listed:?}");
     // Nobody's token reads nothing, which is not the same as that there is nothing.
@@ -433,12 +477,124 @@ async fn a_token_that_may_not_write() {
     with(reader, "--consul-token-file /nowhere pin list").refuses(2, &["--consul-token-file /nowhere: "]);
 }
 
+/// Tokens that may do one thing and no other: rules that the README names are enough, and what may be read in part is not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_may_do_little() {
+    let acl = "ports { dns = -1 }\nacl { enabled = true\n default_policy = \"deny\"\n tokens { master = \"root-token\"\n agent = \"root-token\" } }";
+    let server = Server::start("test-east", "127.61.20.5", acl);
+    let root = AgentConfig { token: Token::parse("root-token"), ..server.config() };
+    let root = Agent::new(root).unwrap();
+    server.ready_as(&root).await;
+    root.register(&server.shard("s1", 1)).await.unwrap();
+    for (key, value) in [
+        ("releases/test/live", "release-1"),
+        ("releases/test/tenant/acme", "release-1"),
+        ("bans/test/room/evil", "ban"),
+    ] {
+        root.set(&server.datacenter, key, value).await.unwrap();
+    }
+    let shards = r#"service "signal" { policy = "read" } service "all" { policy = "read" } node_prefix "" { policy = "read" }"#;
+    let token = |number: u8, name: &str, rules: &str| {
+        let secret = format!("6f1d3a52-5a1c-4f5b-9e0a-2f8f6a0b7c{number}");
+        let policy = serde_json::json!({"Name": name, "Rules": format!("{rules} {shards}")}).to_string();
+        let token = serde_json::json!({"SecretID": secret, "Policies": [{"Name": name}]}).to_string();
+        for (path, body) in [("/v1/acl/policy", policy), ("/v1/acl/token", token)] {
+            let answer = http(&server.ip, "PUT", path, "root-token", &body);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        secret
+    };
+    let address = format!("{}:8500", server.ip);
+    let with = |token: &str, command: &str| {
+        let variables = [
+            ("CONSUL_HTTP_ADDR", address.as_str()),
+            ("SHARDGATE_ENVIRONMENT", "test"),
+            ("CONSUL_HTTP_TOKEN", token),
+        ];
+        run(&variables, &command.split(' ').collect::<Vec<_>>())
+    };
+
+    let releases = token(20, "releases", r#"key_prefix "releases/test/" { policy = "write" }"#);
+    let said = with(&releases, "pin set acme release-1");
+    said.is(0, &["releases/test/tenant/acme", WROTE, "test-east release-1 release-1 as before"]);
+    said.tells(&["note: whether a shard of release-1 is ready is not known", "shard-states/test/"]);
+    assert_eq!(with(&releases, "release live set release-1 --dry-run").code, Some(0));
+    with(&releases, "shard drain s1").refuses(2, &["403", "shard-states/test/"]);
+    with(&releases, "ban list").refuses(2, &["403", "bans"]);
+
+    let states = token(21, "states", r#"key_prefix "shard-states/test/" { policy = "write" }"#);
+    assert_eq!(with(&states, "shard drain s1").code, Some(0));
+    with(&states, "shard list")
+        .is(0, &["SHARD ID RELEASE REGION ADDRESS STATE", "s1 1 release-1 east 127.61.9.1:443 drain"]);
+
+    let bans =
+        r#"key_prefix "banlists/test/" { policy = "write" } key_prefix "bans/test/" { policy = "write" }"#;
+    let bans = token(22, "bans", bans);
+    assert_eq!(with(&bans, "ban add x").code, Some(0));
+    with(&bans, "ban list")
+        .is(0, &["LIST PATTERN VERDICT DATACENTERS", "exact x ban all", "room evil ban all"]);
+
+    // Of the releases it may read one, and Consul lists that one as if it were all.
+    let part =
+        r#"key "releases/test/live" { policy = "read" } key_prefix "shard-states/test/" { policy = "read" }"#;
+    let part = token(23, "part", part);
+    with(&part, "pin list").refuses(2, &["403", "left out", "releases/test/"]);
+    with(&part, "release live get").refuses(2, &["left out"]);
+}
+
+#[test]
+fn empty_variables_are_not_given() {
+    let said = |variables: &[(&str, &str)]| run(variables, &["pin", "list"]);
+    for name in [
+        "CONSUL_CACERT",
+        "CONSUL_CLIENT_CERT",
+        "CONSUL_CLIENT_KEY",
+        "CONSUL_HTTP_TOKEN_FILE",
+        "CONSUL_HTTP_TOKEN",
+    ] {
+        let variables =
+            [("SHARDGATE_ENVIRONMENT", "test"), ("CONSUL_HTTP_ADDR", "127.61.20.9:1"), (name, "")];
+        said(&variables).refuses(2, &["no answer from the Consul agent at http://127.61.20.9:1"]);
+    }
+    // The usual place. An agent that listens there does not speak TLS at this port.
+    let usual = [
+        ("SHARDGATE_ENVIRONMENT", "test"),
+        ("CONSUL_HTTP_ADDR", ""),
+        ("CONSUL_HTTP_SSL", "1"),
+        ("SHARDGATE_DATACENTERS", ""),
+    ];
+    said(&usual).refuses(2, &["no answer from the Consul agent at https://127.0.0.1:8500"]);
+}
+
 #[test]
 fn who_cannot_look_says_why() {
     for (variables, command, words) in [
         (&[][..], "pin list", &["--environment is missing", "SHARDGATE_ENVIRONMENT"][..]),
         (&[("SHARDGATE_ENVIRONMENT", "Prod")], "pin list", &["--environment \"Prod\"", "a-z 0-9 -"]),
         (&[("SHARDGATE_ENVIRONMENT", "test")], "pin list --consul http://a/b", &["--consul \"http://a/b\""]),
+        (
+            &[
+                ("SHARDGATE_ENVIRONMENT", "test"),
+                ("CONSUL_HTTP_ADDR", "127.61.20.9:1"),
+                ("CONSUL_HTTP_SSL", "true"),
+                ("CONSUL_TLS_SERVER_NAME", "consul"),
+            ],
+            "pin list",
+            &["the Consul agent at https://127.61.20.9:1", "note: CONSUL_TLS_SERVER_NAME is not honoured"],
+        ),
+        (
+            &[("SHARDGATE_ENVIRONMENT", "test"), ("SHARDGATE_DATACENTERS", "a,b.c")],
+            "pin list",
+            &["SHARDGATE_DATACENTERS has \"b.c\""],
+        ),
+        (&[], "pin list --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
+        (&[], "release live get --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
+        (&[], "ban add x --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
+        (
+            &[("SHARDGATE_ENVIRONMENT", "test")],
+            "--consul-token-file /no\u{1b}[2Jwhere\u{202e} pin list",
+            &[r"/no\u{1b}[2Jwhere\u{202e}: "],
+        ),
         (
             &[("SHARDGATE_ENVIRONMENT", "test"), ("CONSUL_HTTP_ADDR", "127.61.20.9:1")],
             "pin list",
@@ -455,6 +611,12 @@ fn who_cannot_look_says_why() {
         run(variables, &command.split(' ').collect::<Vec<_>>()).refuses(2, words);
     }
     // What is wrong for Consul does not keep a node from being asked.
-    let variables = [("CONSUL_HTTP_ADDR", "http://a/b"), ("CONSUL_CLIENT_CERT", "c.pem")];
+    let variables =
+        [("CONSUL_HTTP_ADDR", "http://a/b"), ("CONSUL_CLIENT_CERT", "c.pem"), ("SHARDGATE_DATACENTERS", "a")];
     run(&variables, &["--node", "127.61.20.9:1", "status"]).refuses(2, &["node 127.61.20.9:1: "]);
+    run(&variables, &["--node", "127.61.20.9:1", "shard", "list"]).refuses(2, &["node 127.61.20.9:1: "]);
+    let secret = [("SHARDGATE_ENVIRONMENT", "test"), ("CONSUL_HTTP_ADDR", "http://me:secret@consul:8500")];
+    let said = run(&secret, &["pin", "list"]);
+    said.refuses(2, &["--consul \"http://…@consul:8500\""]);
+    assert!(!said.error.contains("secret") && !run(&secret, &["--help"]).out.contains("secret"), "{said:?}");
 }
