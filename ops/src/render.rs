@@ -14,7 +14,11 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Says what was asked for. Whoever reads it may have enough, as `head` has: that is no fault.
+/// Exit code when the output cannot be written: nobody was told, as if nobody had been asked.
+const COULD_NOT_SAY: i32 = 2;
+
+/// Says what was asked for. Whoever reads it may have enough, as `head` has: that is no fault. Ends the program when it cannot be said, as
+/// on a disk that is full: nothing has to be written to Consul after it.
 pub(crate) fn show(text: &str) {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -22,6 +26,7 @@ pub(crate) fn show(text: &str) {
         && error.kind() != io::ErrorKind::BrokenPipe
     {
         tell(&format!("error: the output cannot be written: {error}"));
+        std::process::exit(COULD_NOT_SAY);
     }
 }
 

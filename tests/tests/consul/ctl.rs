@@ -32,15 +32,20 @@ fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Said {
     Said { code: output.status.code(), out: text(output.stdout), error: text(output.stderr) }
 }
 
-/// Runs it for the environment `test`, at an agent, with nobody who reads what it says.
-fn unheard(ip: &str, command: &str) -> Said {
+/// A pipe that nobody reads.
+fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
+    writer.into()
+}
+
+/// Runs it for the environment `test`, at an agent, and has its output elsewhere.
+fn ctl_into(output: Stdio, ip: &str, command: &str) -> Said {
     let this = std::env::current_exe().unwrap();
     let program = this.parent().and_then(Path::parent).unwrap().join("shardgatectl");
     let mut running = Command::new(program);
     running.env_clear().env("CONSUL_HTTP_ADDR", format!("{ip}:8500")).env("SHARDGATE_ENVIRONMENT", "test");
-    running.args(command.split(' ')).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    running.args(command.split(' ')).stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
     let output = running.output().unwrap();
     Said { code: output.status.code(), out: String::new(), error: String::from_utf8(output.stderr).unwrap() }
 }
@@ -186,10 +191,14 @@ async fn what_operators_write() {
     states_and_bans(&ctl);
     ctl("pin check").is(0, &["checked 4 keys, 3 shards in 2 datacenters: nothing found"]);
     for (command, code) in [("pin check", 0), ("shard list --output json", 0), ("ban remove nobody", 0)] {
-        let said = unheard(&ip, command);
+        let said = ctl_into(closed_pipe(), &ip, command);
         assert_eq!(said.code, Some(code), "{said:?}");
         assert!(!said.error.contains("panic") && !said.error.contains("cannot be written"), "{said:?}");
     }
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let said = ctl_into(full.into(), &ip, "shard list");
+    assert_eq!(said.code, Some(2), "{said:?}");
+    said.tells(&["error: the output cannot be written: No space left"]);
     somebody_else(&ip);
     findings(&ctl, &east, &west).await;
 
