@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         }
     };
     match runtime.block_on(commands::run(cli)) {
+        // Nobody was told, as if nobody had been asked.
+        Ok(_) if render::unsaid() => ExitCode::from(commands::COULD_NOT_LOOK),
         Ok(code) => code,
         Err(error) => {
             tell(&format!("error: {error}"));

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -14,19 +15,23 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Exit code when the output cannot be written: nobody was told, as if nobody had been asked.
-const COULD_NOT_SAY: i32 = 2;
+/// Whether something of what was asked for could not be said.
+static UNSAID: AtomicBool = AtomicBool::new(false);
 
-/// Says what was asked for. Whoever reads it may have enough, as `head` has: that is no fault. Ends the program when it cannot be said, as
-/// on a disk that is full: nothing has to be written to Consul after it.
+/// Whether something of what was asked for could not be said, as on a disk that is full.
+pub(crate) fn unsaid() -> bool {
+    UNSAID.load(Ordering::Relaxed)
+}
+
+/// Says what was asked for. Whoever reads it may have enough, as `head` has: that is no fault.
 pub(crate) fn show(text: &str) {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     if let Err(error) = written
         && error.kind() != io::ErrorKind::BrokenPipe
+        && !UNSAID.swap(true, Ordering::Relaxed)
     {
         tell(&format!("error: the output cannot be written: {error}"));
-        std::process::exit(COULD_NOT_SAY);
     }
 }
 

@@ -114,7 +114,7 @@ impl CommandError {
 /// Exit code when what was asked about is wrong.
 const WRONG: u8 = 1;
 /// Exit code when nobody could be asked.
-const COULD_NOT_LOOK: u8 = 2;
+pub(crate) const COULD_NOT_LOOK: u8 = 2;
 
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     let Cli { nodes, output, consul, command } = cli;
