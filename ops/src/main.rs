@@ -10,23 +10,25 @@ mod node;
 mod render;
 
 use commands::Cli;
+use render::tell;
 
-#[expect(clippy::print_stderr, reason = "a command line tool tells its errors there")]
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start: {error}");
+            tell(&format!("error: cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
     match runtime.block_on(commands::run(cli)) {
+        // Nobody was told, as if nobody had been asked.
+        Ok(_) if render::unsaid() => ExitCode::from(commands::COULD_NOT_LOOK),
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell(&format!("error: {error}"));
             if let Some(hint) = error.hint() {
-                eprintln!("hint: {hint}");
+                tell(&format!("hint: {hint}"));
             }
             ExitCode::from(error.code())
         }

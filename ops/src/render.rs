@@ -1,6 +1,8 @@
 //! Tables for people, JSON for scripts.
 
 use std::borrow::Cow;
+use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -13,14 +15,46 @@ pub(crate) enum Output {
     Json,
 }
 
+/// Whether something of what was asked for could not be said.
+static UNSAID: AtomicBool = AtomicBool::new(false);
+
+/// Whether something of what was asked for could not be said, as on a disk that is full.
+pub(crate) fn unsaid() -> bool {
+    UNSAID.load(Ordering::Relaxed)
+}
+
+/// Says what was asked for. Whoever reads it may have enough, as `head` has: that is no fault.
+pub(crate) fn show(text: &str) {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Err(error) = written
+        && error.kind() != io::ErrorKind::BrokenPipe
+        && !UNSAID.swap(true, Ordering::Relaxed)
+    {
+        tell(&format!("error: the output cannot be written: {error}"));
+    }
+}
+
+/// Says something beside what was asked for: a script reads only the other.
+pub(crate) fn tell(text: &str) {
+    // Where even this cannot be said, nobody is left to be told.
+    let _said = writeln!(io::stderr(), "{}", printable(text));
+}
+
+/// What a terminal obeys, or what makes text look like another (directions of writing).
+fn obeyed(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Text that somebody else wrote, on one line and without what a terminal would obey.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if !text.contains(obeyed) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 16);
     for letter in text.chars() {
-        if letter.is_control() { shown.extend(letter.escape_default()) } else { shown.push(letter) }
+        if obeyed(letter) { shown.extend(letter.escape_default()) } else { shown.push(letter) }
     }
     Cow::Owned(shown)
 }
@@ -32,6 +66,12 @@ pub(crate) fn shell_word(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
+/// A word of a command line that is none of its options, whatever it begins with; only such words may follow.
+pub(crate) fn operand(text: &str) -> String {
+    let word = shell_word(text);
+    if text.starts_with('-') { format!("-- {word}") } else { word.into_owned() }
 }
 
 /// Columns as wide as their widest cell, two spaces apart.
@@ -62,11 +102,19 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// One line of JSON.
+/// One line of JSON. What a terminal would obey is escaped: such letters stand only in its strings.
 pub(crate) fn json(value: &impl Serialize) -> String {
-    let mut text = serde_json::to_string(value).unwrap_or_default();
-    text.push('\n');
-    text
+    let text = serde_json::to_string(value).unwrap_or_default();
+    let mut shown = String::with_capacity(text.len() + 1);
+    for letter in text.chars() {
+        if obeyed(letter) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(letter)));
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown.push('\n');
+    shown
 }
 
 /// Milliseconds as a person reads them.
@@ -96,6 +144,17 @@ mod tests {
         assert_eq!(shell_word("acme/room-1"), "acme/room-1");
         assert_eq!(shell_word("x';reboot"), r"'x'\'';reboot'");
         assert_eq!(shell_word(""), "''");
+        assert_eq!([operand("a"), operand("-x;")], ["a", "-- '-x;'"]);
+    }
+
+    #[test]
+    fn nobody_else_says_how_text_looks() {
+        let text = "a\u{9b}2J\u{202e}b\u{7f}\u{2066}\u{200f}c";
+        let shown = r"a\u{9b}2J\u{202e}b\u{7f}\u{2066}\u{200f}c";
+        assert_eq!(printable(text), shown);
+        let line = json(&text);
+        assert_eq!(line, "\"a\\u009b2J\\u202eb\\u007f\\u2066\\u200fc\"\n");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::blocking::{Arrival, Ask, Freshness, Leader};
 use super::error::{AgentError, Hint};
+use super::rights::Right;
 use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -164,24 +165,6 @@ pub(crate) struct Target {
     pub(crate) datacenter: Option<Datacenter>,
 }
 
-/// What a token has to be allowed to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Right {
-    /// Keys with this prefix.
-    Keys(String),
-    /// Instances of this service, on any node.
-    Service(String),
-}
-
-impl fmt::Display for Right {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Keys(prefix) => write!(f, "key_prefix {prefix:?}"),
-            Self::Service(name) => write!(f, "service {name:?}"),
-        }
-    }
-}
-
 /// How a list is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
@@ -190,13 +173,6 @@ pub(crate) enum Reading {
     Now,
     /// The leader, who makes sure that it is (`consistent`), at once.
     Confirmed,
-}
-
-/// Whether a token may read of any node that it exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Nodes {
-    Some,
-    None,
 }
 
 /// A list, and what the headers say of it.
@@ -374,7 +350,7 @@ impl Agent {
         let said: String = said.trim().chars().take(200).collect();
         let (path, address) = (path.to_owned(), self.config.address.to_string());
         Err(match status {
-            StatusCode::FORBIDDEN => AgentError::Forbidden { path, said, token: self.config.token.is_some() },
+            StatusCode::FORBIDDEN => self.forbidden(&path, said),
             StatusCode::TOO_MANY_REQUESTS => AgentError::TooMany { address, said, retry_after },
             StatusCode::INTERNAL_SERVER_ERROR if said.starts_with("No path to datacenter") => {
                 AgentError::NoDatacenter { address, datacenter: datacenter.unwrap_or_default() }
@@ -383,54 +359,8 @@ impl Agent {
         })
     }
 
-    /// Whether the token may read a list. Consul leaves out what it may not, without a word: one that is empty needs this question.
-    /// Answers well where Consul has no ACLs, or cannot tell.
-    ///
-    /// # Errors
-    /// [`AgentError`]; [`AgentError::Forbidden`] when it may not.
-    pub(crate) async fn check_right(
-        &self,
-        Target { right, datacenter, .. }: &Target,
-    ) -> Result<(), AgentError> {
-        #[derive(serde::Deserialize)]
-        struct Allowed {
-            #[serde(rename = "Allow")]
-            allow: bool,
-        }
-        let path = "/v1/internal/acl/authorize";
-        let question = |resource: &str, segment: &str| serde_json::json!({"Resource": resource, "Access": "read", "Segment": segment});
-        let questions = match right {
-            Right::Keys(prefix) => vec![question("key", prefix)],
-            Right::Service(name) => vec![question("service", name)],
-        };
-        let body = serde_json::Value::Array(questions).to_string();
-        let request = self.request(Method::POST, path, datacenter.as_ref()).body(body);
-        let answer = self.send(request, path, SHORT).await?;
-        // 401: there are no ACLs. 404: an agent that knows no such question.
-        if matches!(answer.status(), StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) {
-            return Ok(());
-        }
-        let allowed: Vec<Allowed> = self.read(answer, path).await?;
-        let forbidden = |said: String| {
-            Err(AgentError::Forbidden { path: path.to_owned(), said, token: self.config.token.is_some() })
-        };
-        if !allowed.iter().all(|one| one.allow) {
-            return forbidden(format!("{right} is left out of what is listed"));
-        }
-        // Without a right to read nodes a service has no instances, and there is always one: a server's.
-        if matches!(right, Right::Service(_)) && self.nodes(datacenter.as_ref()).await? == Nodes::None {
-            return forbidden("the nodes of services are left out of what is listed".to_owned());
-        }
-        Ok(())
-    }
-
-    async fn nodes(&self, datacenter: Option<&Datacenter>) -> Result<Nodes, AgentError> {
-        let path = "/v1/catalog/nodes";
-        let answer = self
-            .send(self.request(Method::GET, path, datacenter).query(&[("stale", "")]), path, SHORT)
-            .await?;
-        let nodes: Vec<serde::de::IgnoredAny> = self.read(answer, path).await?;
-        Ok(if nodes.is_empty() { Nodes::None } else { Nodes::Some })
+    pub(super) fn forbidden(&self, path: &str, said: String) -> AgentError {
+        AgentError::Forbidden { path: path.to_owned(), said, token: self.config.token.is_some() }
     }
 
     /// The datacenters that the agent's servers know.

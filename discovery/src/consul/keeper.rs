@@ -12,8 +12,8 @@ use super::{ConsulConfig, disk};
 use crate::name::ServiceName;
 use crate::publish::{PartRole, PartStatus, Published, Publisher, Refused};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -87,7 +87,8 @@ pub(crate) struct Told {
 pub(crate) struct Keeper {
     config: ConsulConfig,
     agent: Agent,
-    world: World,
+    /// Shared with who reads it elsewhere for a while.
+    world: Arc<World>,
     parts: BTreeMap<Source, Part>,
     watches: JoinSet<()>,
     heard: Sender<Heard>,
@@ -145,7 +146,7 @@ impl Keeper {
         let mut keeper = Self {
             config,
             agent,
-            world,
+            world: Arc::new(world),
             parts: BTreeMap::new(),
             watches: JoinSet::new(),
             heard,
@@ -188,7 +189,7 @@ impl Keeper {
             if asked_for {
                 keeper.watch(source);
             } else {
-                keeper.world.0.remove(&source);
+                Arc::make_mut(&mut keeper.world).0.remove(&source);
             }
         }
         keeper
@@ -202,7 +203,7 @@ impl Keeper {
     }
 
     /// Takes out datacenters that Consul does not list for long: their servers have left, or have been gone for three days.
-    fn forget_unlisted(&mut self, listed: &[Datacenter]) {
+    async fn forget_unlisted(&mut self, listed: &[Datacenter]) {
         let watched: BTreeSet<_> = self.parts.keys().filter_map(Source::datacenter).cloned().collect();
         self.unlisted.retain(|datacenter, _| !listed.contains(datacenter));
         for datacenter in watched {
@@ -222,10 +223,10 @@ impl Keeper {
                 }
                 stays
             });
-            self.world.0.retain(|source, _| source.datacenter() != Some(&datacenter));
+            Arc::make_mut(&mut self.world).0.retain(|source, _| source.datacenter() != Some(&datacenter));
             self.unsaved = true;
             if self.may_publish() {
-                self.publish();
+                self.publish().await;
             }
         }
     }
@@ -288,7 +289,7 @@ impl Keeper {
                         }
                     }
                     if changed == Taken::Changed && self.may_publish() {
-                        self.publish();
+                        self.publish().await;
                     }
                     self.tell_parts();
                     if self.unsaved && saving.is_empty() {
@@ -303,7 +304,7 @@ impl Keeper {
                     match listed {
                         Ok(found) => {
                             self.listed = true;
-                            self.forget_unlisted(&found);
+                            self.forget_unlisted(&found).await;
                             found.iter().for_each(|datacenter| self.watch_datacenter(datacenter));
                         }
                         Err(error) => {
@@ -315,12 +316,12 @@ impl Keeper {
                         }
                     }
                     if self.complete() == Taken::Changed && self.may_publish() {
-                        self.publish();
+                        self.publish().await;
                         self.tell_parts();
                     }
                 },
                 Some(_) = self.settling.join_next() => if self.may_publish() {
-                    self.publish();
+                    self.publish().await;
                     self.tell_parts();
                 },
                 Some(_) = saving.join_next() => self.save(),
@@ -365,7 +366,7 @@ impl Keeper {
                 }
                 part.last_good = Some(Instant::now());
                 part.access = Access::Granted;
-                let taken = self.world.take(source, records);
+                let taken = Arc::make_mut(&mut self.world).take(source, records);
                 if taken == Taken::Changed {
                     self.unsaved = true;
                 }
@@ -386,10 +387,9 @@ impl Keeper {
                 Taken::AsBefore
             }
             Said::Failed(error) => {
-                part.access = match error {
-                    AgentError::Forbidden { .. } => Access::Forbidden,
-                    _ => part.access,
-                };
+                if matches!(error, AgentError::Forbidden { .. }) {
+                    part.access = Access::Forbidden;
+                }
                 let optional = may_be_unreadable(&source);
                 let error = error.to_string();
                 if part.error.as_ref() != Some(&error) {
@@ -437,18 +437,22 @@ impl Keeper {
         }
     }
 
-    fn publish(&mut self) {
+    async fn publish(&mut self) {
         let records: usize = self.world.0.values().map(Records::len).sum();
         // The mesh is driven by the same thread, and waits for nobody.
-        if records > RECORDS_AT_ONCE && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
-            tokio::task::block_in_place(|| self.publish_now());
+        let assembled = if records > RECORDS_AT_ONCE {
+            let (world, place) = (Arc::clone(&self.world), self.config.place.clone());
+            match tokio::task::spawn_blocking(move || world.assemble(&place)).await {
+                Ok(assembled) => assembled,
+                Err(error) => {
+                    error!(%error, "what Consul says makes no snapshot, what was known stays in use");
+                    return;
+                }
+            }
         } else {
-            self.publish_now();
-        }
-    }
-
-    fn publish_now(&mut self) {
-        let Assembled { snapshot, invalid } = self.world.assemble(&self.config.place);
+            self.world.assemble(&self.config.place)
+        };
+        let Assembled { snapshot, invalid } = assembled;
         let snapshot = match snapshot {
             Ok(snapshot) => snapshot,
             Err(errors) => {
@@ -509,7 +513,7 @@ impl Keeper {
         }
         self.unsaved = false;
         let Some(path) = self.config.state_file.clone() else { return };
-        let (world, environment) = (self.world.clone(), self.config.place.environment.clone());
+        let (world, environment) = (Arc::clone(&self.world), self.config.place.environment.clone());
         let was = self.disk;
         self.saves.spawn_blocking(move || match disk::save(&path, &environment, &world, SystemTime::now()) {
             Ok(()) => true,

@@ -1,9 +1,10 @@
 //! Keys that operators write: what they are called, what they say, and one of them changed in many datacenters.
 
-use super::agent::{Agent, Cas, Datacenter, Reading, Right, Target, key_path};
+use super::agent::{Agent, Cas, Datacenter, Reading, Target, key_path};
 use super::error::AgentError;
 use super::policy::{Pair, PolicyKind};
 use super::record::RecordFault;
+use super::rights::Right;
 use crate::bans::{BanList, Verdict};
 use crate::name::{BanPattern, EnvironmentName, ReleaseName, TenantName};
 use crate::shard::ShardState;
@@ -154,12 +155,6 @@ pub enum KeyError {
         /// What was to be written.
         name: String,
     },
-    /// Consul's folders end so, and nobody reads them.
-    #[error("{name:?} cannot be a key: keys that end in a slash are folders, and nobody reads them")]
-    Folder {
-        /// What was to be written.
-        name: String,
-    },
 }
 
 impl KeyChange {
@@ -187,10 +182,8 @@ impl KeyChange {
             PolicyKey::State(shard) => shard.as_str(),
             PolicyKey::Ban(_, pattern) => pattern.as_str(),
         };
-        if name.ends_with('/') {
-            return Err(KeyError::Folder { name: name.to_owned() });
-        }
-        if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        // A slash at the end stays, as in a ban of a group: what has a value is no folder.
+        if name.strip_suffix('/').unwrap_or(name).split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(KeyError::Segment { name: name.to_owned() });
         }
         Ok(Self { key, wanted })
@@ -357,7 +350,9 @@ async fn change_one(
         return Applied { now: before.clone(), before, outcome: Outcome::AsBefore };
     }
     if effect == Effect::DryRun {
-        return Applied { now: before.clone(), before, outcome: Outcome::WouldBeWritten };
+        let may = agent.authorize(&Right::Writing(path.to_owned()), Some(datacenter)).await;
+        let outcome = may.map_or_else(Outcome::Failed, |()| Outcome::WouldBeWritten);
+        return Applied { now: before.clone(), before, outcome };
     }
     let written = match wanted {
         Some(value) => agent.write_key(datacenter, path, value, Cas::Index(index)).await,
@@ -411,11 +406,10 @@ mod tests {
             let entry = PolicyEntry::Ban(BanList::Exact, BanPattern::parse(pattern).unwrap(), Verdict::Ban);
             KeyChange::set(entry).map(drop).map_err(|error| error.to_string())
         };
-        assert_eq!(ban("a.b/..c"), Ok(()));
-        for pattern in ["..", ".", "../live", "a/../../x", "a//b", "/a"] {
+        assert_eq!((ban("a.b/..c"), ban("acme/")), (Ok(()), Ok(())));
+        for pattern in ["..", ".", "../live", "a/../../x", "a//b", "/a", "/", "a//", "../"] {
             assert!(ban(pattern).unwrap_err().contains("has a part that is empty"), "{pattern}");
         }
-        assert!(ban("acme/").unwrap_err().contains("are folders"));
         let shard = PolicyKey::State(ShardName::parse("..").unwrap());
         assert!(KeyChange::delete(shard).is_err());
     }

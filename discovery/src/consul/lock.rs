@@ -5,9 +5,10 @@
 //! otherwise (operators, a node that is deregistered), Consul lets nobody have the lock for another TTL, in which the holder finds out. A lock is one
 //! datacenter's; whoever wants one for an environment names the same datacenter everywhere.
 
-use super::agent::{Agent, Datacenter, Reading, Right, SHORT, Target, key_path};
+use super::agent::{Agent, Datacenter, Reading, SHORT, Target, key_path};
 use super::blocking::{Ask, Freshness};
 use super::error::AgentError;
+use super::rights::Right;
 use reqwest::Method;
 use serde::Deserialize;
 use std::time::{Duration, Instant};

@@ -29,6 +29,7 @@ mod policy;
 mod record;
 mod registration;
 mod report;
+mod rights;
 mod survey;
 mod watching;
 mod world;

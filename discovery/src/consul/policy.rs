@@ -96,9 +96,11 @@ impl Policy {
 }
 
 impl Pair {
-    /// What its key says below a prefix; `None` for other keys, and for folders as Consul's UI makes them.
+    /// What its key says below a prefix; `None` for other keys, and for folders as Consul's UI makes them: those have no value. A ban of a
+    /// group ends in a slash, too, and has one.
     pub(crate) fn below(&self, prefix: &str) -> Option<&str> {
-        self.key.strip_prefix(prefix).filter(|rest| !rest.is_empty() && !rest.ends_with('/'))
+        let valued = self.value.as_deref().is_some_and(|value| !value.is_empty());
+        self.key.strip_prefix(prefix).filter(|rest| valued || !(rest.is_empty() || rest.ends_with('/')))
     }
 
     /// The value as text.
@@ -188,6 +190,23 @@ mod tests {
         let (policy, invalid) =
             read(PolicyKind::Bans, &[("bans/prod/tenant/acme", "ban"), ("bans/prod/exact/x", "ban")]);
         assert_eq!((policy.bans.len(), invalid.len()), (1, 1), "{invalid:?}");
+    }
+
+    #[test]
+    fn what_ends_in_a_slash_is_a_folder_only_without_a_value() {
+        let (policy, invalid) = read(
+            PolicyKind::BanLists,
+            &[("banlists/prod/exact/", ""), ("banlists/prod/exact/acme/", "ban"), ("banlists/prod/x/", "")],
+        );
+        assert_eq!(policy.bans, [(BanList::Exact, BanPattern::parse("acme/").unwrap(), Verdict::Ban)]);
+        assert_eq!(invalid, [""; 0]);
+        let (policy, invalid) = read(
+            PolicyKind::Releases,
+            &[("releases/prod/tenant/", "release-1"), ("releases/prod/", "release-1")],
+        );
+        assert_eq!((policy, invalid.len()), (Policy::default(), 2), "{invalid:?}");
+        let folder = Pair { key: "bans/prod/room/".to_owned(), value: None };
+        assert_eq!(folder.below("bans/prod/"), None);
     }
 
     #[test]

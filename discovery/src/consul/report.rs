@@ -1,9 +1,10 @@
 //! What shards report of themselves every minute below `signal-report/{env}/`: their conferences. For who looks on, never for routing.
 
-use super::agent::{Agent, Datacenter, Reading, Right, Target, key_path};
+use super::agent::{Agent, Datacenter, Reading, Target, key_path};
 use super::error::AgentError;
 use super::policy::Pair;
 use super::record::{InvalidRecord, RecordFault};
+use super::rights::Right;
 use serde::Deserialize;
 use shardgate_peering_core::ShardName;
 use std::collections::BTreeMap;

@@ -52,19 +52,22 @@ pub struct Survey {
     unanswered: Vec<Unanswered>,
 }
 
-/// Asks datacenters for their shards, and some of them for their keys, all at once; their leaders answer. None keeps another from it.
+/// Asks datacenters for their shards, and some of them for their keys of these families, all at once; their leaders answer. None keeps
+/// another from it. What [`Survey::findings`] looks at is all families.
 pub async fn survey(
     agent: &Agent,
     environment: &EnvironmentName,
     services: &ServiceNames,
     shards_of: &[Datacenter],
     keys_of: &[Datacenter],
+    families: &[PolicyKind],
 ) -> Survey {
     let answers = each(shards_of, |datacenter| {
         let (agent, place) = (agent.clone(), place(environment, services, &datacenter));
+        let families = families.to_vec();
         let keys_too = keys_of.contains(&datacenter);
         async move {
-            let keys = async { if keys_too { Some(keys(&agent, &place).await) } else { None } };
+            let keys = async { if keys_too { Some(keys(&agent, &place, &families).await) } else { None } };
             let (keys, shards) = tokio::join!(keys, shards(&agent, &place));
             Answers { keys, shards }
         }
@@ -91,26 +94,28 @@ async fn shards(agent: &Agent, place: &Place) -> Result<ShardLists, AgentError> 
     Ok(lists)
 }
 
-async fn keys(agent: &Agent, place: &Place) -> Result<Families, AgentError> {
+/// The families that are wanted, all at once.
+async fn keys(agent: &Agent, place: &Place, wanted: &[PolicyKind]) -> Result<Families, AgentError> {
     let family = async |kind| {
+        if !wanted.contains(&kind) {
+            return Ok(None);
+        }
         let target = place.target(&Source::Policy(kind));
         let target = Target { datacenter: Some(place.datacenter.clone()), ..target };
-        list(agent, target).await.map(|pairs| (kind, pairs))
+        list(agent, target).await.map(|pairs| Some((kind, pairs)))
     };
     let [a, b, c, d] = PolicyKind::ALL.map(family);
     let (a, b, c, d) = tokio::try_join!(a, b, c, d)?;
-    Ok(vec![a, b, c, d])
+    Ok([a, b, c, d].into_iter().flatten().collect())
 }
 
-/// A list, of which Consul leaves out what may not be read: an empty one is none until that was asked.
+/// A list, of which Consul leaves out what may not be read, without a word: it counts when all of it may be.
 async fn list<T: DeserializeOwned + Send + 'static>(
     agent: &Agent,
     target: Target,
 ) -> Result<Vec<T>, AgentError> {
     let Answer { records, .. } = agent.list(&target, Reading::Confirmed).await?;
-    if records.is_empty() {
-        agent.check_right(&target).await?;
-    }
+    agent.check_right(&target).await?;
     Ok(records)
 }
 

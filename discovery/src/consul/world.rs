@@ -1,8 +1,9 @@
 //! All that Consul said, by source, and the snapshot that comes of it. Pure.
 
-use super::agent::{Datacenter, Right, Target, key_path};
+use super::agent::{Datacenter, Target, key_path};
 use super::policy::{Pair, Policy, PolicyKind};
 use super::record::{AddressKind, Instance, InvalidRecord, RecordFault};
+use super::rights::Right;
 use crate::bans::BANS_MAX;
 use crate::name::ServiceName;
 use crate::shard::{PeerNode, Shard};
@@ -369,7 +370,7 @@ fn read_shards(
         }
         shards.push(((kind, instance.order()), shard));
     }
-    shards.sort_by(|(a, _), (b, _)| a.cmp(b));
+    shards.sort_by_key(|(order, _)| *order);
     shards.into_iter().map(|(_, shard)| shard).collect()
 }
 

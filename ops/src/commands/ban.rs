@@ -1,18 +1,18 @@
 //! `shardgatectl ban`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use shardgate_discovery::consul::{KeyChange, PolicyEntry, PolicyKey, Survey};
+use shardgate_discovery::consul::{KeyChange, PolicyEntry, PolicyKey, PolicyKind, Survey};
 use shardgate_discovery::{BanList, BanPattern, Verdict};
 
 use super::changing::{Doubtful, Forcing, Writing, change, unfit};
 use super::spread::{spread, told};
 use super::{CommandError, show};
-use crate::consul::ConsulOptions;
+use crate::consul::{Consul, ConsulError, ConsulOptions};
 use crate::render::{Output, json, table};
 
 /// Bans a room in every tenant, on HAProxies of before as well: they do not read `room`.
@@ -47,7 +47,7 @@ pub(crate) enum Verb {
 /// A pattern and its list.
 #[derive(Debug, Args)]
 pub(crate) struct On {
-    /// exact: a room, whatever its tenant. prefix: beginnings of rooms and of TENANT/. substr: parts of TENANT___ROOM. domain: referers.
+    /// exact: a room, whatever its tenant, or TENANT/. prefix: beginnings of rooms and of TENANT/. substr: parts of TENANT___ROOM. domain: referers.
     /// unban_prefix: beginnings of TENANT/ that nothing else bans. tenant: a tenant. room: as exact, but HAProxy does not read it.
     #[arg(long, default_value = USUAL.as_str(), value_parser = lists())]
     list: BanList,
@@ -73,10 +73,11 @@ pub(super) async fn run(
             let verdict = if allow { Verdict::Allow } else { Verdict::Ban };
             let entry = KeyChange::set(PolicyEntry::Ban(list, pattern.clone(), verdict));
             let entry = entry.map_err(|error| unfit(&error))?;
-            if let (Doubtful::Refused, Some((what, hint))) =
-                (forcing.doubtful(), ineffective(list, pattern.as_str()))
-            {
-                return Err(CommandError::Refused { what, hint });
+            if forcing.doubtful() == Doubtful::Refused {
+                if let Some((what, hint)) = ineffective(list, pattern.as_str()) {
+                    return Err(CommandError::Refused { what, hint });
+                }
+                check_environment(&consul).await?;
             }
             change(&consul, Ok(entry), writing.effect(), output).await
         }
@@ -84,8 +85,40 @@ pub(super) async fn run(
             let key = PolicyKey::Ban(list, pattern);
             change(&consul, KeyChange::delete(key), writing.effect(), output).await
         }
-        Verb::List => Ok(bans(&consul.survey().await?, output)),
+        Verb::List => Ok(bans(&consul.survey(&BANS).await?, output)),
     }
+}
+
+/// The families that bans are in.
+const BANS: [PolicyKind; 2] = [PolicyKind::BanLists, PolicyKind::Bans];
+
+/// Refuses an environment that nobody has heard of: its name is more likely mistyped than new.
+async fn check_environment(consul: &Consul) -> Result<(), CommandError> {
+    // The others are asked only where these say nothing: a token for bans need not read them.
+    let (mut unknown, mut answered) = (BTreeSet::new(), false);
+    for families in [&BANS[..], &[PolicyKind::Releases], &[PolicyKind::ShardStates]] {
+        let survey = consul.everywhere(families).await?;
+        if survey.keys() > 0 || !survey.shards().is_empty() {
+            return Ok(());
+        }
+        // Each datacenter is asked twice: for keys, and for shards.
+        answered |= survey.unanswered().len() < 2 * survey.asked();
+        let unanswered = survey.unanswered().iter();
+        unknown.extend(
+            unanswered
+                .map(|missing| format!("{} of {}: {}", missing.what, missing.datacenter, missing.error)),
+        );
+    }
+    let what = unknown.into_iter().collect::<Vec<_>>().join("; ");
+    if !answered {
+        return Err(ConsulError::Nothing { what }.into());
+    }
+    let unknown = if what.is_empty() { what } else { format!(" as far as is known ({what})") };
+    let environment = &consul.environment;
+    Err(CommandError::Refused {
+        what: format!("no shard and no key of the environment {environment} is known{unknown}"),
+        hint: "look at --environment or SHARDGATE_ENVIRONMENT; --force writes it all the same".to_owned(),
+    })
 }
 
 /// Why a pattern would match nothing, and what would.
@@ -98,6 +131,16 @@ fn ineffective(list: BanList, pattern: &str) -> Option<(String, String)> {
         return Some((what, format!("{lower} is the same for shardgate; --force writes it as it is")));
     }
     match (list, pattern.split_once('/')) {
+        // The tenant with its slash, which is how the list names it.
+        (BanList::Exact, Some((_, ""))) => None,
+        (BanList::Room | BanList::Tenant, Some((tenant, ""))) => Some((
+            format!(
+                "pattern {pattern:?} of the list {list} would match nothing: it has no names with a slash"
+            ),
+            format!(
+                "--list exact {pattern} or --list tenant {tenant} bans the tenant; --force writes it as it is"
+            ),
+        )),
         (BanList::Exact | BanList::Room | BanList::Tenant, Some((tenant, room))) => Some((
             format!(
                 "pattern {pattern:?} of the list {list} would match nothing: neither rooms nor tenants have a slash"
@@ -159,6 +202,10 @@ mod tests {
             (BanList::Exact, "standup", None),
             (BanList::Exact, "Standup", Some("standup is the same")),
             (BanList::Exact, "acme/standup", Some("--list substr acme___standup")),
+            (BanList::Exact, "acme/", None),
+            (BanList::Prefix, "acme/", None),
+            (BanList::Tenant, "acme/", Some("--list exact acme/ or --list tenant acme")),
+            (BanList::Room, "acme/", Some("--list tenant acme")),
             (BanList::Tenant, "acme", None),
             (BanList::Substr, "acme/standup", Some("acme___standup")),
             (BanList::Substr, "acme___stand/up", None),

@@ -52,13 +52,7 @@ impl Forcing {
 
 /// A key that no key can be.
 pub(super) fn unfit(error: &KeyError) -> CommandError {
-    let hint = match error {
-        KeyError::Segment { .. } => "such a name never stands in a request",
-        KeyError::Folder { .. } => {
-            "without its slash: --list tenant for a tenant, --list prefix for what begins so"
-        }
-    };
-    CommandError::Usage { what: error.to_string(), hint: hint.to_owned() }
+    CommandError::Usage { what: error.to_string(), hint: "such a name never stands in a request".to_owned() }
 }
 
 #[derive(Serialize)]
@@ -171,7 +165,12 @@ fn missed(wanted: Option<&str>, applied: &BTreeMap<Datacenter, Applied>, effect:
     let (all, reasons) = (applied.len(), reasons.join("; "));
     let done = all - not.len();
     Some(match (effect, wanted) {
-        (Effect::DryRun, _) => format!("{done} of {all} datacenters could be read, not {reasons}"),
+        (Effect::DryRun, Some(_)) => {
+            format!("would be written in {done} of {all} datacenters, not in {reasons}")
+        }
+        (Effect::DryRun, None) => {
+            format!("would be deleted in {done} of {all} datacenters, not in {reasons}")
+        }
         (Effect::Write, Some(_)) => {
             format!("written in {done} of {all} datacenters, not in {reasons}; run it again")
         }
@@ -181,7 +180,8 @@ fn missed(wanted: Option<&str>, applied: &BTreeMap<Datacenter, Applied>, effect:
     })
 }
 
-/// Refuses a release that no shard runs, unless it is wanted all the same. Tells when none of its shards takes new conferences.
+/// Refuses a release that no shard runs, unless it is wanted all the same. Tells when none of its shards takes new conferences, or when
+/// nothing says whether one does.
 pub(super) fn check_release(
     survey: &Survey,
     release: &ReleaseName,
@@ -196,9 +196,17 @@ pub(super) fn check_release(
             hint: format!("{}; --force writes it all the same", meant(release.as_str(), &known, "release")),
         });
     }
-    if !shards.is_empty() {
-        tell_if_none_ready(survey, release, None);
+    if shards.is_empty() {
+        return Ok(());
     }
+    let unknown = survey.unanswered().iter().find(|missing| missing.what == "keys");
+    if let (true, Some(missing)) = (survey.routed_by().is_empty(), unknown) {
+        tell(&format!(
+            "note: whether a shard of {release} is ready is not known, states cannot be read in {}: {}",
+            missing.datacenter, missing.error
+        ));
+    }
+    tell_if_none_ready(survey, release, None);
     Ok(())
 }
 

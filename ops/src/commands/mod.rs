@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::consul::{ConsulError, ConsulOptions};
 use crate::node::{AskError, Nodes};
-use crate::render::{Output, printable};
+use crate::render::{Output, show, tell};
 
 mod ban;
 mod changing;
@@ -114,7 +114,7 @@ impl CommandError {
 /// Exit code when what was asked about is wrong.
 const WRONG: u8 = 1;
 /// Exit code when nobody could be asked.
-const COULD_NOT_LOOK: u8 = 2;
+pub(crate) const COULD_NOT_LOOK: u8 = 2;
 
 pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     let Cli { nodes, output, consul, command } = cli;
@@ -124,20 +124,16 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Shard(verb) => shard::run(&nodes, &consul, verb, output).await,
         Command::OverrideReadiness => Ok(ready::run(&nodes, output).await?),
         Command::CloseTunnels(which) => Ok(tunnels::run(&nodes, &which, output).await?),
+        Command::Pin(_) | Command::Release(_) | Command::Ban(_) if nodes.named().is_some() => {
+            Err(CommandError::Usage {
+                what: "pin, release and ban are about Consul, --node is not".to_owned(),
+                hint: "leave --node out: all nodes of the environment read it".to_owned(),
+            })
+        }
         Command::Pin(verb) => pin::run(&consul, verb, output).await,
         Command::Release(verb) => release::run(&consul, verb, output).await,
         Command::Ban(verb) => ban::run(&consul, verb, output).await,
     }
-}
-
-#[expect(clippy::print_stdout, reason = "what was asked for")]
-fn show(text: &str) {
-    print!("{text}");
-}
-
-#[expect(clippy::print_stderr, reason = "beside what was asked for: a script reads only the other")]
-fn tell(text: &str) {
-    eprintln!("{}", printable(text));
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use serde::Serialize;
-use shardgate_discovery::consul::{KeyChange, PolicyEntry, PolicyKey, Survey};
+use shardgate_discovery::consul::{KeyChange, PolicyEntry, PolicyKey, PolicyKind, Survey};
 use shardgate_discovery::{NameError, ReleaseName, ShardState, TenantName};
 
 use super::changing::{Forcing, Writing, change, check_release};
@@ -66,7 +66,7 @@ pub(super) async fn run(
     let consul = options.open()?;
     match verb {
         Verb::Set { tenant, release, writing, forcing } => {
-            check_release(&consul.survey().await?, &release, forcing.doubtful())?;
+            check_release(&consul.shards().await?, &release, forcing.doubtful())?;
             let entry = PolicyEntry::Pin(tenant, release);
             change(&consul, KeyChange::set(entry), writing.effect(), output).await
         }
@@ -74,8 +74,11 @@ pub(super) async fn run(
             let key = PolicyKey::Pin(tenant);
             change(&consul, KeyChange::delete(key), writing.effect(), output).await
         }
-        Verb::List => Ok(pins(&consul.survey().await?, output)),
-        Verb::Check => Ok(pin_check::run(&consul.survey().await?, output)),
+        Verb::List => {
+            let families = [PolicyKind::Releases, PolicyKind::ShardStates];
+            Ok(pins(&consul.survey(&families).await?, output))
+        }
+        Verb::Check => Ok(pin_check::run(&consul.survey(&PolicyKind::ALL).await?, output)),
     }
 }
 

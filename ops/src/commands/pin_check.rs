@@ -7,7 +7,7 @@ use shardgate_discovery::BanList;
 use shardgate_discovery::consul::{Finding, PolicyKey, RecordFault, Survey};
 
 use super::{WRONG, show};
-use crate::render::{Output, json, printable, shell_word};
+use crate::render::{Output, json, operand, printable, shell_word};
 
 #[derive(Serialize)]
 struct Found<'a> {
@@ -54,20 +54,22 @@ fn remedy(finding: &Finding) -> String {
             format!("{ctl} shard ready SHARD, or {ctl} release live set RELEASE")
         }
         Finding::PinWithoutShards { tenant, .. } => {
-            let tenant = shell_word(tenant.as_str());
+            let tenant = operand(tenant.as_str());
             format!("{ctl} pin unset {tenant}, or {ctl} pin set {tenant} RELEASE")
         }
         Finding::PinNotReady { tenant, .. } => {
-            let tenant = shell_word(tenant.as_str());
+            let tenant = operand(tenant.as_str());
             format!("{ctl} shard ready SHARD, or {ctl} pin unset {tenant}")
         }
         Finding::Disagreement { key, .. } => match key {
             PolicyKey::Live => format!("{ctl} release live set RELEASE"),
             PolicyKey::Pin(tenant) => {
-                let tenant = shell_word(tenant.as_str());
+                let tenant = operand(tenant.as_str());
                 format!("{ctl} pin set {tenant} RELEASE, or {ctl} pin unset {tenant}")
             }
-            PolicyKey::State(shard) => format!("{ctl} shard ready {shard}, or drain, or maint"),
+            PolicyKey::State(shard) => {
+                format!("{ctl} shard ready {}, or drain, or maint", operand(shard.as_str()))
+            }
             PolicyKey::Ban(list, pattern) => {
                 let on = format!("{}{}", list_option(*list), shell_word(pattern.as_str()));
                 format!("{ctl} ban add {on}, or {ctl} ban remove {on}")
@@ -97,8 +99,24 @@ fn list_option(list: BanList) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shardgate_discovery::BanPattern;
+    use shardgate_discovery::consul::ShardsUnknown;
+    use shardgate_discovery::{BanPattern, ReleaseName, ShardName, TenantName};
     use std::collections::BTreeMap;
+
+    #[test]
+    fn names_that_look_like_options_are_none() {
+        let remedy_of =
+            |key| remedy(&Finding::Disagreement { key, path: String::new(), said: BTreeMap::new() });
+        let shard = PolicyKey::State(ShardName::parse("-s1").unwrap());
+        assert_eq!(remedy_of(shard), "shardgatectl shard ready -- -s1, or drain, or maint");
+        let tenant = TenantName::parse("--force").unwrap();
+        let pasted = "shardgatectl pin set -- --force RELEASE, or shardgatectl pin unset -- --force";
+        assert_eq!(remedy_of(PolicyKey::Pin(tenant.clone())), pasted);
+        let release = ReleaseName::parse("release-1").unwrap();
+        let unknown = ShardsUnknown::default();
+        let found = Finding::PinWithoutShards { tenant, release, datacenters: Vec::new(), unknown };
+        assert!(remedy(&found).starts_with("shardgatectl pin unset -- --force, or "), "{}", remedy(&found));
+    }
 
     #[test]
     fn a_remedy_can_be_pasted() {

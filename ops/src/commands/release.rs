@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde::Serialize;
 use shardgate_discovery::ReleaseName;
-use shardgate_discovery::consul::{Datacenter, KeyChange, PolicyEntry, Survey};
+use shardgate_discovery::consul::{KeyChange, PolicyEntry, PolicyKind, Survey};
 
 use super::changing::{Forcing, Writing, change, check_release};
 use super::pin::readiness;
@@ -46,9 +46,12 @@ pub(super) async fn run(
 ) -> Result<ExitCode, CommandError> {
     let consul = options.open()?;
     match verb {
-        LiveVerb::Get => Ok(get(&consul.survey().await?, output)),
+        LiveVerb::Get => {
+            let families = [PolicyKind::Releases, PolicyKind::ShardStates];
+            Ok(get(&consul.survey(&families).await?, output))
+        }
         LiveVerb::Set { release, writing, forcing } => {
-            check_release(&consul.survey().await?, &release, forcing.doubtful())?;
+            check_release(&consul.shards().await?, &release, forcing.doubtful())?;
             let entry = PolicyEntry::Live(release);
             change(&consul, KeyChange::set(entry), writing.effect(), output).await
         }
@@ -59,29 +62,37 @@ pub(super) async fn run(
 struct Live<'a> {
     datacenter: &'a str,
     release: Option<&'a str>,
+    /// Why it is not known.
+    error: Option<String>,
 }
 
 fn get(survey: &Survey, output: Output) -> ExitCode {
-    let live: Vec<(&Datacenter, Option<&str>)> = survey
-        .routed_by()
-        .iter()
-        .map(|(datacenter, snapshot)| (datacenter, snapshot.live_release().map(ReleaseName::as_str)))
-        .collect();
+    let known = survey.routed_by().iter().map(|(datacenter, snapshot)| {
+        let release = snapshot.live_release().map(ReleaseName::as_str);
+        Live { datacenter: datacenter.as_str(), release, error: None }
+    });
+    let live: Vec<Live<'_>> = known.collect();
     match output {
-        Output::Json => live.iter().for_each(|(datacenter, release)| {
-            show(&json(&Live { datacenter: datacenter.as_str(), release: *release }));
-        }),
+        Output::Json => {
+            let unknown =
+                survey.unanswered().iter().filter(|missing| missing.what == "keys").map(|missing| {
+                    let error = Some(missing.error.to_string());
+                    Live { datacenter: missing.datacenter.as_str(), release: None, error }
+                });
+            live.iter().for_each(|live| show(&json(live)));
+            unknown.for_each(|unknown| show(&json(&unknown)));
+        }
         Output::Table => {
-            let row = |(datacenter, release): &(&Datacenter, Option<&str>)| {
-                let shards = release.map_or_else(String::new, |release| readiness(survey, release));
-                vec![datacenter.to_string(), release.unwrap_or("-").to_owned(), shards]
+            let row = |live: &Live<'_>| {
+                let shards = live.release.map_or_else(String::new, |release| readiness(survey, release));
+                vec![live.datacenter.to_owned(), live.release.unwrap_or("-").to_owned(), shards]
             };
             let rows: Vec<Vec<String>> = live.iter().map(row).collect();
             show(&table(&["DATACENTER", "RELEASE", "SHARDS"], &rows));
         }
     }
     let code = told(survey, &["keys", "shards"]);
-    match verdict(&live.iter().map(|(_, release)| *release).collect::<Vec<_>>()) {
+    match verdict(&live.iter().map(|live| live.release).collect::<Vec<_>>()) {
         None => code,
         Some(wrong) => {
             tell(wrong);

@@ -79,6 +79,12 @@ pub(super) async fn run(
     output: Output,
 ) -> Result<ExitCode, CommandError> {
     let named = nodes.named();
+    if named.is_some() && options.names_datacenters() {
+        return Err(CommandError::Usage {
+            what: "--datacenter is about Consul, --node is not".to_owned(),
+            hint: "leave out the one or the other".to_owned(),
+        });
+    }
     let (wanted, state) = match verb {
         Verb::List => {
             return match named {

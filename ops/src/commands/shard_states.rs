@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use shardgate_discovery::consul::{Effect, KeyChange, PolicyEntry, Survey};
+use shardgate_discovery::consul::{Effect, KeyChange, PolicyEntry, PolicyKind, Survey};
 use shardgate_discovery::{Shard, ShardName, ShardState};
 
 use super::changing::{Doubtful, change, meant, shards_unknown, tell_if_none_ready};
@@ -27,7 +27,7 @@ pub(super) async fn set(
         hint: "shardgatectl shard list".to_owned(),
     })?;
     let consul = options.open()?;
-    let survey = consul.survey().await?;
+    let survey = consul.survey(&[PolicyKind::ShardStates]).await?;
     match survey.catalog().shard(shard) {
         None if doubtful == Doubtful::Refused => {
             let known: Vec<&str> = survey.shards().iter().map(|shard| shard.name.as_str()).collect();
@@ -58,7 +58,7 @@ struct Listed<'a> {
 
 /// All shards, and what keys say of them.
 pub(super) async fn list(options: &ConsulOptions, output: Output) -> Result<ExitCode, CommandError> {
-    let survey = options.open()?.survey().await?;
+    let survey = options.open()?.survey(&[PolicyKind::ShardStates]).await?;
     let mut rows = Vec::new();
     for shard in survey.shards() {
         let states = states(&survey, shard);

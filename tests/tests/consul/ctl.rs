@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use shardgate_discovery::consul::{Agent, AgentConfig, Cas, Registration, Token};
+use shardgate_discovery::consul::{Agent, Cas, Registration};
 
 use crate::cluster::{Keys as _, Server, federated, within};
+
+mod tokens;
 
 /// What the program said.
 #[derive(Debug)]
@@ -30,6 +32,24 @@ fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Said {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Said { code: output.status.code(), out: text(output.stdout), error: text(output.stderr) }
+}
+
+/// A pipe that nobody reads.
+fn closed_pipe() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// Runs it for the environment `test`, at an agent, and has its output elsewhere.
+fn ctl_into(output: Stdio, ip: &str, command: &str) -> Said {
+    let this = std::env::current_exe().unwrap();
+    let program = this.parent().and_then(Path::parent).unwrap().join("shardgatectl");
+    let mut running = Command::new(program);
+    running.env_clear().env("CONSUL_HTTP_ADDR", format!("{ip}:8500")).env("SHARDGATE_ENVIRONMENT", "test");
+    running.args(command.split(' ')).stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
+    let output = running.output().unwrap();
+    Said { code: output.status.code(), out: String::new(), error: String::from_utf8(output.stderr).unwrap() }
 }
 
 /// Runs it for the environment `test`, at an agent.
@@ -172,6 +192,15 @@ async fn what_operators_write() {
     pins(&ctl);
     states_and_bans(&ctl);
     ctl("pin check").is(0, &["checked 4 keys, 3 shards in 2 datacenters: nothing found"]);
+    for (command, code) in [("pin check", 0), ("shard list --output json", 0), ("ban remove nobody", 0)] {
+        let said = ctl_into(closed_pipe(), &ip, command);
+        assert_eq!(said.code, Some(code), "{said:?}");
+        assert!(!said.error.contains("panic") && !said.error.contains("cannot be written"), "{said:?}");
+    }
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let said = ctl_into(full.into(), &ip, "shard list");
+    assert_eq!(said.code, Some(2), "{said:?}");
+    said.tells(&["error: the output cannot be written: No space left"]);
     somebody_else(&ip);
     findings(&ctl, &east, &west).await;
 
@@ -198,12 +227,23 @@ async fn what_operators_write() {
     assert!(check.out.contains("in 1 of 2 datacenters"), "{check:?}");
     assert_eq!(ctl("pin list").code, Some(1));
     assert_eq!(ctl("release live get").code, Some(1));
+    let live = ctl("release live get --output json");
+    let lines: Vec<serde_json::Value> =
+        live.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["datacenter"]), (2, &"test-west".into()), "{live:?}");
+    assert!(lines[1]["release"].is_null() && lines[1]["error"].is_string(), "{live:?}");
     ctl("ban list --datacenter test-east").is(0, &["LIST PATTERN VERDICT DATACENTERS"]);
     ctl("pin unset acme --datacenter test-west").tells(&["deleted in 0 of 1 datacenters"]);
     assert_eq!(ctl("pin unset acme --datacenter test-west").code, Some(2));
 }
 
 fn live_releases(ctl: &impl Fn(&str) -> Said) {
+    // An environment that nobody has heard of is a typing error; that of a shard is not.
+    ctl("ban add evil --environment tset").refuses(
+        1,
+        &["no shard and no key of the environment tset is known; nothing was written", "--force"],
+    );
+    assert_eq!(ctl("ban add evil --dry-run").code, Some(0));
     let none = ctl("release live get");
     none.is(1, &["DATACENTER RELEASE SHARDS", "test-east -", "test-west -"]).tells(&["is missing"]);
     ctl("release live set release-11")
@@ -241,8 +281,8 @@ fn live_releases(ctl: &impl Fn(&str) -> Said) {
     ctl("release live get --output json").is(
         0,
         &[
-            r#"{"datacenter":"test-east","release":"release-2"}"#,
-            r#"{"datacenter":"test-west","release":"release-2"}"#,
+            r#"{"datacenter":"test-east","release":"release-2","error":null}"#,
+            r#"{"datacenter":"test-west","release":"release-2","error":null}"#,
         ],
     );
 }
@@ -275,6 +315,7 @@ fn pins(ctl: &impl Fn(&str) -> Said) {
     );
     ctl("pin unset globex").tells(&["there was no such key"]);
     ctl("pin list --datacenter test-wst").refuses(2, &["it knows test-east, test-west"]);
+    ctl("pin list --datacenter test-west,test-wst").refuses(2, &["datacenter test-wst"]);
 }
 
 fn states_and_bans(ctl: &impl Fn(&str) -> Said) {
@@ -298,6 +339,8 @@ fn states_and_bans(ctl: &impl Fn(&str) -> Said) {
     assert_eq!(ctl("shard weight s1 10").code, Some(2));
     ctl("shard weight s1 10").tells(&["needs --node"]);
     ctl("shard drain s1 --dry-run --node 127.61.20.9:1").refuses(2, &["--node is not"]);
+    ctl("shard drain s1 --datacenter test-west --node 127.61.20.9:1")
+        .refuses(2, &["--datacenter is about Consul"]);
     // With a node named, it is the node that is asked.
     ctl("shard drain s1 --node 127.61.20.9:1").refuses(2, &["node 127.61.20.9:1: "]);
 
@@ -306,18 +349,22 @@ fn states_and_bans(ctl: &impl Fn(&str) -> Said) {
     assert_eq!(ctl("ban add --list prefix --allow evilish").code, Some(0));
     ctl("ban add Evil").refuses(1, &["upper-case", "evil is the same"]);
     ctl("ban add acme/evil").refuses(1, &["--list substr acme___evil"]);
-    ctl("ban add --list prefix acme/").refuses(2, &["are folders"]);
+    ctl("ban add --list tenant acme/").refuses(1, &["--list tenant acme bans"]);
+    // The slash belongs to the name: without it, it would be a room.
+    ctl("ban add acme/")
+        .is(0, &["banlists/test/exact/acme/", WROTE, "test-east - ban written", "test-west - ban written"]);
     ctl("ban add --list rom x").refuses(2, &["unban_prefix"]);
     ctl("ban list").is(
         0,
         &[
             "LIST PATTERN VERDICT DATACENTERS",
+            "exact acme/ ban all",
             "exact evil ban all",
             "prefix evilish allow all",
             "tenant spam ban all",
         ],
     );
-    for pattern in ["--list tenant spam", "--list prefix evilish"] {
+    for pattern in ["--list tenant spam", "--list prefix evilish", "acme/"] {
         assert_eq!(ctl(&format!("ban remove {pattern}")).code, Some(0));
     }
 }
@@ -391,46 +438,28 @@ async fn findings(ctl: &impl Fn(&str) -> Said, east: &Server, west: &Server) {
     assert_eq!(ctl("ban remove evil").code, Some(0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_may_not_write() {
-    let acl = "ports { dns = -1 }\nacl { enabled = true\n default_policy = \"deny\"\n tokens { master = \"root-token\"\n agent = \"root-token\" } }";
-    let server = Server::start("test-east", "127.61.20.3", acl);
-    let root = AgentConfig { token: Token::parse("root-token"), ..server.config() };
-    let root = Agent::new(root).unwrap();
-    server.ready_as(&root).await;
-    root.register(&server.shard("s1", 1)).await.unwrap();
-    let reader = "6f1d3a52-5a1c-4f5b-9e0a-2f8f6a0b7c11";
-    let rules = r#"{"Name":"reader","Rules":"key_prefix \"\" { policy = \"read\" } service_prefix \"\" { policy = \"read\" } node_prefix \"\" { policy = \"read\" }"}"#;
-    let token = format!(r#"{{"SecretID":"{reader}","Policies":[{{"Name":"reader"}}]}}"#);
-    for (path, body) in [("/v1/acl/policy", rules), ("/v1/acl/token", &token)] {
-        let answer = http(&server.ip, "PUT", path, "root-token", body);
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+#[test]
+fn empty_variables_are_not_given() {
+    let said = |variables: &[(&str, &str)]| run(variables, &["pin", "list"]);
+    for name in [
+        "CONSUL_CACERT",
+        "CONSUL_CLIENT_CERT",
+        "CONSUL_CLIENT_KEY",
+        "CONSUL_HTTP_TOKEN_FILE",
+        "CONSUL_HTTP_TOKEN",
+    ] {
+        let variables =
+            [("SHARDGATE_ENVIRONMENT", "test"), ("CONSUL_HTTP_ADDR", "127.61.20.9:1"), (name, "")];
+        said(&variables).refuses(2, &["no answer from the Consul agent at http://127.61.20.9:1"]);
     }
-    let address = format!("{}:8500", server.ip);
-    let with = |token: &str, command: &str| {
-        let variables = [
-            ("CONSUL_HTTP_ADDR", address.as_str()),
-            ("SHARDGATE_ENVIRONMENT", "test"),
-            ("CONSUL_HTTP_TOKEN", token),
-        ];
-        run(&variables, &command.split(' ').collect::<Vec<_>>())
-    };
-    let said = with(reader, "release live set release-1");
-    assert_eq!(said.code, Some(1), "{said:?}");
-    said.tells(&["written in 0 of 1 datacenters, not in test-east: ", "403", "lacks a right", "key:write"]);
-    assert!(!format!("{said:?}").contains(reader), "{said:?}");
-    let listed = with(reader, "shard list");
-    assert_eq!((listed.code, listed.out.lines().count()), (Some(0), 2), "{listed:?}");
-    // Nobody's token reads nothing, which is not the same as that there is nothing.
-    with("", "pin list").refuses(2, &["403", "no token is configured"]);
-    // A file counts more than the variable.
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "root-token\n").unwrap();
-    let path = file.path().to_str().unwrap();
-    assert_eq!(with(reader, &format!("--consul-token-file {path} release live set release-1")).code, Some(0));
-    let live = with(reader, "release live get");
-    live.is(0, &["DATACENTER RELEASE SHARDS", "test-east release-1 1 of 1 ready"]);
-    with(reader, "--consul-token-file /nowhere pin list").refuses(2, &["--consul-token-file /nowhere: "]);
+    // The usual place. An agent that listens there does not speak TLS at this port.
+    let usual = [
+        ("SHARDGATE_ENVIRONMENT", "test"),
+        ("CONSUL_HTTP_ADDR", ""),
+        ("CONSUL_HTTP_SSL", "1"),
+        ("SHARDGATE_DATACENTERS", ""),
+    ];
+    said(&usual).refuses(2, &["no answer from the Consul agent at https://127.0.0.1:8500"]);
 }
 
 #[test]
@@ -439,6 +468,29 @@ fn who_cannot_look_says_why() {
         (&[][..], "pin list", &["--environment is missing", "SHARDGATE_ENVIRONMENT"][..]),
         (&[("SHARDGATE_ENVIRONMENT", "Prod")], "pin list", &["--environment \"Prod\"", "a-z 0-9 -"]),
         (&[("SHARDGATE_ENVIRONMENT", "test")], "pin list --consul http://a/b", &["--consul \"http://a/b\""]),
+        (
+            &[
+                ("SHARDGATE_ENVIRONMENT", "test"),
+                ("CONSUL_HTTP_ADDR", "127.61.20.9:1"),
+                ("CONSUL_HTTP_SSL", "true"),
+                ("CONSUL_TLS_SERVER_NAME", "consul"),
+            ],
+            "pin list",
+            &["the Consul agent at https://127.61.20.9:1", "note: CONSUL_TLS_SERVER_NAME is not honoured"],
+        ),
+        (
+            &[("SHARDGATE_ENVIRONMENT", "test"), ("SHARDGATE_DATACENTERS", "a,b.c")],
+            "pin list",
+            &["SHARDGATE_DATACENTERS has \"b.c\""],
+        ),
+        (&[], "pin list --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
+        (&[], "release live get --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
+        (&[], "ban add x --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
+        (
+            &[("SHARDGATE_ENVIRONMENT", "test")],
+            "--consul-token-file /no\u{1b}[2Jwhere\u{202e} pin list",
+            &[r"/no\u{1b}[2Jwhere\u{202e}: "],
+        ),
         (
             &[("SHARDGATE_ENVIRONMENT", "test"), ("CONSUL_HTTP_ADDR", "127.61.20.9:1")],
             "pin list",
@@ -455,6 +507,12 @@ fn who_cannot_look_says_why() {
         run(variables, &command.split(' ').collect::<Vec<_>>()).refuses(2, words);
     }
     // What is wrong for Consul does not keep a node from being asked.
-    let variables = [("CONSUL_HTTP_ADDR", "http://a/b"), ("CONSUL_CLIENT_CERT", "c.pem")];
+    let variables =
+        [("CONSUL_HTTP_ADDR", "http://a/b"), ("CONSUL_CLIENT_CERT", "c.pem"), ("SHARDGATE_DATACENTERS", "a")];
     run(&variables, &["--node", "127.61.20.9:1", "status"]).refuses(2, &["node 127.61.20.9:1: "]);
+    run(&variables, &["--node", "127.61.20.9:1", "shard", "list"]).refuses(2, &["node 127.61.20.9:1: "]);
+    let secret = [("SHARDGATE_ENVIRONMENT", "test"), ("CONSUL_HTTP_ADDR", "http://me:secret@consul:8500")];
+    let said = run(&secret, &["pin", "list"]);
+    said.refuses(2, &["--consul \"http://…@consul:8500\""]);
+    assert!(!said.error.contains("secret") && !run(&secret, &["--help"]).out.contains("secret"), "{said:?}");
 }
