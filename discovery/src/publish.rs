@@ -129,7 +129,8 @@ impl DiscoveryHandle {
         Arc::clone(&self.current.borrow())
     }
 
-    /// A receiver that wakes with every published change.
+    /// A receiver that wakes with every published change. Whoever holds what it lends must not ask this handle meanwhile: who publishes holds the
+    /// one and waits for the other.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.current.clone()

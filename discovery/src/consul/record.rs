@@ -136,10 +136,10 @@ impl Instance {
         (&self.datacenter, &self.id, &self.node)
     }
 
-    /// In this order the first of two that are in each other's way stays, on every node of ours: in a datacenter the newer one, for the agent
-    /// of a machine that is gone takes nothing back.
-    pub(crate) fn precedence(&self) -> (&str, Reverse<u64>, (&str, &str, &str)) {
-        (&self.datacenter, Reverse(self.create_index), self.order())
+    /// In this order the first of two that are in each other's way stays, on every node of ours: of one instance on two nodes the newer, for the
+    /// agent of a machine that is gone takes nothing back.
+    pub(crate) fn precedence(&self) -> (&str, &str, Reverse<u64>, &str) {
+        (&self.datacenter, &self.id, Reverse(self.create_index), &self.node)
     }
 
     /// How it is called in messages.
