@@ -290,10 +290,12 @@ fn follow_peers(discovery: DiscoveryHandle) -> (watch::Receiver<Option<Vec<PeerA
         // Before the first word the snapshot is empty, and says nothing.
         (discovery.status().origin != Origin::Nothing).then(|| peers.collect())
     };
-    let (peers, listed) = watch::channel(addresses(Arc::clone(&snapshots.borrow_and_update())));
+    let first = Arc::clone(&snapshots.borrow_and_update());
+    let (peers, listed) = watch::channel(addresses(first));
     let task = tokio::spawn(async move {
         while snapshots.changed().await.is_ok() {
-            let next = addresses(Arc::clone(&snapshots.borrow_and_update()));
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            let next = addresses(snapshot);
             peers.send_if_modified(|listed| {
                 let changed = *listed != next;
                 if changed {
