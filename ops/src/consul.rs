@@ -32,6 +32,7 @@ pub(crate) struct ConsulOptions {
     datacenters: Vec<String>,
     /// The agent: HOST:PORT, http://HOST:PORT, https://HOST:PORT or unix:///PATH. HOST:PORT is http, with CONSUL_HTTP_SSL=true https.
     #[arg(
+        id = "consul",
         long = "consul",
         value_name = "ADDRESS",
         env = "CONSUL_HTTP_ADDR",
@@ -41,22 +42,34 @@ pub(crate) struct ConsulOptions {
     )]
     address: String,
     /// The file of the ACL token. The variable CONSUL_HTTP_TOKEN holds the token itself; there is no option for it, since others see those.
-    #[arg(long = "consul-token-file", value_name = "FILE", env = "CONSUL_HTTP_TOKEN_FILE", value_parser = path(), global = true)]
+    #[arg(id = "consul-token-file", long = "consul-token-file", value_name = "FILE", env = "CONSUL_HTTP_TOKEN_FILE", value_parser = path(), global = true)]
     token_file: Option<PathBuf>,
     /// Whose certificates are valid (PEM; default: the system's CAs).
-    #[arg(long = "consul-ca", value_name = "FILE", env = "CONSUL_CACERT", value_parser = path(), global = true)]
+    #[arg(id = "consul-ca", long = "consul-ca", value_name = "FILE", env = "CONSUL_CACERT", value_parser = path(), global = true)]
     ca: Option<PathBuf>,
     /// Your certificate for the agent.
-    #[arg(long = "consul-cert", value_name = "FILE", env = "CONSUL_CLIENT_CERT", value_parser = path(), global = true)]
+    #[arg(id = "consul-cert", long = "consul-cert", value_name = "FILE", env = "CONSUL_CLIENT_CERT", value_parser = path(), global = true)]
     cert: Option<PathBuf>,
     /// Its key.
-    #[arg(long = "consul-key", value_name = "FILE", env = "CONSUL_CLIENT_KEY", value_parser = path(), global = true)]
+    #[arg(id = "consul-key", long = "consul-key", value_name = "FILE", env = "CONSUL_CLIENT_KEY", value_parser = path(), global = true)]
     key: Option<PathBuf>,
     /// Consul Enterprise's namespace.
-    #[arg(long = "consul-namespace", value_name = "NAME", env = "CONSUL_NAMESPACE", global = true)]
+    #[arg(
+        id = "consul-namespace",
+        long = "consul-namespace",
+        value_name = "NAME",
+        env = "CONSUL_NAMESPACE",
+        global = true
+    )]
     namespace: Option<String>,
     /// Consul Enterprise's partition.
-    #[arg(long = "consul-partition", value_name = "NAME", env = "CONSUL_PARTITION", global = true)]
+    #[arg(
+        id = "consul-partition",
+        long = "consul-partition",
+        value_name = "NAME",
+        env = "CONSUL_PARTITION",
+        global = true
+    )]
     partition: Option<String>,
     /// The service that shards are registered as.
     #[arg(long, value_name = "NAME", default_value = "signal", global = true)]

@@ -141,6 +141,20 @@ mod tests {
     use super::*;
     use clap::CommandFactory as _;
 
+    /// clap keeps both under one name and fails only when the command runs.
+    #[test]
+    fn no_command_calls_something_what_all_of_them_do() {
+        let cli = Cli::command();
+        let globals: Vec<_> = cli.get_arguments().map(clap::Arg::get_id).collect();
+        let mut commands: Vec<_> = cli.get_subcommands().collect();
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands());
+            for own in command.get_arguments() {
+                assert!(!globals.contains(&own.get_id()), "{}: {}", command.get_name(), own.get_id());
+            }
+        }
+    }
+
     #[test]
     fn the_command_line() {
         Cli::command().debug_assert();
@@ -158,6 +172,7 @@ mod tests {
             ("shard drain s1 --node a:1 --node b:1", true),
             ("shard weight s1 256", true),
             ("shard weight s1 257", false),
+            ("table get room --consul-key k", true),
         ] {
             let words = std::iter::once("shardgatectl").chain(line.split(' '));
             assert_eq!(Cli::try_parse_from(words).is_ok(), valid, "{line}");
