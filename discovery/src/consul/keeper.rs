@@ -487,8 +487,8 @@ impl Keeper {
             last_good: part.last_good,
             error: part.error.clone(),
         };
-        let heard = self.parts.iter().filter(|(_, part)| part.last_good.is_some());
-        let pools: BTreeSet<_> = heard.filter_map(|(source, _)| source.pool()).cloned().collect();
+        // Heard, or remembered by the disk.
+        let pools: BTreeSet<_> = self.world.0.keys().filter_map(Source::pool).cloned().collect();
         self.told.pools.send_if_modified(|known| {
             let changed = *known != pools;
             *known = pools;

@@ -88,8 +88,11 @@ impl RunningNode {
                 }
             }
             DiscoveryWatch::Consul(watch) => {
-                let known = watch.follow_pools(services);
-                timeout(SERVICES_WITHIN, known).await.map_err(|_| NodeError::ServicesUnknown)?;
+                // Only what is new has to be heard of: whatever else changes does not wait for Consul.
+                if services != settings::pool_services(&self.config) {
+                    let known = watch.follow_pools(services);
+                    timeout(SERVICES_WITHIN, known).await.map_err(|_| NodeError::ServicesUnknown)?;
+                }
             }
         }
         let running = self.tls.borrow().clone();
