@@ -65,10 +65,11 @@ impl Discovery {
     /// One line, more of it when something is wrong.
     fn page(&self) -> String {
         let Self { source, origin, stale, error, invalid, age_ms, parts } = self;
-        let mut text = format!("discovery: {source}, last heard of {} ago", duration(*age_ms));
-        if origin != "source" {
-            text.push_str(&format!(", in use is {origin}"));
-        }
+        let mut text = match origin.as_str() {
+            "source" => format!("discovery: {source}, last heard of {} ago", duration(*age_ms)),
+            "disk" => format!("discovery: {source}, not heard of yet, what was kept on disk is in use"),
+            _ => format!("discovery: {source}, not heard of yet, and nothing was kept"),
+        };
         if *invalid > 0 {
             text.push_str(&format!(", {invalid} records left out (see the log, or shardgatectl pin check)"));
         }
@@ -85,11 +86,22 @@ impl Discovery {
         }
         let row = |part: &&Part| {
             let age = part.age_ms.map_or_else(|| "never".to_owned(), |age| format!("{} ago", duration(age)));
-            vec![part.name.clone(), age, part.error.clone()]
+            vec![part.name.clone(), age, short(&part.error)]
         };
         let rows: Vec<_> = wrong.iter().map(row).collect();
         text + &table(&["LIST", "LAST HEARD OF", "ERROR"], &rows)
     }
+}
+
+/// An error that fits into a table: its beginning and its end, where the cause stands. JSON has all of it.
+fn short(error: &str) -> String {
+    const HALF: usize = 48;
+    let letters: Vec<char> = error.chars().collect();
+    if letters.len() <= 2 * HALF + 3 {
+        return error.to_owned();
+    }
+    let (begin, end) = (&letters[..HALF], &letters[letters.len() - HALF..]);
+    format!("{}...{}", begin.iter().collect::<String>(), end.iter().collect::<String>())
 }
 
 #[derive(Debug, Serialize)]
@@ -243,4 +255,18 @@ fn page(status: &Status) -> String {
         table(&["PEER", "LINK", "TABLE", "READY", "BEHIND", "RTT"], &peers),
         table(&Shard::HEAD, &shards),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_errors_keep_their_ends() {
+        assert_eq!(short("no answer"), "no answer");
+        let long = format!("no answer from {} (os error 111)", "x".repeat(200));
+        let shown = short(&long);
+        assert!(shown.starts_with("no answer from xxx") && shown.ends_with("(os error 111)"), "{shown}");
+        assert_eq!(shown.chars().count(), 99);
+    }
 }
