@@ -49,6 +49,15 @@ pub enum Change {
         /// Now.
         new: Option<ReleaseName>,
     },
+    /// Other proxies that are none of ours.
+    OtherProxies {
+        /// How many there are.
+        now: usize,
+        /// How many of these were not there before, or elsewhere.
+        added: usize,
+        /// How many are there no longer.
+        removed: usize,
+    },
     /// A service that pools name has other servers.
     Servers {
         /// The service.
@@ -102,6 +111,9 @@ impl fmt::Display for Change {
             Self::Pin { tenant, new: None, .. } => write!(f, "- pin {tenant}"),
             Self::Pin { tenant, old, new } => {
                 write!(f, "~ pin {tenant}: {} -> {}", or_none(old), or_none(new))
+            }
+            Self::OtherProxies { now, added, removed } => {
+                write!(f, "~ proxies of before: {now}, {added} added, {removed} removed")
             }
             Self::Servers { service, now, added, removed } => {
                 write!(f, "~ servers of {service}: {now}, {added} added, {removed} removed")
@@ -161,6 +173,11 @@ impl fmt::Display for SnapshotDiff {
     }
 }
 
+/// How many of these are not among those.
+fn beyond<T: PartialEq>(these: &[T], those: &[T]) -> usize {
+    these.iter().filter(|item| !those.contains(item)).count()
+}
+
 impl Snapshot {
     /// What `self` says otherwise than `older`.
     #[must_use]
@@ -201,12 +218,14 @@ impl Snapshot {
                 changes.push(Change::Pin { tenant: tenant.clone(), old: old.cloned(), new: new.cloned() });
             }
         }
+        let (old, new) = (older.other_proxies(), self.other_proxies());
+        if old != new {
+            let (added, removed) = (beyond(new, old), beyond(old, new));
+            changes.push(Change::OtherProxies { now: new.len(), added, removed });
+        }
         let services: BTreeSet<_> = older.services().chain(self.services()).map(|(name, _)| name).collect();
         for service in services {
             let (old, new) = (older.servers_of(service.as_str()), self.servers_of(service.as_str()));
-            let beyond = |these: &[Arc<Shard>], those: &[Arc<Shard>]| {
-                these.iter().filter(|server| !those.contains(server)).count()
-            };
             if old != new {
                 let (service, now) = (service.clone(), new.len());
                 let (added, removed) = (beyond(new, old), beyond(old, new));

@@ -23,7 +23,7 @@ pub use name::{BanPattern, EnvironmentName, NameError, RegionName, ReleaseName, 
 pub use publish::{
     DiscoveryHandle, Origin, PartRole, PartStatus, Published, Publisher, Refused, SourceStatus,
 };
-pub use shard::{PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX, server_name};
+pub use shard::{OtherProxy, PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX, server_name};
 pub use shardgate_peering_core::{PeerId, ShardName};
 pub use snapshot::{BuildError, BuildErrors, PEERS_MAX, PINS_MAX, SHARDS_MAX, Snapshot, SnapshotBuilder};
 pub use warning::Warning;

@@ -108,6 +108,17 @@ pub struct PeerNode {
     pub address: SocketAddr,
 }
 
+/// A proxy that is none of ours: a HAProxy of before. It is kept for who compares tables; nobody dials it for a mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherProxy {
+    /// Its instance at Consul, `prod-haproxy-52-10`.
+    pub id: String,
+    /// Where it stands.
+    pub region: RegionName,
+    /// Where it is registered; its port is that of HAProxy's peers protocol (TCP).
+    pub address: SocketAddr,
+}
+
 impl fmt::Display for PeerNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: region {}, {}", self.id, self.region, self.address)

@@ -2,7 +2,7 @@
 
 use crate::bans::{BANS_MAX, BanList, Bans, Verdict};
 use crate::name::{BanPattern, ReleaseName, ServiceName, TenantName};
-use crate::shard::{PeerNode, SHARD_ID_MAX, Shard, WEIGHT_MAX};
+use crate::shard::{OtherProxy, PeerNode, SHARD_ID_MAX, Shard, WEIGHT_MAX};
 use foldhash::fast::RandomState;
 use shardgate_peering_core::{PeerId, ShardName};
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +27,7 @@ pub struct Snapshot {
     pins: Arc<HashMap<TenantName, ReleaseName, RandomState>>,
     bans: Arc<Bans>,
     servers: BTreeMap<ServiceName, Vec<Arc<Shard>>>,
+    other_proxies: Vec<OtherProxy>,
 }
 
 /// The same shards in the orders in which they are asked for.
@@ -93,6 +94,12 @@ impl Snapshot {
         &self.peers
     }
 
+    /// Proxies that are none of ours, in the order in which the source lists them.
+    #[must_use]
+    pub fn other_proxies(&self) -> &[OtherProxy] {
+        &self.other_proxies
+    }
+
     /// The release that new conferences go to.
     #[must_use]
     pub const fn live_release(&self) -> Option<&ReleaseName> {
@@ -136,6 +143,7 @@ impl Snapshot {
             && self.pins == other.pins
             && self.bans == other.bans
             && self.servers == other.servers
+            && self.other_proxies == other.other_proxies
     }
 
     /// The same with other shards where `change` has one in the place of one.
@@ -160,6 +168,7 @@ pub struct SnapshotBuilder {
     pins: Vec<(TenantName, ReleaseName)>,
     bans: Vec<(BanList, BanPattern, Verdict)>,
     servers: BTreeMap<ServiceName, Vec<Arc<Shard>>>,
+    other_proxies: Vec<OtherProxy>,
 }
 
 impl SnapshotBuilder {
@@ -187,6 +196,13 @@ impl SnapshotBuilder {
     #[must_use]
     pub fn peer(mut self, peer: PeerNode) -> Self {
         self.peers.push(peer);
+        self
+    }
+
+    /// Adds a proxy that is none of ours.
+    #[must_use]
+    pub fn other_proxy(mut self, proxy: OtherProxy) -> Self {
+        self.other_proxies.push(proxy);
         self
     }
 
@@ -232,13 +248,15 @@ impl SnapshotBuilder {
         peers.sort_by(|a, b| a.id.cmp(&b.id));
         let pins = Arc::new(self.pins.into_iter().collect());
         let (live_release, bans) = (self.live_release, Arc::new(Bans::new(self.bans)));
-        Ok(Snapshot { version: 0, shards, peers, live_release, pins, bans, servers: self.servers })
+        let Self { servers, other_proxies, .. } = self;
+        Ok(Snapshot { version: 0, shards, peers, live_release, pins, bans, servers, other_proxies })
     }
 
     fn check_bounds(&self, errors: &mut Vec<BuildError>) {
         for (list, count, max) in [
             ("shards", self.shards.len(), SHARDS_MAX),
             ("peers", self.peers.len(), PEERS_MAX),
+            ("other proxies", self.other_proxies.len(), PEERS_MAX),
             ("pins", self.pins.len(), PINS_MAX),
             ("bans", self.bans.len(), BANS_MAX),
             ("servers", self.servers.values().map(Vec::len).sum(), SHARDS_MAX),
@@ -317,7 +335,7 @@ pub enum BuildError {
     /// A list is longer than its bound.
     #[error("{list} has {count} entries, expected at most {max}")]
     TooMany {
-        /// `shards`, `peers`, `pins`, `bans` or `servers`.
+        /// `shards`, `peers`, `other proxies`, `pins`, `bans` or `servers`.
         list: &'static str,
         /// How many there are.
         count: usize,

@@ -1,7 +1,7 @@
 //! What Consul's catalog lists, read into shards and nodes of the mesh. What cannot be read is left out, and said.
 
 use crate::name::{RegionName, ReleaseName, ServiceName};
-use crate::shard::{PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX, server_name};
+use crate::shard::{OtherProxy, PeerNode, SHARD_ID_MAX, Shard, ShardState, WEIGHT_MAX, server_name};
 use serde::{Deserialize, Serialize};
 use shardgate_peering_core::{PeerId, ShardName, hash64};
 use std::cmp::Reverse;
@@ -179,6 +179,27 @@ impl Instance {
             .ok_or_else(|| RecordFault::value("Address", address, expected))
     }
 
+    /// Where it is registered.
+    fn address(&self, kind: AddressKind) -> Result<SocketAddr, RecordFault> {
+        // Consul takes any number.
+        let port = u16::try_from(self.service_port).ok().filter(|port| *port != 0);
+        let said = || RecordFault::value("ServicePort", &self.service_port.to_string(), PORT);
+        Ok(SocketAddr::new(self.ip(kind)?, port.ok_or_else(said)?))
+    }
+
+    /// The proxy that it is, when it is none of ours.
+    pub(crate) fn other_proxy(
+        &self,
+        environment: &str,
+        kind: AddressKind,
+    ) -> Result<OtherProxy, RecordFault> {
+        Ok(OtherProxy {
+            id: self.id.clone(),
+            region: self.region(environment)?,
+            address: self.address(kind)?,
+        })
+    }
+
     /// The region that a datacenter stands for: `{env}-{region}`, or all of its name.
     fn region(&self, environment: &str) -> Result<RegionName, RecordFault> {
         let name = self.datacenter.strip_prefix(environment).and_then(|rest| rest.strip_prefix('-'));
@@ -252,11 +273,7 @@ impl Instance {
         environment: &str,
         kind: AddressKind,
     ) -> Result<Shard, RecordFault> {
-        // Consul takes any number.
-        let port = u16::try_from(self.service_port).ok().filter(|port| *port != 0);
-        let said = || RecordFault::value("ServicePort", &self.service_port.to_string(), PORT);
-        let port = port.ok_or_else(said)?;
-        let address = SocketAddr::new(self.ip(kind)?, port);
+        let address = self.address(kind)?;
         let named = |_| RecordFault::value("service", service.as_str(), ServiceName::EXPECTED);
         let name = server_name(service.as_str(), address).map_err(named)?;
         // The same as long as its address is.
