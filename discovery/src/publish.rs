@@ -129,8 +129,7 @@ impl DiscoveryHandle {
         Arc::clone(&self.current.borrow())
     }
 
-    /// A receiver that wakes with every published change. Whoever holds what it lends must not ask this handle meanwhile: who publishes holds the
-    /// one and waits for the other.
+    /// A receiver that wakes with every published change.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.current.clone()
@@ -147,12 +146,16 @@ impl DiscoveryHandle {
     /// # Errors
     /// [`OrderError`] when the shard is not listed, the weight is none, or nothing is published any more.
     pub fn order(&self, shard: &ShardName, order: Order) -> Result<Published, OrderError> {
-        let state = &mut *lock(&self.state);
-        if state.current.is_none() {
-            return Err(OrderError::Stopped);
-        }
-        state.commands.order(&state.source, shard, order, SystemTime::now())?;
-        Ok(state.publish())
+        let (published, news) = {
+            let state = &mut *lock(&self.state);
+            if state.current.is_none() {
+                return Err(OrderError::Stopped);
+            }
+            state.commands.order(&state.source, shard, order, SystemTime::now())?;
+            state.publish(Wake::OnChange)
+        };
+        news.into_iter().for_each(News::tell);
+        Ok(published)
     }
 
     /// What operators command of a shard here.
@@ -176,30 +179,65 @@ pub enum Published {
 struct State {
     source: Arc<Snapshot>,
     commands: Commands,
+    /// What came of both last.
+    latest: Arc<Snapshot>,
     /// `None` when the publisher has gone: receivers are told that nothing comes any more.
-    current: Option<watch::Sender<Arc<Snapshot>>>,
+    current: Option<Arc<watch::Sender<Arc<Snapshot>>>>,
     status: SourceStatus,
 }
 
-impl State {
-    fn publish(&mut self) -> Published {
-        let Some(current) = &self.current else { return Published::Unchanged };
-        let older = Arc::clone(&current.borrow());
-        let next = self.commands.over(&self.source);
-        if next.content_equals(&older) {
-            return Published::Unchanged;
-        }
-        let diff = next.diff(&older);
-        let version = older.version() + 1;
-        // The status first: whoever is woken by the snapshot finds it counted.
-        self.status.version = version;
-        self.status.changes += 1;
-        current.send_replace(Arc::new(next.with_version(version)));
-        Published::Changed(diff)
+/// When consumers are woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    /// When there is another snapshot.
+    OnChange,
+    /// In any case.
+    Always,
+}
+
+/// A snapshot for the consumers. They are told when the state's lock is given back: a consumer may hold the snapshot before it, and ask for the
+/// status meanwhile.
+#[must_use]
+struct News {
+    to: Arc<watch::Sender<Arc<Snapshot>>>,
+    snapshot: Arc<Snapshot>,
+}
+
+impl News {
+    fn tell(self) {
+        let Self { to, snapshot } = self;
+        to.send_if_modified(|current| {
+            // Who was faster has all that this one has.
+            let newest = snapshot.version() >= current.version();
+            if newest {
+                *current = snapshot;
+            }
+            newest
+        });
     }
 }
 
-/// The lock is held for moments and never across an await; a panic within leaves whole values.
+impl State {
+    fn publish(&mut self, wake: Wake) -> (Published, Option<News>) {
+        let Some(current) = &self.current else { return (Published::Unchanged, None) };
+        let news =
+            |snapshot: &Arc<Snapshot>| Some(News { to: Arc::clone(current), snapshot: Arc::clone(snapshot) });
+        let next = self.commands.over(&self.source);
+        if next.content_equals(&self.latest) {
+            let news = if wake == Wake::Always { news(&self.latest) } else { None };
+            return (Published::Unchanged, news);
+        }
+        let diff = next.diff(&self.latest);
+        let version = self.latest.version() + 1;
+        // The status first: whoever is woken by the snapshot finds it counted.
+        self.status.version = version;
+        self.status.changes += 1;
+        self.latest = Arc::new(next.with_version(version));
+        (Published::Changed(diff), news(&self.latest))
+    }
+}
+
+/// The lock is held for moments, never across an await, and by nobody who waits for anything else; a panic within leaves whole values.
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -233,29 +271,27 @@ impl Publisher {
             invalid: 0,
         };
         let (sender, receiver) = watch::channel(Arc::clone(&first));
-        let state = State { source: first, commands: Commands::default(), current: Some(sender), status };
+        let (source, current) = (Arc::clone(&first), Some(Arc::new(sender)));
+        let state = State { source, commands: Commands::default(), latest: first, current, status };
         let state = Arc::new(Mutex::new(state));
         (Self { state: Arc::clone(&state) }, DiscoveryHandle { current: receiver, state })
     }
 
     /// Takes a valid answer of the source; publishes it, under what operators command, when it differs from the current one.
     pub fn publish(&mut self, next: Snapshot) -> Published {
-        let state = &mut *lock(&self.state);
-        // A source of several lists says of each how it is.
-        if state.status.parts.is_empty() {
-            state.status.last_good = Instant::now();
-            state.status.last_error = None;
-        }
-        let before = std::mem::replace(&mut state.status.origin, Origin::Source);
-        state.source = Arc::new(next);
-        let published = state.publish();
-        // That nothing is there is news when nothing was known.
-        if published == Published::Unchanged
-            && before == Origin::Nothing
-            && let Some(current) = &state.current
-        {
-            current.send_modify(|_| {});
-        }
+        let (published, news) = {
+            let state = &mut *lock(&self.state);
+            // A source of several lists says of each how it is.
+            if state.status.parts.is_empty() {
+                state.status.last_good = Instant::now();
+                state.status.last_error = None;
+            }
+            let before = std::mem::replace(&mut state.status.origin, Origin::Source);
+            state.source = Arc::new(next);
+            // That nothing is there is news when nothing was known.
+            state.publish(if before == Origin::Nothing { Wake::Always } else { Wake::OnChange })
+        };
+        news.into_iter().for_each(News::tell);
         published
     }
 
@@ -358,6 +394,37 @@ mod tests {
             Err(OrderError::Unknown { shard: other })
         );
         assert_eq!(handle.order(&name, Order::Weight(257)), Err(OrderError::Weight { weight: 257 }));
+    }
+
+    /// A consumer that holds a snapshot and asks for the status waits for nobody, although a newer one is being published.
+    #[test]
+    fn who_holds_a_snapshot_may_ask() {
+        let (mut publisher, handle) = Publisher::new("test", Snapshot::default());
+        let changes = handle.subscribe();
+        let held = changes.borrow();
+        let publishing = std::thread::spawn(move || {
+            publisher.publish(parse_text("live_release = \"release-1\"").unwrap());
+            publisher
+        });
+        let (asked, answered) = std::sync::mpsc::channel();
+        let asking = handle.clone();
+        std::thread::spawn(move || {
+            while asking.status().changes == 0 {
+                std::thread::yield_now();
+            }
+            asked.send(asking.command(&ShardName::parse("s1").unwrap()))
+        });
+        assert_eq!(
+            answered.recv_timeout(Duration::from_secs(10)),
+            Ok(None),
+            "the status waits for the snapshot"
+        );
+        assert_eq!(held.version(), 1);
+        drop(held);
+        let publisher = publishing.join().unwrap();
+        assert_eq!(handle.current().version(), 2);
+        drop(publisher);
+        assert!(handle.subscribe().has_changed().is_err(), "it has gone");
     }
 
     #[test]

@@ -283,19 +283,16 @@ impl RunningNode {
 /// Turns snapshots into what the mesh dials.
 fn follow_peers(discovery: DiscoveryHandle) -> (watch::Receiver<Option<Vec<PeerAddress>>>, JoinHandle<()>) {
     let mut snapshots = discovery.subscribe();
-    // Taken out of the receiver first: see `DiscoveryHandle::subscribe`.
-    let addresses = move |snapshot: Arc<Snapshot>| -> Option<Vec<PeerAddress>> {
+    let addresses = move |snapshot: &Snapshot| -> Option<Vec<PeerAddress>> {
         let peers = snapshot.peers().iter();
         let peers = peers.map(|peer| PeerAddress { id: peer.id.clone(), address: peer.address });
         // Before the first word the snapshot is empty, and says nothing.
         (discovery.status().origin != Origin::Nothing).then(|| peers.collect())
     };
-    let first = Arc::clone(&snapshots.borrow_and_update());
-    let (peers, listed) = watch::channel(addresses(first));
+    let (peers, listed) = watch::channel(addresses(&snapshots.borrow_and_update()));
     let task = tokio::spawn(async move {
         while snapshots.changed().await.is_ok() {
-            let snapshot = Arc::clone(&snapshots.borrow_and_update());
-            let next = addresses(snapshot);
+            let next = addresses(&snapshots.borrow_and_update());
             peers.send_if_modified(|listed| {
                 let changed = *listed != next;
                 if changed {
