@@ -92,6 +92,9 @@ impl Server {
         );
         let path = folder.path().join("server.hcl");
         fs::write(&path, config).unwrap();
+        // Whoever else has it would be asked in its place.
+        let free = std::net::TcpListener::bind((ip.as_str(), 8500));
+        free.unwrap_or_else(|error| panic!("{ip}:8500: {error}: are these tests running already?"));
         let log = fs::File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
         let child = Command::new(program())
             .args(["agent", "-config-file"])
