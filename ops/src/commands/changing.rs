@@ -237,28 +237,12 @@ pub(super) fn shards_unknown(survey: &Survey) -> String {
 
 /// What may have been meant by a name that is none of the known ones.
 pub(super) fn meant(name: &str, known: &[&str], what: &str) -> String {
-    let close = known.iter().map(|known| (distance(name, known), *known)).min();
+    let close = known.iter().map(|known| (strsim::levenshtein(name, known), *known)).min();
     match close {
         None => format!("no {what} is known at all"),
         Some((0..=2, close)) => format!("did you mean {close}? There is {}", list(known)),
         Some(_) => format!("there is {}", list(known)),
     }
-}
-
-/// How many letters have to be changed, put in or taken out (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (index, letter) in one.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = index + 1;
-        for (at, theirs) in other.iter().enumerate() {
-            let changed = corner + usize::from(letter != *theirs);
-            corner = row[at + 1];
-            row[at + 1] = changed.min(corner + 1).min(row[at] + 1);
-        }
-    }
-    row[other.len()]
 }
 
 #[cfg(test)]
@@ -313,6 +297,5 @@ mod tests {
         );
         assert_eq!(meant("x", &["release-1", "release-2"], "release"), "there is release-1, release-2");
         assert_eq!(meant("x", &[], "release"), "no release is known at all");
-        assert_eq!((distance("", "abc"), distance("kitten", "sitting"), distance("a", "a")), (3, 3, 0));
     }
 }
