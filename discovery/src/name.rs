@@ -74,7 +74,7 @@ name! {
 }
 
 name! {
-    /// An environment as it stands in Consul's paths: `prod`, `stage`.
+    /// The environment that nodes and shards belong to: `prod`, `stage`. It stands in certificates and in Consul's paths.
     EnvironmentName, "environment", 63,
     |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-',
     "1 to 63 of a-z 0-9 -"
@@ -107,6 +107,14 @@ name! {
     ServiceName, "service", 80,
     |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'),
     "1 to 80 of A-Z a-z 0-9 _ -"
+}
+
+impl EnvironmentName {
+    /// What is meant when nothing is said, so that nothing is taken for production by accident.
+    #[must_use]
+    pub fn dev() -> Self {
+        Self(Arc::from("dev"))
+    }
 }
 
 #[cfg(test)]

@@ -515,13 +515,15 @@ impl Keeper {
         let Some(path) = self.config.state_file.clone() else { return };
         let (world, environment) = (Arc::clone(&self.world), self.config.place.environment.clone());
         let was = self.disk;
-        self.saves.spawn_blocking(move || match disk::save(&path, &environment, &world, SystemTime::now()) {
-            Ok(()) => true,
-            Err(error) => {
-                if was == Disk::Works {
-                    error!(%error, "what Consul said cannot be kept on disk, it is tried again");
+        self.saves.spawn_blocking(move || {
+            match disk::save(&path, environment.as_str(), &world, SystemTime::now()) {
+                Ok(()) => true,
+                Err(error) => {
+                    if was == Disk::Works {
+                        error!(%error, "what Consul said cannot be kept on disk, it is tried again");
+                    }
+                    false
                 }
-                false
             }
         });
     }

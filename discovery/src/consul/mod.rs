@@ -165,7 +165,7 @@ pub async fn watch_consul(config: ConsulConfig) -> Result<(DiscoveryHandle, Cons
 
 fn remembered(config: &ConsulConfig) -> (World, Option<Duration>) {
     let Some(path) = &config.state_file else { return (World::default(), None) };
-    match disk::load(path, &config.place.environment, SystemTime::now()) {
+    match disk::load(path, config.place.environment.as_str(), SystemTime::now()) {
         Ok(Some(disk::Remembered { world, age })) => (world, Some(age)),
         Ok(None) => (World::default(), None),
         Err(error) => {

@@ -16,15 +16,14 @@ use std::sync::Arc;
 /// The keys of all families.
 pub(crate) type Families = Vec<(PolicyKind, Vec<Pair>)>;
 
-/// Shards, and those with their bridge in one.
-pub(crate) type ShardLists = Vec<(ServiceKind, Vec<Instance>)>;
-
 /// What one datacenter answered.
 #[derive(Debug)]
 pub(crate) struct Answers {
     /// `None`: not asked for.
     pub(crate) keys: Option<Result<Families, AgentError>>,
-    pub(crate) shards: Result<ShardLists, AgentError>,
+    pub(crate) shards: Result<Vec<Instance>, AgentError>,
+    /// Shards with their bridge in one; `None`: not asked for.
+    pub(crate) standalones: Option<Result<Vec<Instance>, AgentError>>,
 }
 
 /// A list that a datacenter did not give.
@@ -32,7 +31,7 @@ pub(crate) struct Answers {
 pub struct Unanswered {
     /// The datacenter.
     pub datacenter: Datacenter,
-    /// `keys` or `shards`.
+    /// `keys`, `shards`, or `standalone shards`, which a token need not read.
     pub what: &'static str,
     /// Why.
     pub error: AgentError,
@@ -68,8 +67,13 @@ pub async fn survey(
         let keys_too = keys_of.contains(&datacenter);
         async move {
             let keys = async { if keys_too { Some(keys(&agent, &place, &families).await) } else { None } };
-            let (keys, shards) = tokio::join!(keys, shards(&agent, &place));
-            Answers { keys, shards }
+            let shards = shards(&agent, &place, ServiceKind::Shards);
+            let standalones = async {
+                let asked = place.services.kinds().any(|kind| kind == ServiceKind::Standalones);
+                if asked { Some(self::shards(&agent, &place, ServiceKind::Standalones).await) } else { None }
+            };
+            let (keys, shards, standalones) = tokio::join!(keys, shards, standalones);
+            Answers { keys, shards, standalones }
         }
     })
     .await;
@@ -78,20 +82,15 @@ pub async fn survey(
 
 fn place(environment: &EnvironmentName, services: &ServiceNames, datacenter: &Datacenter) -> Place {
     Place {
-        environment: environment.to_string(),
+        environment: environment.clone(),
         datacenter: datacenter.clone(),
         services: services.clone(),
         remote_address: AddressKind::Lan,
     }
 }
 
-async fn shards(agent: &Agent, place: &Place) -> Result<ShardLists, AgentError> {
-    let mut lists = Vec::new();
-    for kind in place.services.kinds().filter(|kind| kind.are_shards()) {
-        let target = place.target(&Source::Services(place.datacenter.clone(), kind));
-        lists.push((kind, list(agent, target).await?));
-    }
-    Ok(lists)
+async fn shards(agent: &Agent, place: &Place, kind: ServiceKind) -> Result<Vec<Instance>, AgentError> {
+    list(agent, place.target(&Source::Services(place.datacenter.clone(), kind))).await
 }
 
 /// The families that are wanted, all at once.
@@ -131,17 +130,22 @@ impl Survey {
         let mut families = BTreeMap::new();
         let any = answers.keys().next().cloned();
         let asked = answers.values().filter(|answers| answers.keys.is_some()).count();
-        for (datacenter, Answers { keys, shards }) in answers {
+        for (datacenter, Answers { keys, shards, standalones }) in answers {
             let mut missing = |what, error| {
                 unanswered.push(Unanswered { datacenter: datacenter.clone(), what, error });
             };
-            match shards {
-                Ok(lists) => {
-                    for (kind, instances) in lists {
+            let lists = [
+                (ServiceKind::Shards, "shards", Some(shards)),
+                (ServiceKind::Standalones, "standalone shards", standalones),
+            ];
+            for (kind, what, list) in lists {
+                match list {
+                    Some(Ok(instances)) => {
                         world.take(Source::Services(datacenter.clone(), kind), Records::Instances(instances));
                     }
+                    Some(Err(error)) => missing(what, error),
+                    None => {}
                 }
-                Err(error) => missing("shards", error),
             }
             match keys {
                 Some(Ok(keys)) => {

@@ -5,7 +5,7 @@ use super::policy::{Pair, Policy, PolicyKind};
 use super::record::{AddressKind, Instance, InvalidRecord, RecordFault};
 use super::rights::Right;
 use crate::bans::BANS_MAX;
-use crate::name::ServiceName;
+use crate::name::{EnvironmentName, ServiceName};
 use crate::shard::{OtherProxy, PeerNode, Shard};
 use crate::snapshot::{BuildErrors, PEERS_MAX, PINS_MAX, SHARDS_MAX, Snapshot, SnapshotBuilder};
 use serde::{Deserialize, Serialize};
@@ -158,7 +158,7 @@ impl ServiceNames {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The environment, which keys and tags name.
-    pub environment: String,
+    pub environment: EnvironmentName,
     /// The own datacenter.
     pub datacenter: Datacenter,
     /// What services are called.
@@ -172,9 +172,9 @@ impl Place {
     pub(crate) fn target(&self, source: &Source) -> Target {
         match source {
             Source::Policy(kind) => Target {
-                path: key_path(&kind.prefix(&self.environment)),
+                path: key_path(&kind.prefix(self.environment.as_str())),
                 query: vec![("recurse", String::new())],
-                right: Right::Keys(kind.prefix(&self.environment)),
+                right: Right::Keys(kind.prefix(self.environment.as_str())),
                 datacenter: None,
             },
             Source::Services(datacenter, kind) => {
@@ -188,7 +188,7 @@ impl Place {
     fn instances(&self, service: &str, datacenter: &Datacenter) -> Target {
         Target {
             path: format!("/v1/catalog/service/{service}"),
-            query: vec![("tag", self.environment.clone())],
+            query: vec![("tag", self.environment.to_string())],
             right: Right::Service(service.to_owned()),
             datacenter: Some(datacenter.clone()),
         }
@@ -235,7 +235,7 @@ impl World {
         for (source, records) in &self.0 {
             match (source, records) {
                 (Source::Policy(kind), Records::Pairs(pairs)) => {
-                    policy.add(*kind, &place.environment, pairs, &mut invalid);
+                    policy.add(*kind, place.environment.as_str(), pairs, &mut invalid);
                 }
                 (Source::Services(_, kind), instances) if kind.are_shards() => {
                     shards.extend(instances.instances().iter().map(|instance| (*kind, instance)));
@@ -338,9 +338,9 @@ fn read_shards(
         let mut refuse = |fault| invalid.push(InvalidRecord { place: instance.place(), fault });
         let address = place.address_kind(&instance.datacenter);
         let shard = match kind {
-            ServiceKind::Standalones => instance.standalone(&place.environment, address),
+            ServiceKind::Standalones => instance.standalone(place.environment.as_str(), address),
             ServiceKind::Shards | ServiceKind::Nodes | ServiceKind::Proxies => {
-                instance.shard(&place.environment, address)
+                instance.shard(place.environment.as_str(), address)
             }
         };
         let mut shard = match shard {
@@ -387,7 +387,7 @@ fn read_servers(
     for instance in instances {
         let mut refuse = |fault| invalid.push(InvalidRecord { place: instance.place(), fault });
         let kind = place.address_kind(&instance.datacenter);
-        match instance.server(service, &place.environment, kind) {
+        match instance.server(service, place.environment.as_str(), kind) {
             Err(fault) => refuse(fault),
             Ok(_) if servers.len() == SERVERS_MAX => {
                 refuse(RecordFault::TooMany { max: SERVERS_MAX });
@@ -420,9 +420,9 @@ fn read_peers(
     for (service, instance) in instances {
         let kind = place.address_kind(&instance.datacenter);
         let mut refuse = |fault| invalid.push(InvalidRecord { place: instance.place(), fault });
-        match instance.peer(&place.environment, kind) {
+        match instance.peer(place.environment.as_str(), kind) {
             None if *service != ServiceKind::Proxies => {}
-            None => match instance.other_proxy(&place.environment, kind) {
+            None => match instance.other_proxy(place.environment.as_str(), kind) {
                 Ok(_) if others.len() == PEERS_MAX => refuse(RecordFault::TooMany { max: PEERS_MAX }),
                 Ok(proxy) => others.push(proxy),
                 Err(fault) => refuse(fault),

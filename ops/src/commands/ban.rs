@@ -101,8 +101,10 @@ async fn check_environment(consul: &Consul) -> Result<(), CommandError> {
         if survey.keys() > 0 || !survey.shards().is_empty() {
             return Ok(());
         }
-        // Each datacenter is asked twice: for keys, and for shards.
-        answered |= survey.unanswered().len() < 2 * survey.asked();
+        // Each datacenter is asked for keys and for shards.
+        let unanswered =
+            survey.unanswered().iter().filter(|missing| matches!(missing.what, "keys" | "shards"));
+        answered |= unanswered.count() < 2 * survey.asked();
         let unanswered = survey.unanswered().iter();
         unknown.extend(
             unanswered

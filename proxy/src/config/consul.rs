@@ -3,6 +3,7 @@
 use super::section::Section;
 use super::value;
 use super::write;
+use shardgate_discovery::ServiceName;
 use shardgate_discovery::consul::{AddressKind, AgentAddress, Datacenter, ServiceNames};
 use std::fmt;
 use std::net::IpAddr;
@@ -189,7 +190,8 @@ impl ConsulSection {
             (None, None) => None,
         };
         let mut service = |field, default: &str| {
-            section.get(field, value::text(NAME, name)).unwrap_or_else(|| default.to_owned())
+            let name = value::text(ServiceName::EXPECTED, |text| ServiceName::parse(text).ok());
+            section.get(field, name).map_or_else(|| default.to_owned(), |name| name.to_string())
         };
         let services = ServiceNames {
             shards: service("shard_service", &default.services.shards),

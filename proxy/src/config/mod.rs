@@ -43,7 +43,7 @@ pub use limits::LimitsConfig;
 pub use listeners::{AcceptProxy, ListenerConfig, ListenerName, OfferHttp2, Protocol, Redirect};
 pub use log::LogConfig;
 pub use mesh::MeshConfig;
-pub use node::{Environment, EnvironmentError, NodeConfig};
+pub use node::NodeConfig;
 pub use overrides::process_environment;
 pub use pages::{Page, PagesConfig};
 pub use shutdown::ShutdownConfig;

@@ -3,59 +3,14 @@
 use super::section::Section;
 use super::value;
 use super::write;
-use shardgate_discovery::RegionName;
+use shardgate_discovery::{EnvironmentName, RegionName};
 use shardgate_peering_core::PeerId;
 use std::fmt;
-use std::sync::Arc;
 
 const ID: &str = "a text such as \"proxy-us-1\", 1 to 63 of a-z 0-9 -, not at its ends";
 const REGION: &str = "a text such as \"us-phoenix-1\", 1 to 64 of A-Z a-z 0-9 . _ -";
 const ENVIRONMENT: &str = "a text such as \"prod\", 1 to 63 of a-z 0-9 -";
 const HOST_NAME: &str = "a text such as \"proxy-us-1.example.com\", 1 to 253 of A-Z a-z 0-9 . -";
-
-/// The environment that nodes and shards belong to: `prod`, `stage`. It stands in certificates and in Consul's paths.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Environment(Arc<str>);
-
-/// Why a text names no environment.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("environment {value:?} is not valid, expected {ENVIRONMENT}")]
-pub struct EnvironmentError {
-    /// The text, cut to 64 characters.
-    pub value: String,
-}
-
-impl Environment {
-    /// Parses a name: 1 to 63 of `a-z 0-9 -`.
-    ///
-    /// # Errors
-    /// [`EnvironmentError`] when the text is empty, too long or holds another character.
-    pub fn parse(text: &str) -> Result<Self, EnvironmentError> {
-        let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if text.is_empty() || text.len() > 63 || !text.bytes().all(valid) {
-            return Err(EnvironmentError { value: text.chars().take(64).collect() });
-        }
-        Ok(Self(Arc::from(text)))
-    }
-
-    /// The text as parsed.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Who this node is. The id and the region have no default: two nodes that share one would fight.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +20,7 @@ pub struct NodeConfig {
     /// Where it stands: shards of this region are preferred, and responses say so (`X-Proxy-Region`).
     pub region: RegionName,
     /// Which environment it belongs to. Default `dev`, so that nothing is taken for production by accident.
-    pub environment: Environment,
+    pub environment: EnvironmentName,
     /// What responses call this node (`X-Proxy-Host`). Default: the id.
     pub host_name: String,
 }
@@ -75,7 +30,7 @@ impl NodeConfig {
     #[must_use]
     pub fn new(id: PeerId, region: RegionName) -> Self {
         let host_name = id.to_string();
-        Self { id, region, environment: Environment(Arc::from("dev")), host_name }
+        Self { id, region, environment: EnvironmentName::dev(), host_name }
     }
 
     pub(super) fn required_region(section: &mut Section<'_>) -> Option<RegionName> {
@@ -90,7 +45,7 @@ impl NodeConfig {
     pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
         let id = section.require("id", ID, value::text(ID, |text| PeerId::parse(text).ok()));
         let region = Self::required_region(&mut section);
-        let environment = value::text(ENVIRONMENT, |text| Environment::parse(text).ok());
+        let environment = value::text(ENVIRONMENT, |text| EnvironmentName::parse(text).ok());
         let environment = section.get("environment", environment);
         let host_name = section.get("host_name", value::text(HOST_NAME, parse_host_name));
         section.finish();

@@ -65,7 +65,7 @@ pub(super) fn consul(node: &NodeConfig, section: &ConsulSection) -> Result<Consu
             )
         }
     };
-    let environment = node.environment.to_string();
+    let environment = node.environment.clone();
     // A region's and an environment's letters are those of datacenters, but for the dot.
     let usual = format!("{environment}-{}", node.region).replace('.', "-");
     let datacenter = section.datacenter.clone().or_else(|| Datacenter::parse(&usual));

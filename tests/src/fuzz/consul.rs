@@ -4,13 +4,13 @@ use shardgate_discovery::consul::{
     AddressKind, Datacenter, InvalidRecord, List, Place, PolicyKind, ServiceKind, ServiceNames, read_lists,
     read_reports,
 };
-use shardgate_discovery::{SHARD_ID_MAX, ServiceName, Snapshot};
+use shardgate_discovery::{EnvironmentName, SHARD_ID_MAX, ServiceName, Snapshot};
 
 /// A list each line: a letter that says which, and its JSON.
 pub fn consul(data: &[u8]) {
     let parse = |name| Datacenter::parse(name).expect("a datacenter's name");
     let place = Place {
-        environment: "prod".to_owned(),
+        environment: EnvironmentName::parse("prod").expect("a name"),
         datacenter: parse("prod-east"),
         services: ServiceNames::default(),
         remote_address: AddressKind::Wan,

@@ -4,7 +4,7 @@ use crate::cluster::{Keys as _, Server, federated, within};
 use shardgate_discovery::consul::{
     AddressKind, AgentConfig, Cas, ConsulConfig, ConsulWatch, Place, ServiceNames, Token, watch_consul,
 };
-use shardgate_discovery::{DiscoveryHandle, Origin, ServiceName, ShardState};
+use shardgate_discovery::{DiscoveryHandle, EnvironmentName, Origin, ServiceName, ShardState};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) fn config(server: &Server, agent: AgentConfig, state_file: Option<Pat
     ConsulConfig {
         agent,
         place: Place {
-            environment: "test".to_owned(),
+            environment: EnvironmentName::parse("test").unwrap(),
             datacenter: server.datacenter.clone(),
             services: ServiceNames::default(),
             remote_address: AddressKind::Lan,

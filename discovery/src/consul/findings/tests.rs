@@ -1,7 +1,7 @@
 use super::super::policy::{Pair, PolicyKind};
 use super::super::record::Instance;
 use super::super::survey::Answers;
-use super::super::world::{ServiceKind, ServiceNames};
+use super::super::world::ServiceNames;
 use super::*;
 use crate::consul::AgentError;
 use crate::name::EnvironmentName;
@@ -41,10 +41,13 @@ fn survey_of(said: &[Said<'_>]) -> Survey {
         });
         let shards = shards.map(|shards| {
             let shards = shards.iter().map(|(name, id, release)| instance(datacenter, name, *id, release));
-            vec![(ServiceKind::Shards, shards.collect())]
+            shards.collect()
         });
-        let answers =
-            Answers { keys: Some(keys.ok_or_else(no_answer)), shards: shards.ok_or_else(no_answer) };
+        let answers = Answers {
+            keys: Some(keys.ok_or_else(no_answer)),
+            shards: shards.ok_or_else(no_answer),
+            standalones: None,
+        };
         (Datacenter::parse(datacenter).unwrap(), answers)
     });
     Survey::new(&EnvironmentName::parse("prod").unwrap(), &ServiceNames::default(), answers.collect())

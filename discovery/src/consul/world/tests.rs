@@ -3,7 +3,7 @@ use serde_json::json;
 
 fn place() -> Place {
     Place {
-        environment: "prod".to_owned(),
+        environment: EnvironmentName::parse("prod").unwrap(),
         datacenter: Datacenter::parse("prod-east").unwrap(),
         services: ServiceNames::default(),
         remote_address: AddressKind::Wan,

@@ -1,6 +1,7 @@
 //! The shipped example documents every field, and every default in it is the real one.
 
 use super::*;
+use shardgate_discovery::EnvironmentName;
 use std::collections::BTreeSet;
 
 fn example() -> String {
@@ -41,7 +42,7 @@ fn commented_fields_are_the_defaults() {
         NodeConfig::new(shipped.node.id.clone(), shipped.node.region.clone()),
         shipped.discovery.clone(),
     );
-    expected.node.environment = Environment::parse("prod").unwrap();
+    expected.node.environment = EnvironmentName::parse("prod").unwrap();
     let pem = |name| folder.path(name);
     expected.mesh =
         Some(MeshConfig::new(pem("mesh/ca.pem"), pem("mesh/proxy-us-1.pem"), pem("mesh/proxy-us-1.key")));
