@@ -94,7 +94,8 @@ impl fmt::Display for Change {
                 fields.compare("address", &old.address, &new.address)?;
                 fields.compare("state", &old.state, &new.state)?;
                 fields.compare("weight", &old.weight, &new.weight)?;
-                fields.compare("state_in", &states_in(old), &states_in(new))
+                fields.compare("state_in", &states_in(old), &states_in(new))?;
+                fields.compare("agent_port", &agent_port(old), &agent_port(new))
             }
             Self::PeerAdded(peer) => write!(f, "+ peer {peer}"),
             Self::PeerRemoved(peer) => write!(f, "- peer {}", peer.id),
@@ -124,6 +125,10 @@ impl fmt::Display for Change {
             }
         }
     }
+}
+
+fn agent_port(shard: &Shard) -> String {
+    shard.agent_port.map_or_else(|| "the configuration's".to_owned(), |port| port.to_string())
 }
 
 fn states_in(shard: &Shard) -> String {

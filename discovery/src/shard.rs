@@ -66,6 +66,8 @@ pub struct Shard {
     /// What operators want of it where single releases are served, its own or one that it stands in for: HAProxy's state of a server in a
     /// backend. The strictest holds.
     pub states_in: Vec<(ReleaseName, ShardState)>,
+    /// The TCP port at its address where its agent says how it is (HAProxy's `agent-port`); `None`: the one that the node's configuration says.
+    pub agent_port: Option<u16>,
 }
 
 impl Shard {
@@ -79,12 +81,13 @@ impl Shard {
 
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, id, region, release, address, state, weight, states_in } = self;
+        let Self { name, id, region, release, address, state, weight, states_in, agent_port } = self;
         write!(
             f,
             "{name}: id {id}, region {region}, release {release}, {address}, {state}, weight {weight}"
         )?;
-        states_in.iter().try_for_each(|(release, state)| write!(f, ", {state} in {release}"))
+        states_in.iter().try_for_each(|(release, state)| write!(f, ", {state} in {release}"))?;
+        agent_port.map_or(Ok(()), |port| write!(f, ", agent port {port}"))
     }
 }
 

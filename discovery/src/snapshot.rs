@@ -147,7 +147,8 @@ impl Snapshot {
     }
 
     /// The same with other shards where `change` has one in the place of one.
-    pub(crate) fn with_shards(&self, change: impl Fn(&Shard) -> Option<Shard>) -> Self {
+    #[must_use]
+    pub fn with_shards(&self, change: impl Fn(&Shard) -> Option<Shard>) -> Self {
         let listed = self.shards.listed.iter();
         let listed = listed.map(|shard| change(shard).map_or_else(|| Arc::clone(shard), Arc::new));
         Self { shards: Shards::new(listed.collect()), ..self.clone() }

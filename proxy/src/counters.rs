@@ -115,6 +115,8 @@ labels! {
         Broken = "broken",
         /// Its conference is on another shard.
         Moved = "moved",
+        /// Its shard went down, and `on_marked_down` says that its sessions end.
+        ShardDown = "shard_down",
         /// An operator closed it, or it outlived the drain.
         Closed = "closed",
     }

@@ -151,12 +151,13 @@ impl Site {
     #[must_use]
     pub fn explain(&self, head: &Parts, entry: Option<&ShardName>) -> Explanation {
         let Self { routing, region, balance_percent, snapshot } = self;
-        let topology = Topology::new(Arc::clone(snapshot), region, &routing.region_order);
+        let topology = Topology::new(Arc::clone(snapshot), Arc::default(), region, &routing.region_order);
         let outlook = Outlook {
             excluded: None,
             suspect: &|_| false,
             conferences: &|_| 0,
             // What a file does not list is not there: no one remembers it.
+            health: topology.health(),
             missing: &|_| Missing::Gone,
             balance_percent: *balance_percent,
             nonce: 0,

@@ -7,6 +7,7 @@ use crate::client::{AnswerEnds, BodyState, Carrier, Client};
 use crate::config::Redispatch;
 use crate::counters::{Refused, TimeoutKind};
 use crate::headers::{Sent, Upgrade, Way, switches_to_websocket, tell_key, upgrade_of};
+use crate::health::Observed;
 use crate::limits::{admit_request, enter};
 use crate::record::Record;
 use crate::request_id::X_REQUEST_ID;
@@ -241,6 +242,8 @@ async fn forward(
         let (unsent, cause) = match send(worker, client, record, &resolved.shard, destination, request).await
         {
             Ok(response) => {
+                let what = Observed::of_status(response.0.status().as_u16());
+                worker.observed(&settings, key.pool(), &resolved.shard.name, what);
                 let learned = cookie.as_ref();
                 let learned = learned.and_then(|by| by.learn(record, response.0.headers(), &resolved.shard));
                 if let Some(key) = learned {
@@ -248,8 +251,18 @@ async fn forward(
                 }
                 return finish(worker, client, record, resolved, upgrade, key.token(), response).await;
             }
-            Err(SendError::Failed(failure)) => return Err(failure),
-            Err(SendError::Unreached { request, cause }) => (request, cause),
+            Err(SendError::Failed(failure)) => {
+                if matches!(failure, Failure::Broken | Failure::ShardTimeout) {
+                    worker.observed(&settings, key.pool(), &resolved.shard.name, Observed::BadAnswer);
+                }
+                return Err(failure);
+            }
+            Err(SendError::Unreached { request, cause }) => {
+                if !matches!(cause, ConnectError::Local { .. } | ConnectError::Disagreed { .. }) {
+                    worker.observed(&settings, key.pool(), &resolved.shard.name, Observed::NoConnection);
+                }
+                (request, cause)
+            }
         };
         // What this node lacks, descriptors or ports, is no reason to move a conference.
         let ours = match cause {

@@ -24,6 +24,7 @@ mod forward;
 mod frontend;
 pub mod head_guard;
 mod headers;
+pub mod health;
 pub mod limits;
 pub mod node;
 pub mod placement;

@@ -1,5 +1,6 @@
 //! Where a request goes: [`decide`] looks at its key, the topology, its stick entry and what is excluded. Pure.
 
+use crate::health::Health;
 use crate::placement::{Balance, Candidate, place, token_hash};
 use crate::routing_key::{Compat, Routing, RoutingKey, Store};
 use crate::rule::{Fired, Rule};
@@ -18,6 +19,7 @@ pub use levels::{Choice, Level, choices};
 #[derive(Debug)]
 pub struct Topology {
     snapshot: Arc<Snapshot>,
+    health: Arc<Health>,
     pools: HashMap<ReleaseName, Pool, RandomState>,
     all: Vec<Candidate>,
     /// All shards, those of this region first: in this order they stand in for each other.
@@ -36,10 +38,19 @@ struct Pool {
 }
 
 impl Topology {
-    /// Arranges `snapshot` for a node in `region`; `order` is that of the other regions' shards among the backups, and regions that it does not
-    /// name follow by name.
+    /// Arranges `snapshot`, with what `health` says of its shards upon it, for a node in `region`; `order` is that of the other regions' shards
+    /// among the backups, and regions that it does not name follow by name.
     #[must_use]
-    pub fn new(snapshot: Arc<Snapshot>, region: &RegionName, order: &[RegionName]) -> Self {
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        health: Arc<Health>,
+        region: &RegionName,
+        order: &[RegionName],
+    ) -> Self {
+        let snapshot = match health.is_plain() {
+            true => snapshot,
+            false => Arc::new(snapshot.with_shards(|shard| health.of(&shard.name).over(shard))),
+        };
         let rank = |shard: &Arc<Shard>| {
             let named = order.iter().position(|name| *name == shard.region).unwrap_or(order.len());
             (shard.region != *region, named, shard.region.clone())
@@ -54,7 +65,7 @@ impl Topology {
         };
         let pools = snapshot.releases().map(|name| (name.clone(), pool(name))).collect();
         let all = snapshot.listed().iter().cloned().map(Candidate::new).collect();
-        Self { snapshot, pools, all, near_to_far, region: region.clone() }
+        Self { snapshot, health, pools, all, near_to_far, region: region.clone() }
     }
 
     /// When no local shard of a pool is usable the first of these takes all of its conferences: the release's shards of other regions, those
@@ -69,10 +80,16 @@ impl Topology {
         remote.chain(of(|own, live| live && !own)).chain(of(|own, live| !live && !own))
     }
 
-    /// The snapshot as discovery published it.
+    /// The snapshot, with the states and weights that count here.
     #[must_use]
     pub const fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
+    }
+
+    /// What is known of servers here.
+    #[must_use]
+    pub const fn health(&self) -> &Arc<Health> {
+        &self.health
     }
 }
 
@@ -202,12 +219,21 @@ pub struct Outlook<'a> {
     pub suspect: &'a dyn Fn(&ShardName) -> bool,
     /// How many conferences a shard has, in the whole mesh.
     pub conferences: &'a dyn Fn(&ShardName) -> u64,
+    /// What is known of servers here.
+    pub health: &'a Health,
     /// Why a shard is not in the snapshot.
     pub missing: &'a dyn Fn(&ShardName) -> Missing,
     /// The most conferences of a shard in percent of the average.
     pub balance_percent: u32,
     /// A number that differs from request to request: it spreads those without a token.
     pub nonce: u64,
+}
+
+impl Outlook<'_> {
+    /// Whether a server is up as far as is known here, and was not tried in vain.
+    fn reaches(&self, server: &ShardName) -> bool {
+        self.excluded != Some(server) && !self.health.is_down(server)
+    }
 }
 
 impl std::fmt::Debug for Outlook<'_> {
@@ -331,7 +357,7 @@ enum Backend<'a> {
 /// Whether a shard takes new conferences of a release.
 fn takes_new(shard: &Shard, pool: &ReleaseName, outlook: &Outlook<'_>) -> bool {
     let ready = shard.state_in(pool) == ShardState::Ready;
-    ready && shard.weight > 0 && outlook.excluded != Some(&shard.name)
+    ready && shard.weight > 0 && outlook.reaches(&shard.name)
 }
 
 /// Whether a shard keeps the conferences that it has.
@@ -344,7 +370,7 @@ pub(crate) fn keeps(shard: &Shard, key: &RoutingKey<'_>, topology: &Topology, ou
             Ok((Backend::Shard(_), _)) | Err(_) => shard.state,
         },
     };
-    state != ShardState::Maint && outlook.excluded != Some(&shard.name)
+    state != ShardState::Maint && outlook.reaches(&shard.name)
 }
 
 fn go_to_named(shard: &Arc<Shard>, outlook: &Outlook<'_>, fired: &mut Fired) -> Result<Decision, NoRoute> {

@@ -200,6 +200,15 @@ impl Registry {
         ids.len()
     }
 
+    /// Ends the tunnels to a shard, and answers how many there were.
+    pub(crate) fn end_of_shard(&mut self, shard: &ShardName, end: TunnelEnd) -> usize {
+        let ids = self.select(&Which::Shard(shard.clone()));
+        for id in &ids {
+            self.end(*id, end);
+        }
+        ids.len()
+    }
+
     /// A conference is on `shard` now: its tunnels to other shards end.
     pub(crate) fn moved(&mut self, key: &StickKey, shard: &ShardName) {
         if !self.by_key.contains_key(key) {

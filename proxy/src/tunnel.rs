@@ -218,6 +218,7 @@ const fn termination(end: TunnelEnd) -> Termination {
         TunnelEnd::Idle => *b"cD",
         TunnelEnd::Broken => *b"CD",
         TunnelEnd::Moved => *b"PD",
+        TunnelEnd::ShardDown => *b"DD",
         TunnelEnd::Closed => *b"KD",
     }
 }

@@ -7,11 +7,12 @@ use crate::answer_headers::AnswerHeaders;
 use crate::backend::{Manners, Pool, Suspects};
 use crate::client::{Client, Origin};
 use crate::clock::{Clock, Millis};
-use crate::counters::{TimeoutKind, WorkerCounters};
+use crate::counters::{TimeoutKind, TunnelEnd, WorkerCounters};
 use crate::forward::{HEADERS_USUAL, Limits};
 use crate::frontend::{Http2, Http2Builder, Streams, http2_builder};
 use crate::head_guard::{HeadRules, HostRule};
 use crate::headers::Marks;
+use crate::health::{Health, HealthHandle, HealthSettings, Observed, Observer};
 use crate::limits::{Admitted, Gate, Seat, Spare};
 use crate::request_id::{Maker, RequestIds};
 use crate::rescue::{Failure, Pages};
@@ -60,6 +61,7 @@ pub(crate) struct Settings {
     pub(crate) trust: Trust,
     pub(crate) request_ids: RequestIds,
     pub(crate) answer_headers: AnswerHeaders,
+    pub(crate) health: HealthSettings,
 }
 
 impl Settings {
@@ -101,7 +103,11 @@ pub(crate) struct Worker {
     pub(crate) sessions: RefCell<Registry>,
     pub(crate) copy_buffer: RefCell<Box<[u8]>>,
     pub(crate) streams: Streams,
+    /// As discovery published it; the topology has it under what health says.
+    snapshot: RefCell<Arc<Snapshot>>,
     topology: RefCell<Rc<Topology>>,
+    health: HealthHandle,
+    observer: RefCell<Observer>,
     suspects: RefCell<Suspects>,
     absent: RefCell<Absent>,
     watched: RefCell<Slab<Watched>>,
@@ -129,10 +135,9 @@ impl Worker {
         self.protocols.replace(Rc::new(Protocols::new(&settings.limits, &self.streams)));
         self.pool.set_limits(settings.limits.pool.clone());
         self.connected_max.set(connected_max(&settings.limits, self.workers));
-        let snapshot = Arc::clone(self.topology.borrow().snapshot());
-        let topology = Topology::new(snapshot, &settings.region, &settings.routing.region_order);
-        self.topology.replace(Rc::new(topology));
         self.settings.replace(Rc::new(settings.for_worker()));
+        let health = Arc::clone(self.topology.borrow().health());
+        self.arrange(health);
         self.freed.notify_waiters();
     }
 
@@ -147,9 +152,41 @@ impl Worker {
 
     fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
         self.absent.borrow_mut().changed(self.topology.borrow().snapshot(), &snapshot);
-        let settings = self.settings();
-        let topology = Topology::new(snapshot, &settings.region, &settings.routing.region_order);
+        self.snapshot.replace(snapshot);
+        let health = Arc::clone(self.topology.borrow().health());
+        self.arrange(health);
+    }
+
+    /// Servers went up or down, or have another say.
+    fn set_health(&self, health: Arc<Health>) {
+        let before = Arc::clone(self.topology.borrow().health());
+        for server in health.newly_ended(&before) {
+            let ended = self.sessions.borrow_mut().end_of_shard(server, TunnelEnd::ShardDown);
+            tracing::debug!(shard = %server, tunnels = ended, "its sessions end");
+        }
+        // Who was found well by a check need not prove it once more.
+        self.suspects.borrow_mut().retain(|server| !before.is_down(server) || health.is_down(server));
+        self.arrange(health);
+    }
+
+    fn arrange(&self, health: Arc<Health>) {
+        let (settings, snapshot) = (self.settings(), Arc::clone(&self.snapshot.borrow()));
+        let topology = Topology::new(snapshot, health, &settings.region, &settings.routing.region_order);
         self.topology.replace(Rc::new(topology));
+    }
+
+    /// Notes what a request met at a server of `pool`, or at a shard.
+    pub(crate) fn observed(
+        &self,
+        settings: &Settings,
+        pool: Option<usize>,
+        server: &ShardName,
+        what: Observed,
+    ) {
+        let config = settings.health.config(pool);
+        if self.observer.borrow_mut().note(server, what, config) {
+            self.health.observed(server.clone());
+        }
     }
 
     pub(crate) fn lookup(&self, token: &str) -> Option<ShardName> {

@@ -15,6 +15,9 @@ const HTTP_PORT: &str = "443";
 /// Numbers that are made of names begin here.
 const STANDALONE_ID_MIN: u32 = 1_000_000;
 
+/// Meta of a shard: the TCP port of its agent, as signal-sidecar registers it.
+const META_AGENT_PORT: &str = "signal_sidecar_agent_port";
+
 /// Meta of a node of ours: its name in the mesh.
 pub const META_NODE: &str = "shardgate_node";
 /// Meta of a node of ours: where it answers peers (UDP). Who has none is not dialled.
@@ -233,6 +236,10 @@ impl Instance {
         })?;
         let port = self.meta("http_backend_port").unwrap_or(HTTP_PORT);
         let port = port_of(port).ok_or_else(|| RecordFault::value("http_backend_port", port, PORT))?;
+        let agent_port = match self.meta(META_AGENT_PORT) {
+            Some(_) => Some(self.read(META_AGENT_PORT, PORT, port_of)?),
+            None => None,
+        };
         Ok(Shard {
             name,
             id,
@@ -242,6 +249,7 @@ impl Instance {
             state: ShardState::Ready,
             weight: WEIGHT_MAX,
             states_in: Vec::new(),
+            agent_port,
         })
     }
 
@@ -288,6 +296,7 @@ impl Instance {
             state: ShardState::Ready,
             weight: WEIGHT_MAX,
             states_in: Vec::new(),
+            agent_port: None,
         })
     }
 

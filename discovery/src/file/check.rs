@@ -10,6 +10,7 @@ use shardgate_peering_core::{PeerId, ShardName};
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::ops::RangeInclusive;
 use toml::{Spanned, Value};
 
 type Span = Range<usize>;
@@ -122,8 +123,8 @@ impl Checker<'_> {
         let at = |name| Field { list: "shards", index, name };
         let name = self.text(at("name"), &whole, &raw.name, SHARD_NAME, |text| ShardName::parse(text).ok());
         let id = match &raw.id {
-            Some(value) => self.number(at("id"), value, SHARD_ID_MAX),
-            None => self.missing(at("id"), &whole, &number_expected(SHARD_ID_MAX)),
+            Some(value) => self.number(at("id"), value, 0..=SHARD_ID_MAX),
+            None => self.missing(at("id"), &whole, &number_expected(&(0..=SHARD_ID_MAX))),
         };
         let region =
             self.text(at("region"), &whole, &raw.region, REGION, |text| RegionName::parse(text).ok());
@@ -135,8 +136,12 @@ impl Checker<'_> {
             None => Some(ShardState::Ready),
         };
         let weight = match &raw.weight {
-            Some(value) => self.number(at("weight"), value, u32::from(WEIGHT_MAX)),
+            Some(value) => self.number(at("weight"), value, 0..=u32::from(WEIGHT_MAX)),
             None => Some(u32::from(WEIGHT_MAX)),
+        };
+        let agent_port = match &raw.agent_port {
+            Some(value) => self.number(at("agent_port"), value, 1..=u32::from(u16::MAX)).map(Some),
+            None => Some(None),
         };
         let states_in = raw.state_in.iter().map(|(release, state)| self.state_in(index, release, state));
         // All of them, so that all faults are told.
@@ -151,6 +156,10 @@ impl Checker<'_> {
             state: state?,
             weight: u16::try_from(weight?).ok()?,
             states_in: states_in.into_iter().collect::<Option<_>>()?,
+            agent_port: match agent_port? {
+                Some(port) => Some(u16::try_from(port).ok()?),
+                None => None,
+            },
         };
         Some((shard, origin))
     }
@@ -253,11 +262,11 @@ impl Checker<'_> {
         parsed
     }
 
-    fn number(&mut self, field: Field, value: &Spanned<Value>, max: u32) -> Option<u32> {
+    fn number(&mut self, field: Field, value: &Spanned<Value>, range: RangeInclusive<u32>) -> Option<u32> {
         let number = value.as_ref().as_integer().and_then(|number| u32::try_from(number).ok());
-        let number = number.filter(|number| *number <= max);
+        let number = number.filter(|number| range.contains(number));
         if number.is_none() {
-            let problem = Problem::Value { value: shown(value.as_ref()), expected: number_expected(max) };
+            let problem = Problem::Value { value: shown(value.as_ref()), expected: number_expected(&range) };
             self.faults.push(self.text, &value.span(), field.to_string(), problem);
         }
         number
@@ -300,8 +309,8 @@ impl Checker<'_> {
     }
 }
 
-fn number_expected(max: u32) -> String {
-    format!("an integer from 0 to {max}")
+fn number_expected(range: &RangeInclusive<u32>) -> String {
+    format!("an integer from {} to {}", range.start(), range.end())
 }
 
 fn place(leaf: &Leaf, whole: &Span) -> Span {

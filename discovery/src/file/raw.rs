@@ -62,6 +62,7 @@ pub(super) struct RawShard {
     pub(super) address: Leaf,
     pub(super) state: Leaf,
     pub(super) weight: Leaf,
+    pub(super) agent_port: Leaf,
     #[serde(default)]
     pub(super) state_in: BTreeMap<Spanned<String>, Spanned<Value>>,
 }

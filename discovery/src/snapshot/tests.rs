@@ -11,6 +11,7 @@ pub(crate) fn shard(name: &str, id: u32, release: &str) -> Shard {
         state: ShardState::Ready,
         weight: WEIGHT_MAX,
         states_in: Vec::new(),
+        agent_port: None,
     }
 }
 

@@ -72,6 +72,12 @@ impl Manners {
         pool.and_then(|index| self.pools.get(index)).unwrap_or(&self.shards)
     }
 
+    /// What is spoken to the servers of a pool, or to the shards, by whoever checks them.
+    pub(crate) fn spoken(&self, pool: Option<usize>) -> (Option<&UpstreamTls>, SendProxy) {
+        let manner = self.of(pool);
+        (manner.tls.as_ref(), manner.send_proxy)
+    }
+
     /// Where a request to a server goes.
     pub(crate) fn destination<B>(
         &self,

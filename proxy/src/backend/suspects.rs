@@ -7,7 +7,8 @@ use shardgate_peering_core::ShardName;
 use std::collections::HashMap;
 
 const FIRST_MS: Millis = 1_000;
-const LONGEST_MS: Millis = 10_000;
+/// Below the 5 s in which clients look whether they are where they should be.
+const LONGEST_MS: Millis = 4_000;
 
 struct Suspicion {
     until: Millis,
@@ -24,7 +25,7 @@ impl Suspects {
         !self.0.is_empty() && self.0.get(shard).is_some_and(|suspicion| now < suspicion.until)
     }
 
-    /// Suspects a shard for 1 s, and twice as long with each further failure, up to 10 s.
+    /// Suspects a shard for 1 s, and twice as long with each further failure, up to 4 s.
     pub(crate) fn failed(&mut self, shard: &ShardName, now: Millis) {
         let suspicion = self.0.entry(shard.clone()).or_insert(Suspicion { until: 0, failures: 0 });
         // Requests that fail together are one failure.
@@ -40,6 +41,11 @@ impl Suspects {
         if !self.0.is_empty() {
             self.0.remove(shard);
         }
+    }
+
+    /// Those that are none any more.
+    pub(crate) fn retain(&mut self, is_one: impl Fn(&ShardName) -> bool) {
+        self.0.retain(|shard, _| is_one(shard));
     }
 
     /// Forgets those whose time has been over for long.

@@ -1,5 +1,6 @@
 //! `[backend]`: the side of the shards.
 
+use super::health::HealthConfig;
 use super::section::Section;
 use super::upstream::UpstreamConfig;
 use super::value;
@@ -56,6 +57,8 @@ pub struct BackendConfig {
     pub queue_timeout: Duration,
     /// What shards speak.
     pub upstream: UpstreamConfig,
+    /// How shards are watched.
+    pub health: HealthConfig,
 }
 
 impl Default for BackendConfig {
@@ -73,6 +76,7 @@ impl Default for BackendConfig {
             queue_max: 1_024,
             queue_timeout: Duration::from_secs(10),
             upstream: UpstreamConfig::default(),
+            health: HealthConfig::default(),
         }
     }
 }
@@ -105,6 +109,7 @@ impl BackendConfig {
             queue_max: section.get("queue_max", value::integer(0..=1_000_000)).unwrap_or(default.queue_max),
             queue_timeout: section.get("queue_timeout", timeout()).unwrap_or(connect_timeout),
             upstream: UpstreamConfig::read(&mut section),
+            health: HealthConfig::read(&mut section),
         };
         section.finish();
         config
@@ -125,6 +130,6 @@ impl fmt::Display for BackendConfig {
         writeln!(f, "max_connections_per_shard = {}", self.max_connections_per_shard)?;
         writeln!(f, "queue_max = {}", self.queue_max)?;
         writeln!(f, "queue_timeout = {}", write::duration(self.queue_timeout))?;
-        write!(f, "{}", self.upstream)
+        write!(f, "{}{}", self.upstream, self.health)
     }
 }

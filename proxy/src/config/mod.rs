@@ -12,6 +12,7 @@ mod decisive;
 mod discovery;
 mod error;
 mod frontend;
+mod health;
 mod limits;
 mod listeners;
 mod log;
@@ -39,6 +40,9 @@ pub use decisive::{Decisive, load_decisive};
 pub use discovery::{DiscoveryConfig, FileSection};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use frontend::{FrontendConfig, Workers};
+pub use health::{
+    AgentCheck, Check, CheckMethod, HealthConfig, HttpCheck, Observe, OnError, OnMarkedDown, Statuses,
+};
 pub use limits::LimitsConfig;
 pub use listeners::{AcceptProxy, ListenerConfig, ListenerName, OfferHttp2, Protocol, Redirect};
 pub use log::LogConfig;

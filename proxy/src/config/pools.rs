@@ -6,6 +6,7 @@ use std::fmt;
 use shardgate_discovery::consul::POOL_SERVICES_MAX;
 use shardgate_discovery::{RegionName, ServiceName, ShardName};
 
+use super::health::HealthConfig;
 use super::section::Section;
 use super::upstream::UpstreamConfig;
 use super::value;
@@ -74,6 +75,7 @@ pub(super) fn read(
         (Some(_), None) => {}
     }
     let upstream = UpstreamConfig::read(&mut section);
+    let health = HealthConfig::read(&mut section);
     section.finish();
     let pool = match (servers, service) {
         (Some(servers), None) => Pool::new(name?, paths?, servers, region?)?,
@@ -81,7 +83,7 @@ pub(super) fn read(
         // Refused above.
         (Some(_), Some(_)) | (None, None) => return None,
     };
-    let pool = pool.spoken_to(upstream);
+    let pool = pool.spoken_to(upstream).watched(health);
     Some(match cookie {
         Some(cookie) => pool.sticking_on(cookie),
         None => pool,
@@ -104,5 +106,5 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, pool: &Pool) -> fmt::Result {
     if let Some(cookie) = &pool.stick_on_cookie {
         writeln!(f, "stick_on_cookie = {}", write::text(cookie.as_str()))?;
     }
-    write!(f, "{}", pool.upstream)
+    write!(f, "{}{}", pool.upstream, pool.health)
 }

@@ -64,15 +64,19 @@ pub(super) async fn resolve_by_cookie(
 ) -> Result<Resolved, Failure> {
     let mut entry = worker.table.lookup_for_use(key.as_str());
     let mut followed = Why::Entry;
+    let turn = hash64(key.as_str().as_bytes(), 0);
     for _ in 0..CLAIMS_MAX {
         let stick = entry.as_ref().map_or(Stick::New, Stick::Entry);
-        let decision = with_outlook(worker, &record.settings, excluded, |outlook| {
-            in_pool(pool, topology.snapshot(), stick, outlook, &mut record.fired)
+        // Where its server cannot be used the same other one answers all of a cookie's requests.
+        let decision = with_outlook(worker, topology, &record.settings, excluded, |outlook| {
+            let outlook = Outlook { nonce: turn, ..*outlook };
+            in_pool(pool, topology.snapshot(), stick, &outlook, &mut record.fired)
         })?;
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
             NeedsClaim::No => {
-                return Ok(Resolved { shard, why: followed, holds: Holds::Cookie(key.clone()) });
+                let why = if why == Why::Entry { followed } else { why };
+                return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
             }
             NeedsClaim::Join => ClaimReason::Join,
             NeedsClaim::Down { failed } => ClaimReason::Down { failed },
@@ -110,7 +114,7 @@ fn by_hash(
     record: &mut Record,
 ) -> Result<Resolved, Failure> {
     let turn = hash64(key.as_str().as_bytes(), 0);
-    let decision = with_outlook(worker, &record.settings, excluded, |outlook| {
+    let decision = with_outlook(worker, topology, &record.settings, excluded, |outlook| {
         in_pool(
             pool,
             topology.snapshot(),

@@ -59,7 +59,7 @@ pub(super) async fn resolve(
     let settings = Rc::clone(&record.settings);
     let routing = &settings.routing;
     for _ in 0..CLAIMS_MAX {
-        let decision = with_outlook(worker, &settings, excluded, |outlook| {
+        let decision = with_outlook(worker, topology, &settings, excluded, |outlook| {
             decide(key, topology, entry.as_ref(), routing, outlook, &mut record.fired)
         })?;
         let Decision { shard, why, claim } = decision;
@@ -86,7 +86,7 @@ pub(super) async fn resolve(
             if let Some(shard) = there {
                 return Ok(Resolved { shard, why: Why::Entry, holds: Holds::Entry });
             }
-            let decision = with_outlook(worker, &settings, excluded, |outlook| {
+            let decision = with_outlook(worker, topology, &settings, excluded, |outlook| {
                 by_hash(key, topology, outlook, &mut record.fired)
             })?;
             return Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Entry });
@@ -115,7 +115,7 @@ fn usable(
     name: &ShardName,
 ) -> Option<Arc<Shard>> {
     let shard = topology.snapshot().shard(name.as_str())?;
-    let kept = with_outlook(&record.worker, &record.settings, excluded, |outlook| {
+    let kept = with_outlook(&record.worker, topology, &record.settings, excluded, |outlook| {
         keeps(shard, key, topology, outlook)
     });
     kept.then(|| Arc::clone(shard))
@@ -144,6 +144,7 @@ pub(super) async fn ask_home(
 
 pub(super) fn with_outlook<T>(
     worker: &Worker,
+    topology: &Topology,
     settings: &Settings,
     excluded: Option<&ShardName>,
     ask: impl FnOnce(&Outlook<'_>) -> T,
@@ -152,6 +153,7 @@ pub(super) fn with_outlook<T>(
         excluded,
         suspect: &|name| worker.is_suspect(name),
         conferences: &|name| worker.table.conferences(name),
+        health: topology.health(),
         missing: &|name| worker.missing(name),
         balance_percent: settings.limits.balance_percent,
         nonce: worker.nonce(),

@@ -15,6 +15,7 @@ use crate::answer_headers::AnswerHeaders;
 use crate::backend::MannerError;
 use crate::config::{AcceptProxy, OfferHttp2, Protocol, Redirect};
 use crate::config::{Config, ConsulSection, NodeConfig};
+use crate::health::HealthSettings;
 use crate::limits::{Ceilings, PerShard};
 use crate::redirect::ToHttps;
 use crate::tls::{Alpn, ServerTls};
@@ -149,6 +150,7 @@ pub(super) fn workers(config: &Config, tls: Option<&ServerTls>) -> Result<Worker
     for (status, page) in config.pages.iter() {
         pages.replace(status, page.body.clone())?;
     }
+    let manners = manners(config)?;
     Ok(WorkersConfig {
         threads: config.frontend.workers.count(),
         frontends: frontends(config, tls),
@@ -158,7 +160,8 @@ pub(super) fn workers(config: &Config, tls: Option<&ServerTls>) -> Result<Worker
         limits: limits(config),
         ceilings: ceilings(config),
         routing: config.routing.clone(),
-        manners: manners(config)?,
+        health: HealthSettings::new(&config.backend.health, &config.routing.pools, &manners),
+        manners,
         pages,
         trust: config.frontend.trust.clone(),
         request_ids: config.frontend.request_ids,

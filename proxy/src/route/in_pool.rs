@@ -3,7 +3,7 @@
 use super::{Decision, NeedsClaim, NoRoute, Outlook, Why};
 use crate::routing_key::Pool;
 use crate::rule::{Fired, Rule};
-use shardgate_discovery::{Shard, Snapshot};
+use shardgate_discovery::{Shard, ShardState, Snapshot};
 use shardgate_peering_core::ShardName;
 use std::sync::Arc;
 
@@ -18,8 +18,9 @@ pub enum Stick<'a> {
     Entry(&'a ShardName),
 }
 
-/// Decides about a request to a pool. An entry is left when its server has no weight or no place in the pool any more, was tried in
-/// vain, or failed here a moment ago while another one did not.
+/// Decides about a request to a pool. An entry is left for good when its server has no weight or no place in the pool any more, or is in maint:
+/// then its cookie moves. While its server is down, was tried in vain, or failed here a moment ago (and another one did not), another one
+/// answers, and the cookie stays where it is: its sessions come back when its server does.
 ///
 /// # Errors
 /// [`NoRoute::Pool`] when no server is left.
@@ -34,27 +35,33 @@ pub fn in_pool(
     if stick != Stick::Turns {
         fired.note(Rule::PoolCookie);
     }
-    let entry = match stick {
+    let state = |server: &Shard| outlook.health.of(&server.name).state.unwrap_or(ShardState::Ready);
+    let kept = match stick {
         Stick::Turns | Stick::New => None,
-        Stick::Entry(name) => Some(name),
+        Stick::Entry(name) => pool.named(snapshot, name, &|server| state(server) != ShardState::Maint),
+    };
+    let weight = |server: &Shard| match state(server) {
+        ShardState::Ready => outlook.health.of(&server.name).share.of_weight(server.weight),
+        ShardState::Drain | ShardState::Maint => 0,
     };
     let choose = |usable: &dyn Fn(&Shard) -> bool| {
-        let stuck =
-            entry.and_then(|name| pool.named(snapshot, name, usable)).map(|server| (server, Why::Entry));
-        stuck.or_else(|| pool.server(snapshot, outlook.nonce, usable).map(|server| (server, Why::Pool)))
+        let stuck = kept.filter(|server| usable(server)).map(|server| (server, Why::Entry));
+        stuck.or_else(|| {
+            let server = pool.server(snapshot, outlook.nonce, &weight, usable)?;
+            Some((server, Why::Pool))
+        })
     };
-    let untried = |server: &Shard| outlook.excluded != Some(&server.name);
-    let (server, why) = choose(&|server| untried(server) && !(outlook.suspect)(&server.name))
-        .or_else(|| choose(&untried))
+    let reached = |server: &Shard| outlook.reaches(&server.name);
+    let (server, why) = choose(&|server| reached(server) && !(outlook.suspect)(&server.name))
+        .or_else(|| choose(&reached))
         .ok_or_else(|| {
             fired.note(Rule::TriedInVain);
             NoRoute::Pool { pool: pool.name.clone() }
         })?;
     let claim = match stick {
-        _ if why == Why::Entry => NeedsClaim::No,
-        Stick::Turns => NeedsClaim::No,
         Stick::New => NeedsClaim::Join,
-        Stick::Entry(failed) => NeedsClaim::Down { failed: failed.clone() },
+        Stick::Entry(failed) if kept.is_none() => NeedsClaim::Down { failed: failed.clone() },
+        Stick::Turns | Stick::Entry(_) => NeedsClaim::No,
     };
     Ok(Decision { shard: Arc::clone(server), why, claim })
 }
@@ -62,6 +69,7 @@ pub fn in_pool(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::Health;
     use crate::route::Missing;
     use crate::routing_key::PoolServer;
     use shardgate_discovery::RegionName;
@@ -82,6 +90,7 @@ mod tests {
             excluded: excluded.as_ref(),
             suspect: &|server| suspects.iter().any(|number| name(*number) == *server),
             conferences: &|_| 0,
+            health: &Health::default(),
             missing: &|_| Missing::Gone,
             balance_percent: 150,
             nonce: turn,
@@ -113,15 +122,16 @@ mod tests {
         for turn in 0..4 {
             assert_eq!(said(Stick::Entry(&first), turn, None, &[]), "1 entry");
             assert_eq!(said(Stick::Entry(&second), turn, None, &[1]), "2 entry");
-            // Left: without weight, not in the pool, suspected, tried in vain.
+            // Left for good: without weight, not in the pool.
             assert_eq!(said(Stick::Entry(&third), turn, None, &[1]), "2 pool down");
             assert_eq!(said(Stick::Entry(&gone), turn, None, &[1]), "2 pool down");
-            assert_eq!(said(Stick::Entry(&first), turn, None, &[1]), "2 pool down");
-            assert_eq!(said(Stick::Entry(&first), turn, Some(1), &[]), "2 pool down");
+            // For a while: suspected, tried in vain.
+            assert_eq!(said(Stick::Entry(&first), turn, None, &[1]), "2 pool");
+            assert_eq!(said(Stick::Entry(&first), turn, Some(1), &[]), "2 pool");
             // Where all are suspected there is no better one to go to.
             assert_eq!(said(Stick::Entry(&first), turn, None, &[1, 2]), "1 entry");
             assert_eq!(said(Stick::Entry(&second), turn, Some(1), &[1, 2]), "2 entry");
-            assert_eq!(said(Stick::Entry(&first), turn, Some(1), &[1, 2]), "2 pool down");
+            assert_eq!(said(Stick::Entry(&first), turn, Some(1), &[1, 2]), "2 pool");
         }
     }
 
@@ -136,6 +146,7 @@ mod tests {
             excluded: Some(&tried),
             suspect: &|_| false,
             conferences: &|_| 0,
+            health: &Health::default(),
             missing: &|_| Missing::Gone,
             balance_percent: 150,
             nonce: 0,

@@ -15,6 +15,7 @@ pub(crate) fn shard(name: &str, region: &str, release: &str) -> Shard {
         state: ShardState::Ready,
         weight: 256,
         states_in: Vec::new(),
+        agent_port: None,
     }
 }
 
@@ -36,7 +37,12 @@ fn topology(states: &[(&str, ShardState)]) -> Topology {
         }
         builder = builder.shard(shard);
     }
-    Topology::new(Arc::new(builder.build().unwrap()), &RegionName::parse("here").unwrap(), &[])
+    Topology::new(
+        Arc::new(builder.build().unwrap()),
+        Arc::default(),
+        &RegionName::parse("here").unwrap(),
+        &[],
+    )
 }
 
 fn ask(
@@ -62,6 +68,7 @@ fn ask_suspecting(
         excluded: excluded.as_ref(),
         suspect: &|name| suspects.contains(&name.as_str()),
         conferences: &|_| 0,
+        health: topology.health(),
         missing: &|_| Missing::Gone,
         balance_percent: 150,
         nonce: 7,
@@ -151,7 +158,12 @@ fn states_count_where_they_are_set() {
                 builder.shard(Shard { states_in, ..Shard::clone(shard) })
             },
         );
-        Topology::new(Arc::new(snapshot.build().unwrap()), &RegionName::parse("here").unwrap(), &[])
+        Topology::new(
+            Arc::new(snapshot.build().unwrap()),
+            Arc::default(),
+            &RegionName::parse("here").unwrap(),
+            &[],
+        )
     };
     use ShardState::{Drain, Maint};
     let service = "/acme/http-bind?room=foo";
@@ -175,7 +187,7 @@ fn the_live_release_may_be_a_shard() {
         let builder = SnapshotBuilder::new().live_release(ReleaseName::parse(live).unwrap());
         let shards = all.snapshot().listed().iter().map(|shard| Shard::clone(shard));
         let snapshot = shards.fold(builder, SnapshotBuilder::shard).build().unwrap();
-        Topology::new(Arc::new(snapshot), &RegionName::parse("here").unwrap(), &[])
+        Topology::new(Arc::new(snapshot), Arc::default(), &RegionName::parse("here").unwrap(), &[])
     };
     assert_eq!(said(ask(&of("n1"), "/http-bind?room=foo", None, None)), "n1 named");
     assert_eq!(said(ask(&of("n2"), "/foo", None, None)), "no live release that has shards");
@@ -219,6 +231,7 @@ fn no_token_spreads() {
             excluded: None,
             suspect: &|_| false,
             conferences: &|_| 0,
+            health: all.health(),
             missing: &|_| Missing::Gone,
             balance_percent: 150,
             nonce,

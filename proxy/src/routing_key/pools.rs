@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::UpstreamConfig;
+use crate::config::{HealthConfig, UpstreamConfig};
 use crate::cookie::{self, CookieName};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
@@ -68,6 +68,8 @@ pub struct Pool {
     pub stick_on_cookie: Option<CookieName>,
     /// What its servers speak.
     pub upstream: UpstreamConfig,
+    /// How they are watched.
+    pub health: HealthConfig,
 }
 
 /// Where a pool's servers come from.
@@ -115,18 +117,28 @@ impl Pool {
                 state: ShardState::Ready,
                 weight: server.weight,
                 states_in: Vec::new(),
+                agent_port: None,
             }))
         };
         let shards = (0..).zip(&servers).map(shard).collect::<Option<Vec<_>>>()?;
         let servers = PoolServers::Given { listed: servers, shards };
-        Some(Self { name, paths, servers, stick_on_cookie: None, upstream: UpstreamConfig::default() })
+        Some(Self::of(name, paths, servers))
     }
 
     /// A pool of a service's instances, by turns.
     #[must_use]
     pub fn of_service(name: ShardName, paths: Vec<String>, service: ServiceName) -> Self {
-        let servers = PoolServers::Service(service);
-        Self { name, paths, servers, stick_on_cookie: None, upstream: UpstreamConfig::default() }
+        Self::of(name, paths, PoolServers::Service(service))
+    }
+
+    fn of(name: ShardName, paths: Vec<String>, servers: PoolServers) -> Self {
+        let (upstream, health) = (UpstreamConfig::default(), HealthConfig::default());
+        Self { name, paths, servers, stick_on_cookie: None, upstream, health }
+    }
+
+    /// Its servers at this moment.
+    pub(crate) fn servers<'a>(&'a self, snapshot: &'a Snapshot) -> &'a [Arc<Shard>] {
+        self.servers.now(snapshot)
     }
 
     /// The service whose instances its servers are, if they are not given.
@@ -150,6 +162,12 @@ impl Pool {
         Self { upstream, ..self }
     }
 
+    /// The same pool, whose servers are watched in this way.
+    #[must_use]
+    pub fn watched(self, health: HealthConfig) -> Self {
+        Self { health, ..self }
+    }
+
     /// The key of the cookie that it sticks on, if the request has it.
     #[must_use]
     pub fn cookie_key(&self, headers: &HeaderMap) -> Option<StickKey> {
@@ -164,27 +182,29 @@ impl Pool {
         self.paths.iter().any(|prefix| path.starts_with(prefix.as_str()))
     }
 
-    /// The server whose turn it is: of consecutive `turn`s each server gets its share, spread as evenly as a golden section spreads.
-    /// The ones that are not `usable` are passed over.
+    /// The server whose turn it is: of consecutive `turn`s each server gets its share by `weight`, spread as evenly as a golden section
+    /// spreads. The ones that are not `usable` are passed over.
     #[must_use]
     pub fn server<'a>(
         &'a self,
         snapshot: &'a Snapshot,
         turn: u64,
+        weight: &dyn Fn(&Shard) -> u16,
         usable: &dyn Fn(&Shard) -> bool,
     ) -> Option<&'a Arc<Shard>> {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
         let shards = self.servers.now(snapshot);
-        let weights: u64 = shards.iter().map(|server| u64::from(server.weight)).sum();
+        let weights: u64 = shards.iter().map(|server| u64::from(weight(server))).sum();
         let spread = u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(weights);
         let mut at = u64::try_from(spread >> 64).unwrap_or(0);
         let of_turn = shards.iter().position(|shard| {
-            let within = at < u64::from(shard.weight);
-            at = at.saturating_sub(u64::from(shard.weight));
+            let of_it = u64::from(weight(shard));
+            let within = at < of_it;
+            at = at.saturating_sub(of_it);
             within
         });
         let (before, from) = shards.split_at(of_turn?);
-        from.iter().chain(before).find(|shard| shard.weight > 0 && usable(shard))
+        from.iter().chain(before).find(|shard| weight(shard) > 0 && usable(shard))
     }
 
     /// The server of this name, if it has a weight and is `usable`.
@@ -216,13 +236,19 @@ mod tests {
     fn servers_take_turns_by_their_weights() {
         let none = Snapshot::default();
         let pool = pool(&["10.0.0.1:1", "10.0.0.2:1 weight=128", "10.0.0.3:1 weight=0"]);
+        let own = |server: &Shard| server.weight;
         let mut share = [0; 4];
         for turn in 0..3_000 {
-            share[pool.server(&none, turn, &|_| true).unwrap().id as usize] += 1;
+            share[pool.server(&none, turn, &own, &|_| true).unwrap().id as usize] += 1;
         }
         assert!((1_990..=2_010).contains(&share[0]) && share[0] + share[1] == 3_000, "{share:?}");
-        assert!((0..100).all(|turn| pool.server(&none, turn, &|server| server.id != 0).unwrap().id == 1));
-        assert_eq!(pool.server(&none, 0, &|_| false), None);
+        assert!(
+            (0..100).all(|turn| pool.server(&none, turn, &own, &|server| server.id != 0).unwrap().id == 1)
+        );
+        assert_eq!(pool.server(&none, 0, &own, &|_| false), None);
+        let other = |server: &Shard| u16::from(server.id == 2);
+        assert!((0..100).all(|turn| pool.server(&none, turn, &other, &|_| true).unwrap().id == 2));
+        assert_eq!(pool.server(&none, 0, &|_| 0, &|_| true), None);
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Case<'_> {
     /// The rules that it fires, on the way that the data plane goes.
     fn fired(&self) -> Fired {
         let (head, Site { routing, region, snapshot, .. }) = (self.head(), self.site());
-        let topology = Topology::new(snapshot, &region, &[]);
+        let topology = Topology::new(snapshot, Arc::default(), &region, &[]);
         let bans = topology.snapshot().bans();
         let (sent, mut fired) = (Sent::of(&head.headers, self.compat), Fired::default());
         if check_security(self.to_https, &head.method, &head.uri, &head.headers, &mut fired).is_err() {
@@ -142,6 +142,7 @@ impl Case<'_> {
             excluded: excluded.as_ref(),
             suspect: &|name| self.suspects.contains(&name.as_str()),
             conferences: &|_| 0,
+            health: topology.health(),
             missing: &|_| self.missing.unwrap_or(Missing::Gone),
             balance_percent: 150,
             nonce: 1,

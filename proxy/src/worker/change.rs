@@ -66,6 +66,7 @@ impl Running {
     pub async fn apply(&mut self, change: Change) {
         let Change { settings, ceilings, frontends, opened, addresses } = change;
         self.gate.change(ceilings);
+        self.health.change(settings.health.clone());
         self.bound.retain(|(configured, _)| frontends.iter().any(|frontend| frontend.address == *configured));
         self.bound.extend(addresses);
         let mut waiting = Vec::new();

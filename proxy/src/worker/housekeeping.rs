@@ -5,6 +5,7 @@ use super::listeners::Listening;
 use super::releases::tell;
 use super::{SECOND_MS, Worker, tick_of};
 use crate::clock::Millis;
+use crate::health::Health;
 use crate::sessions::{Command, Verb, Which};
 use shardgate_discovery::Snapshot;
 use shardgate_peering::Moved;
@@ -23,6 +24,7 @@ pub(super) type Stop = Option<Instant>;
 pub(super) struct Inbox {
     pub(super) stop: watch::Receiver<Stop>,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) health: watch::Receiver<Arc<Health>>,
     pub(super) moves: broadcast::Receiver<Moved>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) changes: mpsc::Receiver<Order>,
@@ -58,6 +60,10 @@ pub(super) async fn run(worker: Rc<Worker>, mut listening: Listening, mut inbox:
             Ok(()) = inbox.snapshots.changed() => {
                 let snapshot = Arc::clone(&inbox.snapshots.borrow_and_update());
                 worker.set_snapshot(snapshot);
+            }
+            Ok(()) = inbox.health.changed() => {
+                let health = Arc::clone(&inbox.health.borrow_and_update());
+                worker.set_health(health);
             }
             moved = inbox.moves.recv(), if table == Table::Running => match moved {
                 Ok(Moved { key, to }) => worker.sessions.borrow_mut().moved(&key, &to),

@@ -14,6 +14,7 @@ use crate::counters::Counters;
 use crate::forward::Limits;
 use crate::frontend::Streams;
 use crate::headers::Marks;
+use crate::health::{HealthHandle, HealthSettings, HealthThread};
 use crate::limits::{Ceilings, Gate, Lookout, Spare};
 use crate::request_id::{Maker, RequestIds};
 use crate::rescue::Pages;
@@ -23,6 +24,7 @@ use crate::sessions::{COMMANDS_MAX, Command, Sessions};
 use crate::trust::Trust;
 use shardgate_discovery::{RegionName, Snapshot};
 use shardgate_peering::TableHandle;
+use shardgate_peering_core::hash64;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
@@ -65,6 +67,8 @@ pub struct WorkersConfig {
     pub request_ids: RequestIds,
     /// What every answer has.
     pub answer_headers: AnswerHeaders,
+    /// How servers are watched.
+    pub health: HealthSettings,
     /// Where the access log goes.
     pub access_log: AccessLogTarget,
 }
@@ -102,6 +106,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// The thread that checks servers cannot be made.
+    #[error("the thread that checks servers cannot be started")]
+    Health(#[source] io::Error),
     /// The thread that looks at the ceilings cannot be made.
     #[error("the thread that looks at the limits cannot be started")]
     Lookout(#[source] io::Error),
@@ -127,6 +134,7 @@ pub struct Running {
     threads: Vec<(JoinHandle<()>, oneshot::Receiver<()>)>,
     log: LogWriter,
     pub(super) gate: Arc<Gate>,
+    pub(super) health: HealthThread,
     lookout: Lookout,
 }
 
@@ -141,13 +149,16 @@ impl Workers {
         snapshots: &watch::Receiver<Arc<Snapshot>>,
     ) -> Result<Running, StartError> {
         let settings = settings(&config)?;
-        let WorkersConfig { threads, frontends, backlog, ceilings, access_log, .. } = config;
+        let WorkersConfig { threads, frontends, backlog, ceilings, access_log, host, health, .. } = config;
         let (addresses, listeners) = bind(&frontends, threads.get(), backlog, &[])?;
         let bound = frontends.iter().map(|frontend| frontend.address).zip(addresses).collect();
         let gate = Arc::new(Gate::new(ceilings));
         let log = LogWriter::start(&access_log)?;
         let counters = Counters::new(threads.get());
         let (stop, stopped) = watch::channel(None);
+        // The same node checks at the same moments after each start; another one at others.
+        let seed = hash64(host.as_bytes(), 0);
+        let health = HealthThread::start(health, snapshots.clone(), seed).map_err(StartError::Health)?;
         let mut commands = Vec::new();
         let mut changes = Vec::new();
         let mut running = Vec::new();
@@ -167,6 +178,7 @@ impl Workers {
                 listeners,
                 stop: stopped.clone(),
                 snapshots: snapshots.clone(),
+                health: health.handle().clone(),
                 commands: commanded,
                 changes: changed,
             };
@@ -174,7 +186,7 @@ impl Workers {
         }
         let lookout = Lookout::start(Arc::clone(&gate)).map_err(StartError::Lookout)?;
         let sessions = Sessions::new(commands.into(), counters.clone());
-        Ok(Running { bound, changes, sessions, counters, stop, threads: running, log, gate, lookout })
+        Ok(Running { bound, changes, sessions, counters, stop, threads: running, log, gate, health, lookout })
     }
 }
 
@@ -194,6 +206,7 @@ pub(super) fn settings(config: &WorkersConfig) -> Result<Settings, StartError> {
         trust: config.trust.clone(),
         request_ids: config.request_ids,
         answer_headers: config.answer_headers.clone(),
+        health: config.health.clone(),
     })
 }
 
@@ -214,6 +227,12 @@ impl Running {
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The servers' checks.
+    #[must_use]
+    pub const fn health(&self) -> &HealthHandle {
+        self.health.handle()
     }
 
     /// The ceilings.
@@ -250,6 +269,7 @@ struct Seed {
     listeners: Vec<Bound>,
     stop: watch::Receiver<Stop>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    health: HealthHandle,
     commands: mpsc::Receiver<Command>,
     changes: mpsc::Receiver<Order>,
 }
@@ -282,6 +302,7 @@ impl Seed {
             listeners,
             stop,
             mut snapshots,
+            health,
             commands,
             changes,
         } = self;
@@ -292,6 +313,8 @@ impl Seed {
             };
             let moves = table.moves();
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            let mut healths = health.subscribe();
+            let known = Arc::clone(&healths.borrow_and_update());
             let limits = &settings.limits;
             let streams = Streams::default();
             let worker = Rc::new(Worker {
@@ -301,8 +324,10 @@ impl Seed {
                 names,
                 connected_max: Cell::new(connected_max(limits, workers)),
                 workers,
+                snapshot: RefCell::new(Arc::clone(&snapshot)),
                 topology: RefCell::new(Rc::new(Topology::new(
                     snapshot,
+                    known,
                     &settings.region,
                     &settings.routing.region_order,
                 ))),
@@ -313,6 +338,8 @@ impl Seed {
                 gate,
                 sessions: RefCell::default(),
                 copy_buffer: RefCell::new(vec![0; COPY_BUFFER_BYTES].into_boxed_slice()),
+                health,
+                observer: RefCell::default(),
                 suspects: RefCell::new(Suspects::default()),
                 absent: RefCell::new(Absent::default()),
                 watched: RefCell::default(),
@@ -329,7 +356,8 @@ impl Seed {
             let failed = opened.is_err();
             ready(opened);
             if !failed {
-                run(worker, listening, Inbox { stop, snapshots, moves, commands, changes }).await;
+                let inbox = Inbox { stop, snapshots, health: healths, moves, commands, changes };
+                run(worker, listening, inbox).await;
             }
         });
     }

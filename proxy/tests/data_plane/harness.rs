@@ -16,6 +16,7 @@ use shardgate_proxy::access_log::AccessLogTarget;
 use shardgate_proxy::answer_headers::AnswerHeaders;
 use shardgate_proxy::config::AcceptProxy;
 use shardgate_proxy::counters::Totals;
+use shardgate_proxy::health::HealthSettings;
 use shardgate_proxy::limits::Ceilings;
 use shardgate_proxy::request_id::RequestIds;
 use shardgate_proxy::routing_key::Routing;
@@ -63,6 +64,7 @@ pub(crate) fn shard(text: &str, address: SocketAddr) -> Shard {
         state: ShardState::Ready,
         weight: 256,
         states_in: Vec::new(),
+        agent_port: None,
     }
 }
 
@@ -116,6 +118,7 @@ pub(crate) fn config(limits: Limits) -> WorkersConfig {
         ceilings: Ceilings::OFF,
         routing: Routing::default(),
         manners: Manners::default(),
+        health: HealthSettings::default(),
         pages: Pages::default(),
         trust: Trust::default(),
         request_ids: RequestIds::default(),

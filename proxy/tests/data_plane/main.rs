@@ -9,6 +9,7 @@ mod edge;
 mod failures;
 mod flips;
 mod harness;
+mod health;
 mod http;
 mod interims;
 mod stop;

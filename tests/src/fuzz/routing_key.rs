@@ -43,7 +43,7 @@ acme = "release-1"
 
 static TOPOLOGY: LazyLock<Topology> = LazyLock::new(|| {
     let snapshot = parse_text(SHARDS).expect("a discovery file");
-    Topology::new(Arc::new(snapshot), &RegionName::parse("r1").expect("a region"), &[])
+    Topology::new(Arc::new(snapshot), Arc::default(), &RegionName::parse("r1").expect("a region"), &[])
 });
 
 static ROUTINGS: LazyLock<[Routing; 2]> =
@@ -114,6 +114,7 @@ fn go(key: &RoutingKey<'_>, routing: &Routing, circumstances: u8) {
         excluded: excluded.as_ref(),
         suspect: &|_| suspected,
         conferences: &|shard| u64::from(shard.as_str() == "r1-s1") * 100,
+        health: TOPOLOGY.health(),
         missing: &|_| if listed_later { Missing::NotYetListed } else { Missing::Gone },
         balance_percent: 125,
         nonce: u64::from(circumstances),

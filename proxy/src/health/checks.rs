@@ -1,0 +1,477 @@
+//! All checks as one pure state machine: when to ask whom, and what follows from the answers. The thread around it asks.
+
+use super::agent::{Operating, Said};
+use super::counter::Counter;
+use super::slow_start::Ramp;
+use super::target::Target;
+use super::{AgentReport, At, CheckReport, Health, Reach, ServerReport, Sessions, Share, Standing};
+use crate::clock::to_millis;
+use crate::config::{Check, HealthConfig, OnError, OnMarkedDown};
+use shardgate_discovery::ShardState;
+use shardgate_peering_core::{ShardName, hash64};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What is asked of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// Its check.
+    Check,
+    /// Its agent.
+    Agent,
+    /// Nothing: its weight grows by a step.
+    Ramp,
+}
+
+/// A question that is due. Its answer is void when the server was taken from the list meanwhile.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    pub(super) name: ShardName,
+    pub(super) kind: Kind,
+    pub(super) target: Target,
+    serial: u64,
+}
+
+/// What came of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Checked {
+    pub(super) passed: Passed,
+    /// For people.
+    pub(super) what: String,
+    pub(super) took: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passed {
+    Yes,
+    No,
+}
+
+/// Something that is worth a line in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum News {
+    Down { name: ShardName, why: String },
+    Up { name: ShardName, why: String },
+    Agent { name: ShardName, says: String },
+    AgentSilent { name: ShardName, why: String },
+}
+
+/// All servers.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    servers: BTreeMap<ShardName, Server>,
+    due: BTreeSet<(At, ShardName, Kind)>,
+    serials: u64,
+    /// Makes first checks differ from node to node.
+    seed: u64,
+    news: Vec<News>,
+    begun: Begun,
+    changed: bool,
+}
+
+/// Whether servers have been listed before: those of the first list do not ramp up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Begun {
+    #[default]
+    No,
+    Yes,
+}
+
+#[derive(Debug)]
+struct Server {
+    serial: u64,
+    target: Target,
+    /// `None` without a check.
+    counter: Option<Counter>,
+    last: Option<Checked>,
+    passed: u64,
+    failed: u64,
+    agent: Agent,
+    /// When it began to take new requests, while its weight grows.
+    ramping_since: Option<At>,
+    /// When it went up or down last.
+    since: At,
+    downs: u64,
+    asked: BTreeSet<Kind>,
+}
+
+#[derive(Debug, Default)]
+struct Agent {
+    operating: Option<Operating>,
+    state: Option<ShardState>,
+    percent: Option<u32>,
+    says: String,
+    heard: Option<At>,
+    error: Option<String>,
+}
+
+impl Server {
+    fn config(&self) -> &HealthConfig {
+        self.target.config()
+    }
+
+    fn reach(&self) -> Reach {
+        match &self.counter {
+            Some(counter) if !counter.is_up() => Reach::Down,
+            Some(_) | None => Reach::Up,
+        }
+    }
+
+    fn agent_state(&self) -> Option<ShardState> {
+        match self.agent.operating {
+            Some(Operating::Down) => Some(ShardState::Maint),
+            Some(Operating::Up) | None => self.agent.state,
+        }
+    }
+
+    fn takes_new(&self) -> bool {
+        let wanted = self.agent_state().unwrap_or(ShardState::Ready).max(self.target.wanted);
+        self.reach() == Reach::Up && wanted == ShardState::Ready
+    }
+
+    fn ramp(&self) -> Ramp {
+        Ramp { whole_ms: to_millis(self.config().slowstart), steps: self.config().slowstart_steps }
+    }
+
+    fn share(&self, now: At) -> Share {
+        let agent = self.agent.percent.map_or(Share::WHOLE, |percent| Share::of(u64::from(percent), 100));
+        let ramp =
+            self.ramping_since.map_or(Share::WHOLE, |since| self.ramp().at(now.saturating_sub(since)).0);
+        agent.times(ramp)
+    }
+
+    fn standing(&self, now: At) -> Standing {
+        let down = self.reach() == Reach::Down || self.agent.operating == Some(Operating::Down);
+        let ends = self.config().on_marked_down == OnMarkedDown::ShutdownSessions;
+        Standing {
+            reach: self.reach(),
+            state: self.agent_state(),
+            share: self.share(now),
+            sessions: if down && ends { Sessions::Ended } else { Sessions::Kept },
+        }
+    }
+
+    /// The pause until its next check begins.
+    fn pause_ms(&self) -> At {
+        let config = self.config();
+        let phase = self.counter.as_ref().map(Counter::phase);
+        let pause = match phase {
+            Some(super::Phase::Down) => config.downinter,
+            Some(super::Phase::GoingUp { .. } | super::Phase::GoingDown { .. }) => config.fastinter,
+            Some(super::Phase::Up) | None => config.inter,
+        };
+        to_millis(pause).max(1)
+    }
+}
+
+impl Checks {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// The servers that are listed now: those that stay keep what is known of them.
+    pub(super) fn list(&mut self, now: At, mut targets: BTreeMap<ShardName, Target>) {
+        let gone: Vec<ShardName> =
+            self.servers.keys().filter(|name| !targets.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.servers.remove(&name);
+            self.due.retain(|(_, other, _)| *other != name);
+        }
+        for (name, server) in &mut self.servers {
+            let Some(target) = targets.remove(name) else { continue };
+            let took_new = server.takes_new();
+            server.change(target);
+            Self::begin_ramp(&mut self.due, now, name, server, took_new);
+        }
+        for (name, target) in targets {
+            self.serials += 1;
+            let mut server = Server {
+                serial: self.serials,
+                counter: None,
+                last: None,
+                passed: 0,
+                failed: 0,
+                agent: Agent::default(),
+                ramping_since: None,
+                since: now,
+                downs: 0,
+                asked: BTreeSet::new(),
+                target: target.clone(),
+            };
+            server.change(target);
+            if self.begun == Begun::Yes {
+                Self::begin_ramp(&mut self.due, now, &name, &mut server, false);
+            }
+            self.servers.insert(name, server);
+        }
+        self.begun = Begun::Yes;
+        self.changed = true;
+        self.plan_first(now);
+    }
+
+    /// Those that are to be asked and have no time for it get one: somewhere within their pause, so that checks do not come all at once.
+    fn plan_first(&mut self, now: At) {
+        for (name, server) in &self.servers {
+            for kind in [Kind::Check, Kind::Agent] {
+                let config = server.config();
+                let pause = match kind {
+                    Kind::Check if server.counter.is_some() => config.inter,
+                    Kind::Agent if server.target.agent.is_some() => config.agent_inter,
+                    Kind::Check | Kind::Agent | Kind::Ramp => {
+                        self.due.retain(|(_, other, planned)| (other, *planned) != (name, kind));
+                        continue;
+                    }
+                };
+                let planned = self.due.iter().any(|(_, other, planned)| (other, *planned) == (name, kind));
+                if !planned && !server.asked.contains(&kind) {
+                    let pause = to_millis(pause).max(1);
+                    let first = hash64(name.as_str().as_bytes(), self.seed ^ kind as u64) % pause;
+                    self.due.insert((now + first, name.clone(), kind));
+                }
+            }
+        }
+    }
+
+    /// When the next question is due.
+    pub(super) fn next(&self) -> Option<At> {
+        self.due.first().map(|(at, _, _)| *at)
+    }
+
+    /// A question that is due at `now`; `None` when there is no more.
+    pub(super) fn poll(&mut self, now: At) -> Option<Question> {
+        while self.due.first().is_some_and(|(at, _, _)| *at <= now) {
+            let (_, name, kind) = self.due.pop_first()?;
+            let Some(server) = self.servers.get_mut(&name) else { continue };
+            if kind == Kind::Ramp {
+                self.changed = true;
+                Self::plan_ramp(&mut self.due, now, &name, server);
+                continue;
+            }
+            server.asked.insert(kind);
+            let (target, serial) = (server.target.clone(), server.serial);
+            return Some(Question { name, kind, target, serial });
+        }
+        None
+    }
+
+    fn asked<'a>(
+        servers: &'a mut BTreeMap<ShardName, Server>,
+        question: &Question,
+    ) -> Option<&'a mut Server> {
+        let server = servers.get_mut(&question.name)?;
+        (server.serial == question.serial && server.asked.remove(&question.kind)).then_some(server)
+    }
+
+    /// A check has ended. The next one begins one pause after this one did.
+    pub(super) fn checked(&mut self, now: At, question: &Question, checked: Checked) {
+        let Some(server) = Self::asked(&mut self.servers, question) else { return };
+        let took_new = server.takes_new();
+        let before = server.reach();
+        match (checked.passed, &mut server.counter) {
+            (_, None) => return,
+            (Passed::Yes, Some(counter)) => {
+                counter.passed();
+                server.passed += 1;
+            }
+            (Passed::No, Some(counter)) => {
+                counter.failed();
+                server.failed += 1;
+            }
+        }
+        let pause = server.pause_ms();
+        let next = (now + pause.saturating_sub(to_millis(checked.took))).max(now + 1);
+        let why = checked.what.clone();
+        server.last = Some(checked);
+        self.due.insert((next, question.name.clone(), Kind::Check));
+        self.turned(now, &question.name, before, took_new, why);
+    }
+
+    /// An agent has answered, or has not.
+    pub(super) fn heard(&mut self, now: At, question: &Question, answer: Result<Said, String>) {
+        let Some(server) = Self::asked(&mut self.servers, question) else { return };
+        let (took_new, before) = (server.takes_new(), server.reach());
+        let pause = to_millis(server.config().agent_inter).max(1);
+        self.due.insert((now + pause, question.name.clone(), Kind::Agent));
+        match answer {
+            Err(why) => {
+                // As in HAProxy, it changes nothing that an agent says nothing.
+                if server.agent.error.as_ref() != Some(&why) {
+                    self.news.push(News::AgentSilent { name: question.name.clone(), why: why.clone() });
+                }
+                server.agent.error = Some(why);
+            }
+            Ok(said) => {
+                server.hear(now, &said);
+                let says = server.says(&said);
+                if says != server.agent.says {
+                    self.changed = true;
+                    self.news.push(News::Agent { name: question.name.clone(), says: says.clone() });
+                }
+                server.agent.says = says;
+                self.turned(now, &question.name, before, took_new, "its agent says so".to_owned());
+            }
+        }
+    }
+
+    /// Enough of a worker's requests in a row failed at a server.
+    pub(super) fn observed(&mut self, now: At, name: &ShardName) {
+        let Some(server) = self.servers.get_mut(name) else { return };
+        let (took_new, before) = (server.takes_new(), server.reach());
+        let on_error = server.config().on_error;
+        let fast = now + to_millis(server.config().fastinter).max(1);
+        let Some(counter) = &mut server.counter else { return };
+        match on_error {
+            OnError::Fastinter => {}
+            OnError::FailCheck => counter.failed(),
+            OnError::SuddenDeath => counter.weaken(),
+            OnError::MarkDown => counter.set_down(),
+        }
+        let of_check = |(_, other, kind): &&(At, ShardName, Kind)| (other, *kind) == (name, Kind::Check);
+        if let Some(planned) = self.due.iter().find(of_check).filter(|(at, _, _)| *at > fast).cloned() {
+            self.due.remove(&planned);
+            self.due.insert((fast, name.clone(), Kind::Check));
+        }
+        self.turned(now, name, before, took_new, "too many requests failed".to_owned());
+    }
+
+    /// What follows when a server may have gone up or down.
+    fn turned(&mut self, now: At, name: &ShardName, before: Reach, took_new: bool, why: String) {
+        let Some(server) = self.servers.get_mut(name) else { return };
+        self.changed |= before != server.reach() || took_new != server.takes_new();
+        match (before, server.reach()) {
+            (Reach::Up, Reach::Down) => {
+                server.since = now;
+                server.downs += 1;
+                self.news.push(News::Down { name: name.clone(), why });
+            }
+            (Reach::Down, Reach::Up) => {
+                server.since = now;
+                self.news.push(News::Up { name: name.clone(), why });
+            }
+            (Reach::Up, Reach::Up) | (Reach::Down, Reach::Down) => {}
+        }
+        Self::begin_ramp(&mut self.due, now, name, server, took_new);
+    }
+
+    fn begin_ramp(
+        due: &mut BTreeSet<(At, ShardName, Kind)>,
+        now: At,
+        name: &ShardName,
+        server: &mut Server,
+        took_new: bool,
+    ) {
+        match (took_new, server.takes_new()) {
+            (false, true) => {
+                server.ramping_since = Some(now);
+                Self::plan_ramp(due, now, name, server);
+            }
+            (true, false) => server.ramping_since = None,
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    fn plan_ramp(due: &mut BTreeSet<(At, ShardName, Kind)>, now: At, name: &ShardName, server: &mut Server) {
+        let Some(since) = server.ramping_since else { return };
+        match server.ramp().at(now.saturating_sub(since)).1 {
+            Some(next) => {
+                due.insert((since + next, name.clone(), Kind::Ramp));
+            }
+            None => server.ramping_since = None,
+        }
+    }
+
+    /// What is worth telling since the last call.
+    pub(super) fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Whether [`Self::health`] may say something else than at the last call of this.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What to go by at `now`.
+    pub(super) fn health(&self, now: At) -> Health {
+        self.servers.iter().map(|(name, server)| (name.clone(), server.standing(now))).collect()
+    }
+
+    /// How a server is asked.
+    pub(super) fn target(&self, name: &ShardName) -> Option<&Target> {
+        self.servers.get(name).map(|server| &server.target)
+    }
+
+    /// Everything, for people.
+    pub(super) fn report(&self, now: At) -> Vec<ServerReport> {
+        let since = |at: At| Duration::from_millis(now.saturating_sub(at));
+        let report = |(name, server): (&ShardName, &Server)| ServerReport {
+            name: name.clone(),
+            standing: server.standing(now),
+            check: server.counter.map(|counter| CheckReport {
+                phase: counter.phase(),
+                last: server.last.as_ref().map_or_else(String::new, |last| last.what.clone()),
+                took: server.last.as_ref().map_or(Duration::ZERO, |last| last.took),
+                passed: server.passed,
+                failed: server.failed,
+            }),
+            agent: server.target.agent.map(|_| AgentReport {
+                says: server.agent.says.clone(),
+                heard: server.agent.heard.map(since),
+                error: server.agent.error.clone(),
+            }),
+            since: since(server.since),
+            downs: server.downs,
+        };
+        self.servers.iter().map(report).collect()
+    }
+}
+
+impl Server {
+    /// It is listed with other words, or is to be asked otherwise.
+    fn change(&mut self, target: Target) {
+        let config = target.config();
+        self.counter = match (config.check, self.counter) {
+            (Check::Off, _) => None,
+            (Check::Tcp | Check::Http, None) => Some(Counter::new(config.rise, config.fall)),
+            (Check::Tcp | Check::Http, Some(mut counter)) => {
+                counter.set_bounds(config.rise, config.fall);
+                Some(counter)
+            }
+        };
+        if target.agent.is_none() {
+            self.agent = Agent::default();
+        }
+        self.target = target;
+    }
+
+    fn hear(&mut self, now: At, said: &Said) {
+        let Self { agent, counter, .. } = self;
+        let was_down = agent.operating == Some(Operating::Down);
+        agent.operating = said.operating.or(agent.operating);
+        agent.state = said.state.or(agent.state);
+        agent.percent = said.percent.or(agent.percent);
+        agent.heard = Some(now);
+        agent.error = None;
+        // Who says that it is up again need not prove it by checks as well. (In HAProxy every `up` says so, and checks that fail beside an
+        // agent that goes on saying it count for nothing; here the strictest holds.)
+        if was_down && let (Some(Operating::Up), Some(counter)) = (said.operating, counter) {
+            counter.set_up();
+        }
+    }
+
+    /// What an agent says, and stands by what it said before, in its own words.
+    fn says(&self, said: &Said) -> String {
+        let operating = self.agent.operating.map(|operating| match operating {
+            Operating::Up => "up".to_owned(),
+            Operating::Down => "down".to_owned(),
+        });
+        let state = self.agent.state.map(|state| state.to_string());
+        let percent = self.agent.percent.map(|percent| format!("{percent}%"));
+        let description = Some(&said.description).filter(|text| !text.is_empty());
+        let unknown = said.unknown.as_ref().map(|word| format!("(unknown word {word:?})"));
+        let words = [operating, state, percent, description.map(|text| format!("# {text}")), unknown];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+use super::super::Phase;
+use super::super::agent;
+use super::super::target::Plan;
+use super::*;
+use crate::config::{AgentCheck, SendProxy};
+use std::sync::Arc;
+
+const S: At = 1_000;
+
+fn name(text: &str) -> ShardName {
+    ShardName::parse(text).unwrap()
+}
+
+fn config() -> HealthConfig {
+    let second = Duration::from_secs(1);
+    HealthConfig {
+        check: Check::Http,
+        inter: 10 * second,
+        fastinter: 2 * second,
+        downinter: 5 * second,
+        fall: 2,
+        rise: 3,
+        ..HealthConfig::default()
+    }
+}
+
+fn targets(config: &HealthConfig, names: &[&str]) -> BTreeMap<ShardName, Target> {
+    let plan = Arc::new(Plan { config: config.clone(), tls: None, send_proxy: SendProxy::Off });
+    let target = |text: &&str| {
+        let agent = (config.agent_check == AgentCheck::On).then(|| "127.0.0.1:6060".parse().unwrap());
+        let address = "127.0.0.1:80".parse().unwrap();
+        (name(text), Target { address, agent, wanted: ShardState::Ready, plan: Arc::clone(&plan) })
+    };
+    names.iter().map(target).collect()
+}
+
+fn checks(config: &HealthConfig) -> Checks {
+    let mut checks = Checks::new(7);
+    checks.list(0, targets(config, &["s1"]));
+    checks
+}
+
+fn result(passed: Passed) -> Checked {
+    Checked { passed, what: "status 500".to_owned(), took: Duration::from_millis(100) }
+}
+
+/// Runs the next question that is due and answers when it was due.
+fn next(checks: &mut Checks, passed: Passed) -> At {
+    let at = checks.next().unwrap();
+    let question = checks.poll(at).unwrap();
+    checks.checked(at + 100, &question, result(passed));
+    at
+}
+
+fn hear(checks: &mut Checks, line: &str) -> At {
+    let at = checks.next().unwrap();
+    let question = checks.poll(at).unwrap();
+    assert_eq!(question.kind, Kind::Agent);
+    let answer = agent::read(line.as_bytes()).map_err(|error| error.to_string());
+    checks.heard(at, &question, answer);
+    at
+}
+
+fn standing(checks: &Checks, now: At) -> Standing {
+    checks.health(now).of(&name("s1"))
+}
+
+#[test]
+fn pauses_follow_the_phase() {
+    use Passed::{No, Yes};
+    let mut checks = checks(&config());
+    let first = next(&mut checks, Yes);
+    assert!(first < 10 * S, "somewhere within the first pause");
+    let mut at = first;
+    for (passed, pause_before, reach) in [
+        (No, 10, Reach::Up),
+        (No, 2, Reach::Down),
+        (No, 5, Reach::Down),
+        (Yes, 5, Reach::Down),
+        (Yes, 2, Reach::Down),
+        (Yes, 2, Reach::Up),
+        (Yes, 10, Reach::Up),
+    ] {
+        let next = next(&mut checks, passed);
+        assert_eq!(next - at, pause_before * S);
+        at = next;
+        assert_eq!(standing(&checks, at).reach, reach);
+    }
+    let news = checks.take_news();
+    let told = |news: &News| matches!(news, News::Down { .. } | News::Up { .. });
+    assert!(news.len() == 2 && news.iter().all(told), "{news:?}");
+    let report = &checks.report(at)[0];
+    assert_eq!((report.downs, report.check.as_ref().unwrap().phase), (1, Phase::Up));
+    assert!(checks.take_news().is_empty());
+}
+
+#[test]
+fn checks_of_many_are_spread_and_differ_by_node() {
+    let names: Vec<String> = (0..500).map(|n| format!("s{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let first = |seed| {
+        let mut checks = Checks::new(seed);
+        checks.list(0, targets(&config(), &names));
+        let mut times = BTreeMap::new();
+        while let Some(question) = checks.next().and_then(|at| checks.poll(at)) {
+            times.insert(question.name.clone(), checks.next());
+        }
+        (0..10)
+            .map(|second| times.values().flatten().filter(|at| **at / S == second).count())
+            .collect::<Vec<_>>()
+    };
+    let (one, other) = (first(1), first(2));
+    assert!(one.iter().all(|count| (25..=80).contains(count)), "{one:?}");
+    assert_ne!(one, other);
+}
+
+#[test]
+fn an_answer_about_a_server_that_has_gone_is_void() {
+    let mut checks = checks(&config());
+    let at = checks.next().unwrap();
+    let question = checks.poll(at).unwrap();
+    assert!(checks.poll(at + 100 * S).is_none(), "one question at a time");
+    checks.list(at, BTreeMap::new());
+    checks.list(at, targets(&config(), &["s1"]));
+    checks.checked(at + 100, &question, result(Passed::No));
+    assert_eq!(standing(&checks, at).reach, Reach::Up);
+    assert_eq!(checks.report(at)[0].check.as_ref().unwrap().failed, 0);
+    checks.list(at, targets(&HealthConfig { check: Check::Off, ..config() }, &["s1"]));
+    assert_eq!(checks.next(), None, "without a check nothing is asked");
+}
+
+#[test]
+fn agents_are_believed() {
+    let agent = HealthConfig { check: Check::Off, agent_check: AgentCheck::On, ..config() };
+    let mut checks = checks(&agent);
+    let whole = Standing::default();
+    for (line, state, weight) in [
+        ("up ready 100%\n", Some(ShardState::Ready), 256),
+        ("up drain 0%\n", Some(ShardState::Drain), 0),
+        ("50%\n", Some(ShardState::Drain), 128),
+        ("no line", Some(ShardState::Drain), 128),
+        ("ready\n", Some(ShardState::Ready), 128),
+        ("down # no disk\n", Some(ShardState::Maint), 128),
+        ("gibberish\n", Some(ShardState::Maint), 128),
+        ("up 100%\n", Some(ShardState::Ready), 256),
+        ("fail\n", Some(ShardState::Maint), 256),
+        ("UP\n", Some(ShardState::Ready), 256),
+        ("maint\n", Some(ShardState::Maint), 256),
+    ] {
+        let at = hear(&mut checks, line);
+        let Standing { state: said, share, reach, sessions } = standing(&checks, at);
+        assert_eq!((said, share.of_weight(256)), (state, weight), "{line:?}");
+        assert_eq!((reach, sessions), (whole.reach, whole.sessions));
+    }
+    let report = checks.report(0)[0].agent.clone().unwrap();
+    assert_eq!((report.says.as_str(), report.error), ("up maint 100%", None));
+    let silent = checks.take_news().into_iter().filter(|news| matches!(news, News::AgentSilent { .. }));
+    assert_eq!(silent.count(), 1);
+}
+
+#[test]
+fn an_agent_that_is_up_again_needs_no_checks_to_prove_it() {
+    let both = HealthConfig {
+        agent_check: AgentCheck::On,
+        agent_inter: Duration::from_secs(1_000),
+        on_marked_down: OnMarkedDown::ShutdownSessions,
+        ..config()
+    };
+    let mut checks = checks(&both);
+    let ask = |checks: &mut Checks, kind: Kind| loop {
+        let at = checks.next().unwrap();
+        let question = checks.poll(at).unwrap();
+        if question.kind == kind {
+            return (at, question);
+        }
+        checks.checked(at, &question, result(Passed::No));
+    };
+    let said = |line: &str| Ok(agent::read(line.as_bytes()).unwrap());
+    let (at, question) = ask(&mut checks, Kind::Agent);
+    checks.heard(at, &question, said("down\n"));
+    assert_eq!(standing(&checks, at).sessions, Sessions::Ended);
+    let (at, question) = ask(&mut checks, Kind::Agent);
+    assert_eq!(standing(&checks, at).reach, Reach::Down);
+    checks.heard(at, &question, said("up\n"));
+    assert_eq!(standing(&checks, at), Standing::default());
+    // But who never said that it is down says nothing new by saying that it is up: the strictest holds.
+    let (at, question) = ask(&mut checks, Kind::Agent);
+    assert_eq!(standing(&checks, at).reach, Reach::Down);
+    checks.heard(at, &question, said("up\n"));
+    assert_eq!(standing(&checks, at).reach, Reach::Down);
+}
+
+#[test]
+fn requests_that_fail_count_as_configured() {
+    for (on_error, reach) in [
+        (OnError::Fastinter, Reach::Up),
+        (OnError::FailCheck, Reach::Up),
+        (OnError::SuddenDeath, Reach::Up),
+        (OnError::MarkDown, Reach::Down),
+    ] {
+        let mut checks = checks(&HealthConfig { on_error, ..config() });
+        let at = next(&mut checks, Passed::Yes);
+        checks.observed(at + 200, &name("s1"));
+        checks.observed(at + 200, &name("unknown"));
+        assert_eq!(standing(&checks, at).reach, reach, "{on_error:?}");
+        assert_eq!(checks.next(), Some(at + 200 + 2 * S), "{on_error:?}");
+        next(&mut checks, Passed::No);
+        let dies = if on_error == OnError::Fastinter { Reach::Up } else { Reach::Down };
+        assert_eq!(standing(&checks, at).reach, dies, "{on_error:?}");
+    }
+}
+
+#[test]
+fn who_begins_to_take_requests_ramps_up() {
+    let slow =
+        HealthConfig { slowstart: Duration::from_secs(60), slowstart_steps: 3, fall: 1, rise: 1, ..config() };
+    let mut checks = checks(&slow);
+    let weight = |checks: &Checks, now: At| standing(checks, now).share.of_weight(4);
+    let at = next(&mut checks, Passed::Yes);
+    assert_eq!(weight(&checks, at), 4, "at the start of the node nobody ramps");
+    next(&mut checks, Passed::No);
+    let up = next(&mut checks, Passed::Yes) + 100;
+    for (since, share) in [(0, 1), (19, 1), (20, 2), (40, 3), (60, 4)] {
+        assert_eq!(weight(&checks, up + since * S), share, "{since}");
+    }
+    let mut ramps = 0;
+    while let Some(at) = checks.due.iter().find(|(_, _, kind)| *kind == Kind::Ramp).map(|(at, _, _)| *at) {
+        ramps += 1;
+        assert_eq!(at, up + ramps * 20 * S);
+        while let Some(question) = checks.poll(at) {
+            checks.checked(at, &question, result(Passed::Yes));
+        }
+    }
+    assert_eq!(ramps, 3);
+    // One that is listed later ramps as well, and one that operators set ready.
+    let later = up + 1_000 * S;
+    let mut drained = targets(&slow, &["s1", "s2"]);
+    drained.get_mut(&name("s1")).unwrap().wanted = ShardState::Drain;
+    checks.list(later, drained);
+    assert_eq!(checks.health(later).of(&name("s2")).share.of_weight(4), 1);
+    checks.list(later + S, targets(&slow, &["s1", "s2"]));
+    assert_eq!(weight(&checks, later + S), 1);
+}

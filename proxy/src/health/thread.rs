@@ -1,0 +1,274 @@
+//! The thread that asks servers: its loop, and the way to it.
+
+use super::checks::{Checked, Checks, Kind, News, Passed, Question};
+use super::probe;
+use super::target::HealthSettings;
+use super::{At, Health, Reach, ServerReport};
+use crate::clock::to_millis;
+use shardgate_discovery::Snapshot;
+use shardgate_peering_core::ShardName;
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+/// Questions under way at once; more wait for the first of these to end.
+const QUESTIONS_MAX: usize = 1_024;
+/// What is asked of the thread and not taken yet; troubles beyond it are dropped (there will be more of them), who asks waits.
+const ASKS_MAX: usize = 1_024;
+
+/// How long a probe may take: below the 500 ms in which a home wants its answers.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// What the thread is asked.
+#[derive(Debug)]
+enum Ask {
+    Observed(ShardName),
+    Probe { server: ShardName, reply: oneshot::Sender<Reach> },
+    Report(oneshot::Sender<Vec<ServerReport>>),
+}
+
+/// The way to the thread. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct HealthHandle {
+    health: watch::Receiver<Arc<Health>>,
+    asks: mpsc::Sender<Ask>,
+}
+
+impl HealthHandle {
+    /// What to go by, from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Health>> {
+        self.health.clone()
+    }
+
+    /// Enough of a worker's requests in a row failed at a server; never waits.
+    pub(crate) fn observed(&self, server: ShardName) {
+        // A thread that is busy with as many troubles has heard enough; one that has ended needs to hear nothing.
+        drop(self.asks.try_send(Ask::Observed(server)));
+    }
+
+    /// Asks a server now, as its check does, and by a connection where there is none: for a home that wants to know who reaches a shard.
+    /// Answers within [`PROBE_TIMEOUT`], as soon as one answer is known to all who ask. Who is not listed here is not reached.
+    pub async fn probe(&self, server: ShardName) -> Reach {
+        let (reply, answer) = oneshot::channel();
+        drop(self.asks.send(Ask::Probe { server, reply }).await);
+        answer.await.unwrap_or(Reach::Down)
+    }
+
+    /// Every server and its checks; empty when the thread has ended.
+    pub async fn report(&self) -> Vec<ServerReport> {
+        let (reply, answer) = oneshot::channel();
+        drop(self.asks.send(Ask::Report(reply)).await);
+        answer.await.unwrap_or_default()
+    }
+}
+
+/// The running thread.
+#[derive(Debug)]
+#[must_use = "servers are asked until this is dropped"]
+pub struct HealthThread {
+    handle: HealthHandle,
+    settings: watch::Sender<HealthSettings>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    stop: Option<oneshot::Sender<()>>,
+}
+
+impl HealthThread {
+    /// Begins to ask the servers of `snapshots`. `seed` makes the first checks of two nodes differ.
+    ///
+    /// # Errors
+    /// When the thread or its runtime cannot be made.
+    pub fn start(
+        settings: HealthSettings,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        seed: u64,
+    ) -> io::Result<Self> {
+        let (settings, settings_seen) = watch::channel(settings);
+        let (published, health) = watch::channel(Arc::default());
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let (stop, stopped) = oneshot::channel();
+        let (ready, readiness) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("health".to_owned()).spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                // Who started the thread waits for a word of it.
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            drop(ready.send(Ok(())));
+            let keeper = Keeper {
+                checks: Checks::new(seed),
+                start: Instant::now(),
+                settings: settings_seen,
+                snapshots,
+                published,
+                asked,
+                running: JoinSet::new(),
+                probes: JoinSet::new(),
+                probing: HashMap::new(),
+            };
+            runtime.block_on(keeper.run(stopped));
+        })?;
+        readiness.recv().unwrap_or_else(|_| Err(io::Error::other("its thread ended at once")))?;
+        let handle = HealthHandle { health, asks };
+        Ok(Self { handle, settings, thread: Some(thread), stop: Some(stop) })
+    }
+
+    /// The way to it.
+    #[must_use]
+    pub const fn handle(&self) -> &HealthHandle {
+        &self.handle
+    }
+
+    /// From now on servers are asked so; what is known of them stays.
+    pub fn change(&self, settings: HealthSettings) {
+        self.settings.send_replace(settings);
+    }
+}
+
+impl Drop for HealthThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the health thread panicked");
+        }
+    }
+}
+
+/// An answer.
+enum Answer {
+    Checked(Checked),
+    Heard(Result<super::agent::Said, String>),
+}
+
+struct Keeper {
+    checks: Checks,
+    start: Instant,
+    settings: watch::Receiver<HealthSettings>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    published: watch::Sender<Arc<Health>>,
+    asked: mpsc::Receiver<Ask>,
+    running: JoinSet<(Question, Answer)>,
+    probes: JoinSet<(ShardName, Reach)>,
+    /// Who waits for them; of one server there is one at a time, and at most as many as servers are listed.
+    probing: HashMap<ShardName, Vec<oneshot::Sender<Reach>>>,
+}
+
+impl Keeper {
+    fn now(&self) -> At {
+        to_millis(self.start.elapsed())
+    }
+
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
+        self.list();
+        loop {
+            self.ask();
+            self.publish();
+            let full = self.running.len() >= QUESTIONS_MAX;
+            let next = self.checks.next().map(|at| self.start + Duration::from_millis(at));
+            tokio::select! {
+                _ = &mut stopped => break,
+                Ok(()) = self.snapshots.changed() => self.list(),
+                Ok(()) = self.settings.changed() => self.list(),
+                Some(ended) = self.running.join_next() => self.ended(ended),
+                Some(Ok((server, reach))) = self.probes.join_next() => {
+                    for reply in self.probing.remove(&server).unwrap_or_default() {
+                        // Who asked may have gone.
+                        let _gone: Result<(), Reach> = reply.send(reach);
+                    }
+                }
+                Some(ask) = self.asked.recv() => self.answer(ask),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() && !full => {}
+            }
+        }
+    }
+
+    fn list(&mut self) {
+        let targets = self.settings.borrow_and_update().targets(&self.snapshots.borrow_and_update());
+        self.checks.list(self.now(), targets);
+    }
+
+    /// Asks whoever is due.
+    fn ask(&mut self) {
+        while self.running.len() < QUESTIONS_MAX {
+            let Some(question) = self.checks.poll(self.now()) else { return };
+            self.running.spawn_local(async move {
+                let within = question.target.config().timeout;
+                let answer = match (question.kind, question.target.agent) {
+                    (Kind::Agent, Some(agent)) => Answer::Heard(probe::hear(agent, within).await),
+                    (Kind::Agent, None) | (Kind::Check | Kind::Ramp, _) => {
+                        Answer::Checked(probe::check(&question.target, within).await)
+                    }
+                };
+                (question, answer)
+            });
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Question, Answer), tokio::task::JoinError>) {
+        let now = self.now();
+        match ended {
+            Ok((question, Answer::Checked(checked))) => self.checks.checked(now, &question, checked),
+            Ok((question, Answer::Heard(heard))) => self.checks.heard(now, &question, heard),
+            Err(error) => tracing::error!(%error, "a check panicked, its server is not asked again"),
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Observed(server) => self.checks.observed(self.now(), &server),
+            Ask::Probe { server, reply } => self.probe(server, reply),
+            // Who asked may have gone.
+            Ask::Report(reply) => drop(reply.send(self.checks.report(self.now()))),
+        }
+    }
+
+    fn probe(&mut self, server: ShardName, reply: oneshot::Sender<Reach>) {
+        let Some(target) = self.checks.target(&server).cloned() else {
+            let _gone: Result<(), Reach> = reply.send(Reach::Down);
+            return;
+        };
+        let waiting = self.probing.entry(server.clone()).or_default();
+        waiting.push(reply);
+        if waiting.len() == 1 {
+            self.probes.spawn_local(async move {
+                let reach = match probe::check(&target, PROBE_TIMEOUT).await.passed {
+                    Passed::Yes => Reach::Up,
+                    Passed::No => Reach::Down,
+                };
+                (server, reach)
+            });
+        }
+    }
+
+    fn publish(&mut self) {
+        for news in self.checks.take_news() {
+            match news {
+                News::Down { name, why } => warn!(shard = %name, %why, "down"),
+                News::Up { name, why } => info!(shard = %name, %why, "up"),
+                News::Agent { name, says } => info!(shard = %name, %says, "its agent has news"),
+                News::AgentSilent { name, why } => warn!(shard = %name, %why, "its agent says nothing"),
+            }
+        }
+        if !self.checks.take_changed() {
+            return;
+        }
+        let health = self.checks.health(self.now());
+        self.published.send_if_modified(|published| {
+            let changed = **published != health;
+            if changed {
+                *published = Arc::new(health);
+            }
+            changed
+        });
+    }
+}
