@@ -9,15 +9,19 @@ use std::time::Duration;
 use shardgate_discovery::consul::{
     Agent, AgentError, ConsulConfig, ConsulWatch, Registered, Word, watch_consul,
 };
-use shardgate_discovery::{DiscoveryHandle, FileError, FileWatch, Origin, ServiceName, Snapshot, watch_file};
+use shardgate_discovery::{
+    DiscoveryHandle, FileError, FileWatch, Order, Origin, ServiceName, ShardName, ShardState, Snapshot,
+    watch_file,
+};
 use shardgate_peering::{Mesh, MeshError, PeerAddress, TableHandle};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::info;
 
 use crate::admin::{Admin, AdminError, AdminParts, Phase};
 use crate::backend::MannerError;
 use crate::config::{Config, ConsulSection, DiscoveryConfig, NodeConfig};
+use crate::routing_key::Compat;
 use crate::sessions::Sessions;
 use crate::tls::{ServerTls, TlsErrors, TlsWatch, TlsWatchConfig};
 use crate::worker::{Running, StartError, Workers};
@@ -160,8 +164,12 @@ impl RunningNode {
             None => Mesh::alone(table)?,
         };
         let handle = mesh.handle();
-        let workers =
+        let mut workers =
             Workers::start(settings::workers(&config, tls.as_ref())?, &handle, &discovery.subscribe())?;
+        if let (Compat::Haproxy, Some(ready)) = (config.routing.compat, workers.take_agents_ready()) {
+            // Ends with the workers.
+            drop(tokio::spawn(take_back_orders(ready, discovery.clone())));
+        }
         let (tls_told, tls_known) = watch::channel(tls.clone());
         let counts = Arc::default();
         let (phase, phases) = watch::channel(Phase::Serving);
@@ -173,6 +181,7 @@ impl RunningNode {
             counters: workers.counters().clone(),
             tls: tls_known,
             config: Arc::clone(&counts),
+            health: workers.health().clone(),
             gate: Arc::clone(workers.gate()),
             discovery: discovery.clone(),
             phase: phases,
@@ -277,6 +286,16 @@ impl RunningNode {
             certificates.stop().await;
         }
         self.admin.shutdown().await;
+    }
+}
+
+/// As in HAProxy, an agent that says `ready` takes back the state that operators commanded of its server on this node (R41).
+async fn take_back_orders(mut ready: mpsc::Receiver<ShardName>, discovery: DiscoveryHandle) {
+    while let Some(shard) = ready.recv().await {
+        let commanded = discovery.command(&shard).is_some_and(|command| command.state != ShardState::Ready);
+        if commanded && let Err(error) = discovery.order(&shard, Order::State(ShardState::Ready)) {
+            tracing::warn!(%shard, %error, "its agent's word does not take back what was commanded");
+        }
     }
 }
 

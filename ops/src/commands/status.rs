@@ -127,6 +127,64 @@ pub(super) struct Shard {
     command: Option<Command>,
     conferences: u64,
     tunnels: u64,
+    /// What the node's own checks say.
+    health: Option<Health>,
+}
+
+#[derive(Debug, Serialize)]
+struct Health {
+    up: bool,
+    check: String,
+    last: String,
+    took_ms: u64,
+    passed: u64,
+    failed: u64,
+    since_ms: u64,
+    downs: u64,
+    agent: Option<Agent>,
+    state: String,
+    weight: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct Agent {
+    says: String,
+    heard_ms: Option<u64>,
+    error: String,
+}
+
+impl From<shardgate_proto::admin::Health> for Health {
+    fn from(health: shardgate_proto::admin::Health) -> Self {
+        let shardgate_proto::admin::Health {
+            up, check, last, took_ms, passed, failed, since_ms, downs, ..
+        } = health;
+        let agent = health.agent.map(|shardgate_proto::admin::Agent { says, heard_ms, error }| Agent {
+            says,
+            heard_ms,
+            error,
+        });
+        let (state, weight) = (health.state, health.weight);
+        Self { up, check, last, took_ms, passed, failed, since_ms, downs, agent, state, weight }
+    }
+}
+
+impl Health {
+    /// What fits into a cell: how the check stands, and what is wrong; what the agent says.
+    fn cell(&self) -> String {
+        let check = match (self.check.as_str(), self.last.as_str()) {
+            ("", _) => None,
+            ("UP", _) | (_, "") => Some(self.check.clone()),
+            (check, last) => Some(format!("{check} ({})", short(last))),
+        };
+        let agent = self.agent.as_ref().map(|agent| match (agent.says.as_str(), agent.error.as_str()) {
+            ("", "") => "agent not heard yet".to_owned(),
+            (says, "") => format!("agent: {says}"),
+            ("", error) => format!("agent: {}", short(error)),
+            (says, error) => format!("agent: {says} ({})", short(error)),
+        });
+        let words: Vec<String> = check.into_iter().chain(agent).collect();
+        if words.is_empty() { "-".to_owned() } else { words.join(", ") }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -154,12 +212,13 @@ impl From<shardgate_proto::admin::Shard> for Shard {
             command,
             conferences: shard.conferences,
             tunnels: shard.tunnels,
+            health: shard.health.map(Health::from),
         }
     }
 }
 
 impl Shard {
-    pub(super) const HEAD: [&'static str; 9] = [
+    pub(super) const HEAD: [&'static str; 10] = [
         "SHARD",
         "RELEASE",
         "REGION",
@@ -169,10 +228,15 @@ impl Shard {
         "COMMANDED",
         "CONFERENCES",
         "TUNNELS HERE",
+        "HEALTH",
     ];
 
     pub(super) fn cells(&self) -> Vec<String> {
-        let Self { name, release, region, address, state, weight, command, conferences, tunnels } = self;
+        let Self { name, release, region, address, command, conferences, tunnels, health, .. } = self;
+        // With what checks and agents say: that is what holds.
+        let (state, weight) =
+            health.as_ref().map_or((&self.state, self.weight), |health| (&health.state, health.weight));
+        let health = health.as_ref().map_or_else(|| "-".to_owned(), Health::cell);
         let commanded = command.as_ref().map(|Command { state, weight, age_s }| {
             let weight = weight.map(|weight| format!("weight {weight}"));
             let state = (state != "ready").then(|| state.clone());
@@ -181,7 +245,8 @@ impl Shard {
         });
         let texts = [name, release, region, address, state].into_iter().cloned();
         let commanded = commanded.unwrap_or_else(|| "-".to_owned());
-        texts.chain([weight.to_string(), commanded, conferences.to_string(), tunnels.to_string()]).collect()
+        let counts = [conferences.to_string(), tunnels.to_string(), health];
+        texts.chain([weight.to_string(), commanded]).chain(counts).collect()
     }
 }
 

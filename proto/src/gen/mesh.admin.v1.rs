@@ -105,6 +105,54 @@ pub struct Shard {
     /// What operators command on this node, when they do.
     #[prost(message, optional, tag = "9")]
     pub command: ::core::option::Option<Command>,
+    /// What its checks say here; missing when it is not watched.
+    #[prost(message, optional, tag = "20")]
+    pub health: ::core::option::Option<Health>,
+}
+/// What a node's own checks say of a server.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Health {
+    /// False: it takes no connections from this node.
+    #[prost(bool, tag = "1")]
+    pub up: bool,
+    /// UP, UP 1/2 (one of two failed checks that make it down), DOWN, DOWN 1/3; empty without a check.
+    #[prost(string, tag = "2")]
+    pub check: ::prost::alloc::string::String,
+    /// What the last check said.
+    #[prost(string, tag = "3")]
+    pub last: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub took_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub passed: u64,
+    #[prost(uint64, tag = "6")]
+    pub failed: u64,
+    /// Since it went up or down.
+    #[prost(uint64, tag = "7")]
+    pub since_ms: u64,
+    /// How often it went down.
+    #[prost(uint64, tag = "8")]
+    pub downs: u64,
+    /// What its agent says; missing when it is not asked.
+    #[prost(message, optional, tag = "9")]
+    pub agent: ::core::option::Option<Agent>,
+    /// What holds with all of this: the strictest state, and the weight.
+    #[prost(string, tag = "10")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "11")]
+    pub weight: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Agent {
+    /// In its words; empty before its first answer.
+    #[prost(string, tag = "1")]
+    pub says: ::prost::alloc::string::String,
+    /// Since its last answer; missing before the first.
+    #[prost(uint64, optional, tag = "2")]
+    pub heard_ms: ::core::option::Option<u64>,
+    /// Why the last question brought nothing.
+    #[prost(string, tag = "3")]
+    pub error: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {

@@ -1,9 +1,11 @@
 //! The admin API for `shardgatectl`: questions on the listeners that serve `status`, orders too on those that serve `admin`.
 
 use std::pin::Pin;
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use shardgate_discovery::{Order, OrderError, Origin, PartStatus, ShardState, SourceStatus, WEIGHT_MAX};
+use shardgate_discovery::{
+    Order, OrderError, Origin, PartStatus, Shard, ShardState, SourceStatus, WEIGHT_MAX,
+};
 use shardgate_peering::core::{
     Agreement, ClaimReason, LinkState, Rank, Reason, ShardName, StickKey, Unstored,
 };
@@ -16,6 +18,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use super::{Access, AdminParts};
+use crate::health::{Reach, ServerReport};
 use crate::sessions::Which;
 
 /// Rows asked of the driver at once: it answers other questions in between.
@@ -70,6 +73,30 @@ fn discovery(status: &SourceStatus) -> wire::Discovery {
     }
 }
 
+fn health(report: &ServerReport, listed: &Shard) -> wire::Health {
+    let millis = |duration: Duration| duration.as_millis() as u64;
+    let check = report.check.as_ref();
+    let holds = report.standing.over(listed);
+    let holds = holds.as_ref().unwrap_or(listed);
+    wire::Health {
+        up: report.standing.reach == Reach::Up,
+        check: check.map_or_else(String::new, |check| check.phase.to_string()),
+        last: check.map_or_else(String::new, |check| check.last.clone()),
+        took_ms: check.map_or(0, |check| millis(check.took)),
+        passed: check.map_or(0, |check| check.passed),
+        failed: check.map_or(0, |check| check.failed),
+        since_ms: millis(report.since),
+        downs: report.downs,
+        agent: report.agent.as_ref().map(|agent| wire::Agent {
+            says: agent.says.clone(),
+            heard_ms: agent.heard.map(millis),
+            error: agent.error.clone().unwrap_or_default(),
+        }),
+        state: holds.state.to_string(),
+        weight: u32::from(holds.weight),
+    }
+}
+
 fn key(text: &str) -> Result<StickKey, Status> {
     StickKey::parse(text).map_err(|error| Status::invalid_argument(format!("key: {error}")))
 }
@@ -89,6 +116,7 @@ impl Admin for Service {
         let parts = &self.parts;
         let mesh = parts.table.status().await;
         let snapshot = parts.discovery.current();
+        let watched = parts.health.report().await;
         let mut shards = Vec::new();
         for shard in snapshot.shards() {
             shards.push(wire::Shard {
@@ -105,6 +133,10 @@ impl Admin for Service {
                 }),
                 conferences: parts.table.conferences(&shard.name),
                 tunnels: parts.sessions.count(Which::Shard(shard.name.clone())).await as u64,
+                health: watched
+                    .iter()
+                    .find(|report| report.name == shard.name)
+                    .map(|report| health(report, shard)),
             });
         }
         let peer = |peer: shardgate_peering::PeerStatus| wire::Peer {

@@ -13,13 +13,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use shardgate_discovery::Origin;
+use shardgate_discovery::{Origin, ShardState};
 use shardgate_peering::core::{Agreement, LinkState};
 use shardgate_peering::{LinkCounts, MeshStatus};
 use std::time::Instant;
 
 use super::AdminParts;
 use crate::counters::{ClaimOutcome, ConnectReason, ProxyRefusal, Refused, TimeoutKind, Totals, TunnelEnd};
+use crate::health::{AgentReport, Reach, ServerReport};
 use crate::route::Why;
 
 pub(super) fn router(parts: AdminParts) -> Router {
@@ -30,6 +31,7 @@ async fn metrics(State(parts): State<AdminParts>) -> impl IntoResponse {
     let reading = Reading {
         mesh: parts.table.status().await,
         links: parts.links.read(),
+        watched: parts.health.report().await,
         totals: parts.counters.snapshot(),
         ready: i64::from(parts.not_ready().is_none()),
         parts,
@@ -51,6 +53,7 @@ struct Reading {
     parts: AdminParts,
     mesh: MeshStatus,
     links: LinkCounts,
+    watched: Vec<ServerReport>,
     totals: Totals,
     ready: i64,
 }
@@ -118,6 +121,7 @@ impl Collector for Reading {
         self.certificates(&mut out)?;
         self.requests(&mut out)?;
         self.ceilings(&mut out)?;
+        self.health(&mut out)?;
         self.table(&mut out)?;
         self.peers(&mut out)
     }
@@ -253,6 +257,41 @@ impl Reading {
             out.gauges("shard_connections", "Requests and tunnels at a shard", "shard", active)?;
             let queued = loads.iter().map(|load| (load.shard.as_str(), load.queued as u64));
             out.gauges("shard_queued", "Requests that wait for a place at a shard", "shard", queued)?;
+        }
+        Ok(())
+    }
+
+    /// Servers that are checked, and those whose agents are asked.
+    fn health(&self, out: &mut Writer<'_>) -> Written {
+        let checked = || {
+            let checks = self.watched.iter().filter_map(|report| Some((report, report.check.as_ref()?)));
+            checks.map(|(report, check)| (report.name.as_str(), report, check))
+        };
+        if checked().next().is_some() {
+            let up = checked().map(|(name, report, _)| (name, u64::from(report.standing.reach == Reach::Up)));
+            out.gauges("shard_up", "1 when its checks say that a server is up", "shard", up)?;
+            let passed = checked().map(|(name, _, check)| (name, check.passed));
+            out.counters("shard_checks_passed", "Good checks of a server", "shard", passed)?;
+            let failed = checked().map(|(name, _, check)| (name, check.failed));
+            out.counters("shard_checks_failed", "Failed checks of a server", "shard", failed)?;
+            let downs = checked().map(|(name, report, _)| (name, report.downs));
+            out.counters("shard_downs", "How often a server went down", "shard", downs)?;
+            let took = checked().map(|(name, _, check)| (name, ConstGauge::new(check.took.as_secs_f64())));
+            let help = "How long the last check of a server took";
+            out.family("shard_check_seconds", help, MetricType::Gauge, "shard", took)?;
+        }
+        let agents = || self.watched.iter().filter_map(|report| Some((report, report.agent.as_ref()?)));
+        if agents().next().is_some() {
+            let well = |(report, agent): (&'_ ServerReport, &AgentReport)| {
+                report.standing.state != Some(ShardState::Maint) && agent.error.is_none()
+            };
+            let up = agents().map(|both| (both.0.name.as_str(), u64::from(well(both))));
+            out.gauges(
+                "shard_agent_up",
+                "1 when a server's agent answers, and not that it is down",
+                "shard",
+                up,
+            )?;
         }
         Ok(())
     }

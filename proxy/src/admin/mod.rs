@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{AdminListener, AdminRole, NodeConfig};
 use crate::counters::Counters;
+use crate::health::HealthHandle;
 use crate::limits::Gate;
 use crate::node::ConfigCounts;
 use crate::sessions::Sessions;
@@ -58,6 +59,8 @@ pub struct AdminParts {
     pub tls: watch::Receiver<Option<ServerTls>>,
     /// Changes of the configuration.
     pub config: Arc<ConfigCounts>,
+    /// The servers' checks.
+    pub health: HealthHandle,
     /// The ceilings.
     pub gate: Arc<Gate>,
     /// Shards, peers, releases.

@@ -5,7 +5,7 @@ use super::probe;
 use super::target::HealthSettings;
 use super::{At, Health, Reach, ServerReport};
 use crate::clock::to_millis;
-use shardgate_discovery::Snapshot;
+use shardgate_discovery::{ShardState, Snapshot};
 use shardgate_peering_core::ShardName;
 use std::collections::HashMap;
 use std::io;
@@ -20,6 +20,8 @@ use tracing::{info, warn};
 
 /// Questions under way at once; more wait for the first of these to end.
 const QUESTIONS_MAX: usize = 1_024;
+/// Agents' words that nobody has taken yet; more are dropped, for they say them again.
+const READY_MAX: usize = 256;
 /// What is asked of the thread and not taken yet; troubles beyond it are dropped (there will be more of them), who asks waits.
 const ASKS_MAX: usize = 1_024;
 
@@ -76,6 +78,7 @@ impl HealthHandle {
 pub struct HealthThread {
     handle: HealthHandle,
     settings: watch::Sender<HealthSettings>,
+    ready: Option<mpsc::Receiver<ShardName>>,
     thread: Option<std::thread::JoinHandle<()>>,
     stop: Option<oneshot::Sender<()>>,
 }
@@ -94,6 +97,7 @@ impl HealthThread {
         let (published, health) = watch::channel(Arc::default());
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (stop, stopped) = oneshot::channel();
+        let (say_ready, said_ready) = mpsc::channel(READY_MAX);
         let (ready, readiness) = sync_channel(1);
         let thread = std::thread::Builder::new().name("health".to_owned()).spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
@@ -110,6 +114,7 @@ impl HealthThread {
                 snapshots,
                 published,
                 asked,
+                ready: say_ready,
                 running: JoinSet::new(),
                 probes: JoinSet::new(),
                 probing: HashMap::new(),
@@ -118,13 +123,18 @@ impl HealthThread {
         })?;
         readiness.recv().unwrap_or_else(|_| Err(io::Error::other("its thread ended at once")))?;
         let handle = HealthHandle { health, asks };
-        Ok(Self { handle, settings, thread: Some(thread), stop: Some(stop) })
+        Ok(Self { handle, settings, ready: Some(said_ready), thread: Some(thread), stop: Some(stop) })
     }
 
     /// The way to it.
     #[must_use]
     pub const fn handle(&self) -> &HealthHandle {
         &self.handle
+    }
+
+    /// The servers whose agents say `ready`, each time that they say so; once, then `None`.
+    pub fn take_ready(&mut self) -> Option<mpsc::Receiver<ShardName>> {
+        self.ready.take()
     }
 
     /// From now on servers are asked so; what is known of them stays.
@@ -157,6 +167,7 @@ struct Keeper {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     published: watch::Sender<Arc<Health>>,
     asked: mpsc::Receiver<Ask>,
+    ready: mpsc::Sender<ShardName>,
     running: JoinSet<(Question, Answer)>,
     probes: JoinSet<(ShardName, Reach)>,
     /// Who waits for them; of one server there is one at a time, and at most as many as servers are listed.
@@ -218,7 +229,13 @@ impl Keeper {
         let now = self.now();
         match ended {
             Ok((question, Answer::Checked(checked))) => self.checks.checked(now, &question, checked),
-            Ok((question, Answer::Heard(heard))) => self.checks.heard(now, &question, heard),
+            Ok((question, Answer::Heard(heard))) => {
+                if heard.as_ref().is_ok_and(|said| said.state == Some(ShardState::Ready)) {
+                    // Where nobody listens, nobody wants to know.
+                    drop(self.ready.try_send(question.name.clone()));
+                }
+                self.checks.heard(now, &question, heard);
+            }
             Err(error) => tracing::error!(%error, "a check panicked, its server is not asked again"),
         }
     }

@@ -24,7 +24,7 @@ use crate::sessions::{COMMANDS_MAX, Command, Sessions};
 use crate::trust::Trust;
 use shardgate_discovery::{RegionName, Snapshot};
 use shardgate_peering::TableHandle;
-use shardgate_peering_core::hash64;
+use shardgate_peering_core::{ShardName, hash64};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
@@ -233,6 +233,11 @@ impl Running {
     #[must_use]
     pub const fn health(&self) -> &HealthHandle {
         self.health.handle()
+    }
+
+    /// The servers whose agents say `ready`, each time that they say so; once, then `None`.
+    pub fn take_agents_ready(&mut self) -> Option<mpsc::Receiver<ShardName>> {
+        self.health.take_ready()
     }
 
     /// The ceilings.

@@ -39,6 +39,11 @@ impl Ground {
         self.address(1, number, 18443)
     }
 
+    /// Where that shard's agent does.
+    pub(super) fn agent(self, number: u8) -> SocketAddr {
+        self.address(1, number, 16060)
+    }
+
     /// Where HAProxy `node` answers its peers.
     pub(super) fn haproxy_peer(self, node: u8) -> SocketAddr {
         self.address(0, node, 18024)

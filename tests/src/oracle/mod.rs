@@ -4,6 +4,7 @@
 //! (requests with changes of states, maps and the table between them). The node gets its configuration and discovery file from the environment;
 //! stand-ins for the shards say what they received; the table is read and written through the admin API.
 
+mod agents;
 mod ask;
 mod expect;
 mod ground;

@@ -114,9 +114,8 @@ pub(super) struct Outcome {
     /// Steps only: candidates without who was reached there.
     #[serde(default)]
     pub(super) candidates_except_server_of_step: Vec<u32>,
-    /// In sequences: the keys that were written.
-    #[serde(default)]
-    pub(super) table_changed: Vec<String>,
+    /// In sequences: the keys that were written, where that was looked at.
+    pub(super) table_changed: Option<Vec<String>>,
 }
 
 /// Requests with what happens around them, on a freshly started HAProxy.
@@ -222,8 +221,14 @@ pub(super) enum What {
     RaceMany {
         count: u32,
     },
-    Agent,
-    States,
+    Agent {
+        shards: Vec<ShardRef>,
+        says: String,
+    },
+    States {
+        shards: Vec<ShardRef>,
+        states: BTreeMap<String, String>,
+    },
     #[serde(other)]
     Unknown,
 }
@@ -240,6 +245,9 @@ pub(super) struct Many {
     pub(super) never: Vec<ShardRef>,
     /// How many are reached.
     pub(super) distinct: Option<usize>,
+    /// Whether how many each gets is what the step is about: the one with the lowest weight gets least by far.
+    #[serde(default)]
+    pub(super) share: bool,
     pub(super) statuses: BTreeMap<String, u32>,
 }
 

@@ -70,10 +70,13 @@ impl Player<'_> {
         let after = self.rows(node)?;
         let changed: BTreeSet<&String> =
             after.iter().filter(|(key, shard)| before.get(*key) != Some(shard)).map(|(key, _)| key).collect();
-        let wanted = match self.mode {
-            Mode::Compat => result.table_changed.iter().filter_map(|key| self.key(key)).collect(),
-            Mode::Ours => match &expected.stored {
-                Stored::Key(key) if !before.contains_key(key) || !result.table_changed.is_empty() => {
+        let written = result.table_changed.as_deref();
+        let wanted = match (self.mode, written) {
+            (Mode::Compat, Some(written)) => written.iter().filter_map(|key| self.key(key)).collect(),
+            (Mode::Compat, None) | (Mode::Ours, _) => match &expected.stored {
+                Stored::Key(key)
+                    if !before.contains_key(key) || written.is_some_and(|written| !written.is_empty()) =>
+                {
                     BTreeSet::from([key.clone()])
                 }
                 Stored::Key(_) | Stored::Nothing => BTreeSet::new(),

@@ -12,7 +12,7 @@ use super::ours;
 use super::plan::Plan;
 use super::record::{Sequence, Vector, environments, lines};
 use super::sequence;
-use super::site::{Programs, Settings, Shards, Site};
+use super::site::{AsksAgents, Programs, Settings, Shards, Site};
 use super::stand_in::Received;
 
 /// Variants whose vectors are played.
@@ -131,7 +131,7 @@ fn play_vectors(
     let ground = Ground::new(0).ok_or_else(|| io::Error::other("no slot"))?;
     let shards = Shards::start(ground, std::iter::once(plan))?;
     let mut site = Site::new(programs, ground, std::slice::from_ref(plan))?;
-    site.start(Settings { compat: mode.compat(), expire: EXPIRE })?;
+    site.start(Settings { compat: mode.compat(), expire: EXPIRE, asks: AsksAgents::No })?;
     let mut report = Report::default();
     for vector in vectors {
         if let Some(reason) = skipped(vector) {

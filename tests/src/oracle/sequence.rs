@@ -5,11 +5,12 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use super::agents::Agents;
 use super::ground::Ground;
 use super::plan::Plan;
 use super::record::{Environment, Sequence, Step, Variant, Vector, What};
 use super::run::{EXPIRE, Mode, Report};
-use super::site::{NodeAt, Programs, Row, Settings, Shards, Site};
+use super::site::{AsksAgents, NodeAt, Programs, Row, Settings, Shards, Site};
 
 /// How many are played at once, each in a slot of its own; slot 0 is the vectors'.
 const AT_ONCE: u8 = 6;
@@ -70,10 +71,7 @@ impl Play<'_> {
     fn one(&self, sequence: &Sequence, ground: Ground, shards: &mut Shards) -> io::Result<(Report, String)> {
         let (mut report, mut told) = (Report::default(), String::new());
         let Some(plans) = self.plans(&sequence.variant)? else {
-            let reason = match sequence.variant.as_str() {
-                "agent" => "agent: agent checks come with step 6".to_owned(),
-                other => format!("variant {other}: not Jitsi's setting"),
-            };
+            let reason = format!("variant {}: not Jitsi's setting", sequence.variant);
             sequence.steps.iter().filter(|step| step.asserts()).for_each(|_| report.skip(&reason));
             return Ok((report, told));
         };
@@ -88,7 +86,12 @@ impl Play<'_> {
             _ if clears => (EXPIRE, 1.0),
             _ => (EXPIRE_RECORDED, 1.0),
         };
-        let settings = Settings { compat: self.mode.compat(), expire };
+        let agents = match sequence.variant.as_str() {
+            "agent" => plans.first().map(|plan| Agents::start(ground, plan)).transpose()?,
+            _ => None,
+        };
+        let asks = if agents.is_some() { AsksAgents::Yes } else { AsksAgents::No };
+        let settings = Settings { compat: self.mode.compat(), expire, asks };
         let mut site = Site::new(self.programs, ground, &plans)?;
         for _ in 0..if starts_late { 1 } else { plans.len() } {
             site.start(settings)?;
@@ -96,6 +99,8 @@ impl Play<'_> {
         let mut player = Player {
             site,
             shards,
+            agents,
+            commanded: BTreeSet::new(),
             settings,
             pace,
             mode: self.mode,
@@ -129,7 +134,7 @@ impl Play<'_> {
         let parts = self.environments.keys().filter(|name| name.starts_with(&format!("{variant}/")));
         let parts: io::Result<Vec<Plan>> = parts.map(|name| of(name)).collect();
         Ok(match (variant, parts?) {
-            ("agent" | "allbackups", _) => None,
+            ("allbackups", _) => None,
             ("peers-same-region", _) => Some(vec![of(variant)?, of(variant)?]),
             // The recordings speak of the first region when they name none.
             (_, mut several) if !several.is_empty() => {
@@ -147,7 +152,7 @@ impl Step {
     pub(super) const fn asserts(&self) -> bool {
         !matches!(
             self.what,
-            What::Agent
+            What::Agent { .. }
                 | What::Sleep { .. }
                 | What::ServerState { .. }
                 | What::Weight { .. }
@@ -170,6 +175,10 @@ pub(super) struct Token {
 pub(super) struct Player<'a> {
     pub(super) site: Site,
     pub(super) shards: &'a mut Shards,
+    /// The shards' agents, where they are asked.
+    pub(super) agents: Option<Agents>,
+    /// Shards that operators put into maint on the node, as HAProxy's operators do on its socket.
+    pub(super) commanded: BTreeSet<String>,
     pub(super) settings: Settings<'a>,
     /// How much slower time goes than in the recording.
     pub(super) pace: f64,

@@ -33,6 +33,15 @@ pub(super) struct Settings<'a> {
     pub(super) compat: &'a str,
     /// The table's.
     pub(super) expire: &'a str,
+    /// Whether shards' agents are asked, every 200 ms as in the recordings.
+    pub(super) asks: AsksAgents,
+}
+
+/// Whether shards have agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AsksAgents {
+    Yes,
+    No,
 }
 
 /// Stand-ins for the shards of some plans in one slot, and what they receive.
@@ -79,6 +88,30 @@ pub(super) struct Row {
     pub(super) key: String,
     pub(super) shard: Option<String>,
     pub(super) remaining_ms: u64,
+}
+
+/// A node's status, as far as it is looked at.
+#[derive(Debug, Deserialize)]
+struct Status {
+    snapshot_version: u64,
+    shards: Vec<ShardStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ShardStatus {
+    name: String,
+    state: String,
+    health: Option<Health>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Health {
+    agent: Option<Agent>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Agent {
+    says: String,
 }
 
 /// A running node. Dropping it kills it and waits for its end.
@@ -184,6 +217,13 @@ impl Site {
             )
         };
         let pools: String = plan.pools.iter().map(pool).collect();
+        let backend = match settings.asks {
+            AsksAgents::No => String::new(),
+            AsksAgents::Yes => format!(
+                "[backend]\nagent_check = \"on\"\nagent_port = {}\nagent_inter = \"200ms\"\n",
+                ground.agent(1).port()
+            ),
+        };
         let mesh = match self.plans.len() {
             1 => String::new(),
             _ => format!(
@@ -195,7 +235,7 @@ impl Site {
         format!(
             "[node]\nid = \"oracle-{number}\"\nregion = \"{}\"\nenvironment = \"oracle\"\nhost_name = \"{HOST_NAME}\"\n\
              [frontend]\nlisten = [\"{}\"]\nworkers = 1\n\
-             [stick_table]\nexpire = \"{}\"\n{mesh}\
+             {backend}[stick_table]\nexpire = \"{}\"\n{mesh}\
              [discovery]\nfile = {:?}\nevery = \"50ms\"\n\
              [routing]\ncompat = \"{}\"\nregion_order = {:?}\n\
              [[admin]]\nlisten = \"{}\"\nserve = [\"health\"]\n\
@@ -246,16 +286,35 @@ impl Site {
     }
 
     fn version(&self, node: NodeAt) -> io::Result<u64> {
-        #[derive(Deserialize)]
-        struct Status {
-            snapshot_version: u64,
+        Ok(self.status(node)?.snapshot_version)
+    }
+
+    /// What a shard's agent says, as a node has heard it.
+    pub(super) fn agent(&self, node: NodeAt, shard: &str) -> io::Result<String> {
+        let known = self.status(node)?.shards.into_iter().find(|known| known.name == shard);
+        Ok(known.and_then(|known| known.health?.agent).map_or_else(String::new, |agent| agent.says))
+    }
+
+    /// The state of a shard, with what is commanded of it on the node.
+    pub(super) fn state(&self, node: NodeAt, shard: &str) -> io::Result<String> {
+        let known = self.status(node)?.shards.into_iter().find(|known| known.name == shard);
+        Ok(known.map_or_else(String::new, |known| known.state))
+    }
+
+    /// Commands a state of a shard on a node.
+    pub(super) fn command(&self, node: NodeAt, shard: &str, state: &str) -> io::Result<()> {
+        match self.ctl(node, &["shard", state, shard])? {
+            (true, _) => Ok(()),
+            (false, said) => Err(io::Error::other(format!("shard {state} {shard}: {said}"))),
         }
+    }
+
+    fn status(&self, node: NodeAt) -> io::Result<Status> {
         let (done, text) = self.ctl(node, &["status"])?;
         if !done {
             return Err(io::Error::other(format!("status: {text}")));
         }
-        let status: Status = serde_json::from_str(&text).map_err(io::Error::other)?;
-        Ok(status.snapshot_version)
+        serde_json::from_str(&text).map_err(io::Error::other)
     }
 
     /// All nodes that run.

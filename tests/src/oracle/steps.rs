@@ -41,6 +41,14 @@ impl Player<'_> {
                 Ok(Verdict::Done)
             }
             What::StickElsewhere { token, join } => judged(self.stick_elsewhere(n, node, token, join)?),
+            // With agents, what operators say on HAProxy's socket is what they command of one node.
+            What::ServerState { shards, state, .. } if self.agents.is_some() => {
+                for shard in self.named(shards)? {
+                    self.site.command(node, &shard, state)?;
+                    self.commanded.insert(shard);
+                }
+                Ok(Verdict::Done)
+            }
             What::ServerState { backend, shards, state } => {
                 for shard in self.named(shards)? {
                     self.site.plan.states.insert((backend.clone(), shard), state.clone());
@@ -88,7 +96,15 @@ impl Player<'_> {
             What::CompareHash { target, count, same } => judged(self.compare_hash(target, *count, *same)?),
             What::Race { targets } => judged(self.race(n, targets)?),
             What::RaceMany { count } => judged(self.race_many(*count)?),
-            What::Agent | What::States => Ok(Verdict::Skipped("agent: agent checks come with step 6")),
+            What::Agent { shards, says } => {
+                let agents = self.agents.as_ref().ok_or_else(|| io::Error::other("no agents"))?;
+                for shard in self.named(shards)? {
+                    agents.say(&shard, says)?;
+                    self.site.until("the agent is heard", || Ok(self.site.agent(node, &shard)? == *says))?;
+                }
+                Ok(Verdict::Done)
+            }
+            What::States { shards, states } => judged(self.states(node, shards, states)?),
             What::Unknown => judged(vec!["a kind of step that is not known".to_owned()]),
             What::Start => Ok(Verdict::Done),
         }
@@ -121,7 +137,7 @@ impl Player<'_> {
         if let Some(wanted) = &many.servers_seen {
             let wanted: io::Result<BTreeSet<String>> =
                 wanted.iter().map(|short| self.site.plan.shard(short)).collect();
-            let wanted = wanted?;
+            let wanted = self.without_commanded(wanted?);
             if names != wanted.iter().collect() {
                 faults.push(format!("{seen:?} served, expected {wanted:?}"));
             }
@@ -130,10 +146,40 @@ impl Player<'_> {
         if let Some(name) = never.iter().find(|name| names.contains(name)) {
             faults.push(format!("{name} served, expected that it does not"));
         }
+        let (least, all) = (seen.values().min().copied().unwrap_or(0), seen.values().sum::<u32>());
+        if many.share && u64::from(least) * names.len() as u64 * 3 > u64::from(all) {
+            faults.push(format!("{seen:?} served, expected that one gets less than a third of its share"));
+        }
         if let Some(distinct) = many.distinct.filter(|distinct| *distinct != names.len()) {
             faults.push(format!("{seen:?} served, expected {distinct} of them"));
         }
         Ok(faults)
+    }
+
+    /// R41: in HAProxy an agent's `ready` takes back what operators commanded; ours, the strictest state holds.
+    fn without_commanded(&self, mut shards: BTreeSet<String>) -> BTreeSet<String> {
+        if self.mode == Mode::Ours {
+            shards.retain(|shard| !self.commanded.contains(shard));
+        }
+        shards
+    }
+
+    /// The states that HAProxy shows: `no check` is one that nobody took out.
+    fn states(
+        &self,
+        node: NodeAt,
+        shards: &[ShardRef],
+        recorded: &BTreeMap<String, String>,
+    ) -> io::Result<Vec<String>> {
+        if let Some(other) = recorded.values().find(|state| *state != "no check") {
+            return Ok(vec![format!("a state that is not known: {other}")]);
+        }
+        for shard in self.named(shards)? {
+            let wanted = if self.mode == Mode::Ours { "maint" } else { "ready" };
+            self.site
+                .until(&format!("{shard} is {wanted}"), || Ok(self.site.state(node, &shard)? == wanted))?;
+        }
+        Ok(Vec::new())
     }
 
     fn table(
