@@ -11,6 +11,7 @@ use crate::tunnel::Opening;
 use crate::worker::Worker;
 use http::header::SEC_WEBSOCKET_ACCEPT;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use shardgate_peering_core::ShardName;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::net::SocketAddr;
@@ -135,7 +136,19 @@ pub(crate) struct Client {
     /// Made for the first request that may be given interim answers.
     interims: OnceCell<Arc<Interims>>,
     body: Cell<BodyState>,
+    /// The server whose answer is awaited.
+    asks: RefCell<Option<ShardName>>,
+    asked: Cell<Asked>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// Whether the answer of a server that was asked may still come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// As far as is known.
+    Answers,
+    /// The server went down, and its sessions are to end.
+    WentDown,
 }
 
 /// What came behind a head that asks for an upgrade: HTTP, or what the shard shall get as it is.
@@ -190,6 +203,8 @@ impl Client {
             beyond: Cell::new(Beyond::None),
             interims: OnceCell::new(),
             body: Cell::new(BodyState::Flowing),
+            asks: RefCell::new(None),
+            asked: Cell::new(Asked::Answers),
             waker: RefCell::new(None),
         }
     }
@@ -206,6 +221,25 @@ impl Client {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
+    }
+
+    /// The answer of this server is awaited from now on, or nobody's.
+    pub(crate) fn awaits(&self, server: Option<&ShardName>) {
+        self.asks.replace(server.cloned());
+        self.asked.set(Asked::Answers);
+    }
+
+    /// The server went down: whoever waits for its answer is woken, and waits no longer.
+    pub(crate) fn went_down(&self, server: &ShardName) {
+        if self.asks.borrow().as_ref() == Some(server) {
+            self.asked.set(Asked::WentDown);
+            self.wake();
+        }
+    }
+
+    /// Whether the answer that is awaited may still come.
+    pub(crate) fn asked(&self) -> Asked {
+        self.asked.get()
     }
 
     /// Notes the task of a stream.

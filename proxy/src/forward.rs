@@ -3,7 +3,7 @@
 use crate::admission::{check_key, check_security, read_head};
 use crate::backend::{ConnectError, ConnectLimits, Destination, PoolLimits, Upstream, connect};
 use crate::body::{AnswerBody, RequestBody, waiting};
-use crate::client::{AnswerEnds, BodyState, Carrier, Client};
+use crate::client::{AnswerEnds, Asked, BodyState, Carrier, Client};
 use crate::config::Redispatch;
 use crate::counters::{Refused, TimeoutKind};
 use crate::headers::{Sent, Upgrade, Way, switches_to_websocket, tell_key, upgrade_of};
@@ -269,7 +269,8 @@ async fn forward(
             ConnectError::Local { .. } => true,
             // A clock or a CA of this node's may be why: no reason to move what is stored, either.
             ConnectError::Disagreed { .. } => resolved.holds != Holds::Nothing,
-            ConnectError::Refused { .. }
+            ConnectError::Down { .. }
+            | ConnectError::Refused { .. }
             | ConnectError::Timeout { .. }
             | ConnectError::Unreachable { .. }
             | ConnectError::Handshake { .. } => false,
@@ -380,6 +381,18 @@ enum SendError {
     Failed(Failure),
 }
 
+impl SendError {
+    /// The shard went down while its answer was awaited: what may be repeated goes elsewhere.
+    fn of_down(shard: &Shard, again: Option<Box<Request<RequestBody>>>) -> Self {
+        match again {
+            Some(request) => {
+                Self::Unreached { request, cause: ConnectError::Down { address: shard.address } }
+            }
+            None => Self::Failed(Failure::ShardDown),
+        }
+    }
+}
+
 /// Sends a request to a shard: over a connection of the pool, else over a new one, which is tried several times.
 async fn send(
     worker: &Rc<Worker>,
@@ -393,9 +406,10 @@ async fn send(
         worker.counters.shard_reuses.up();
         record.timers.connect = Some(0);
         let again = repeatable(&request, client);
-        match exchange(worker, client, record, upstream, request).await {
+        match exchange(worker, client, record, shard, upstream, request).await {
             Ok(answer) => return Ok(answer),
             Err(ExchangeError::Unsent(unsent)) => request = unsent,
+            Err(ExchangeError::Down) => return Err(SendError::of_down(shard, again)),
             // The shard closed a kept-alive connection just when the request was under way (RFC 9112, 9.3.1).
             Err(ExchangeError::Closed) => {
                 let Some(again) = again else { return Err(SendError::Failed(Failure::Broken)) };
@@ -413,15 +427,31 @@ async fn send(
     let mut attempt = 1;
     let cause = loop {
         let cause = match open(worker, client, record, shard, destination.clone()).await {
-            Ok(upstream) => match exchange(worker, client, record, upstream, request).await {
-                Ok(answer) => return Ok(answer),
-                Err(ExchangeError::Closed) => return Err(SendError::Failed(Failure::Broken)),
-                Err(ExchangeError::Failed(failure)) => return Err(SendError::Failed(failure)),
-                Err(ExchangeError::Unsent(unsent)) => {
-                    request = unsent;
-                    ConnectError::closed_at_once(shard.address)
+            Ok(upstream) => {
+                let again = repeatable(&request, client);
+                match (exchange(worker, client, record, shard, upstream, request).await, again) {
+                    (Ok(answer), _) => return Ok(answer),
+                    (Err(ExchangeError::Unsent(unsent)), _) => {
+                        request = unsent;
+                        ConnectError::closed_at_once(shard.address)
+                    }
+                    (Err(ExchangeError::Down), again) => return Err(SendError::of_down(shard, again)),
+                    // A shard that still takes connections did not like the request, and gets it no second time (R39).
+                    (Err(ExchangeError::Closed), Some(again)) => {
+                        match open(worker, client, record, shard, destination.clone()).await {
+                            Ok(_) => return Err(SendError::Failed(Failure::Broken)),
+                            Err(cause) => {
+                                request = again;
+                                cause
+                            }
+                        }
+                    }
+                    (Err(ExchangeError::Closed), None) => {
+                        return Err(SendError::Failed(Failure::Broken));
+                    }
+                    (Err(ExchangeError::Failed(failure)), _) => return Err(SendError::Failed(failure)),
                 }
-            },
+            }
             Err(cause) => cause,
         };
         worker.counters.connect_failures[cause.reason() as usize].up();
@@ -477,6 +507,8 @@ enum ExchangeError {
     Unsent(Box<Request<RequestBody>>),
     /// It closed behind the request.
     Closed,
+    /// Its shard went down meanwhile, and what runs on it is to end.
+    Down,
     /// Anything else.
     Failed(Failure),
 }
@@ -486,11 +518,13 @@ async fn exchange(
     worker: &Worker,
     client: &Client,
     record: &mut Record,
+    shard: &Shard,
     mut upstream: Box<Upstream>,
     request: Box<Request<RequestBody>>,
 ) -> Result<(Response<Incoming>, Box<Upstream>), ExchangeError> {
     let began = record.elapsed();
     client.progress();
+    client.awaits(Some(&shard.name));
     let result = {
         // Outside tokio's budget: a future that gives way asks to be polled again, and here nobody would hear it.
         let mut answer = pin!(unconstrained(upstream.send(*request)));
@@ -506,10 +540,11 @@ async fn exchange(
             if let Poll::Ready(result) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return Poll::Ready(Ok(result));
             }
-            match client.expired() {
-                Some(TimeoutKind::Server) => Poll::Ready(Err(Failure::ShardTimeout)),
-                Some(_) => Poll::Ready(Err(Failure::BodyTimeout)),
-                None => {
+            match (client.expired(), client.asked()) {
+                (Some(TimeoutKind::Server), _) => Poll::Ready(Err(Failure::ShardTimeout)),
+                (Some(_), _) => Poll::Ready(Err(Failure::BodyTimeout)),
+                (None, Asked::WentDown) => Poll::Ready(Err(Failure::ShardDown)),
+                (None, Asked::Answers) => {
                     client.wait(waiting(client), worker.clock.coarse());
                     Poll::Pending
                 }
@@ -517,6 +552,7 @@ async fn exchange(
         })
         .await
     };
+    client.awaits(None);
     match result {
         Ok(Ok(response)) => {
             client.progress();
@@ -537,6 +573,7 @@ async fn exchange(
                 })
             }
         },
+        Err(Failure::ShardDown) => Err(ExchangeError::Down),
         Err(failure) => Err(ExchangeError::Failed(failure)),
     }
 }

@@ -35,9 +35,9 @@ pub(crate) use descriptors::{Spare, raise};
 pub(crate) use listener::{Seat, Seats};
 use memory::Memory;
 pub use memory::MemoryMax;
-pub use shard::PerShard;
+pub use shard::{PerShard, ShardLoad};
 use shard::Shards;
-pub(crate) use shard::{NoPlace, ShardLoad, ShardPlace};
+pub(crate) use shard::{NoPlace, ShardPlace};
 
 /// Everything that has a ceiling.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,7 +189,9 @@ impl Gate {
         self.ceilings.load().per_shard.connections_max
     }
 
-    pub(crate) fn shard_loads(&self) -> Vec<ShardLoad> {
+    /// What goes to shards that have a ceiling, and what waits for them.
+    #[must_use]
+    pub fn shard_loads(&self) -> Vec<ShardLoad> {
         self.shards.loads()
     }
 }

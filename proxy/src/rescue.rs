@@ -70,6 +70,9 @@ pub(crate) enum Failure {
     /// The shard cannot be connected to, and the second one neither.
     #[error(transparent)]
     Unreachable(#[from] ConnectError),
+    /// The shard went down before it answered, and what runs on it is to end.
+    #[error("shard went down before it answered")]
+    ShardDown,
     /// The shard did not answer in time.
     #[error("shard did not answer in time")]
     ShardTimeout,
@@ -78,8 +81,8 @@ pub(crate) enum Failure {
     Broken,
 }
 
-/// How a request ended, as HAProxy's log has it: who ended it (`C`lient, `S`erver, `P`roxy; small letters for timeouts; `-` for
-/// nobody), and in which phase (`R`equest, `Q`ueue, `C`onnect, `H`eaders, `D`ata).
+/// How a request ended, as HAProxy's log has it: who ended it (`C`lient, `S`erver, `P`roxy, the server's going `D`own; small letters for
+/// timeouts; `-` for nobody), and in which phase (`R`equest, `Q`ueue, `C`onnect, `H`eaders, `D`ata).
 pub(crate) type Termination = [u8; 2];
 
 /// It ended as it should.
@@ -101,13 +104,16 @@ impl Failure {
             Self::Refused(Refusal::BannedPage) => StatusCode::FOUND,
             Self::TooManyRequests { .. } | Self::TooManyNewKeys { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoRoute(_) | Self::Memory | Self::Queue(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRoute(_) | Self::Memory | Self::Queue(_) | Self::ShardDown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Unreachable(ConnectError::Timeout { .. }) | Self::ShardTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
             // What this node lacks it has again in a moment, and another node has it now: 503, as HAProxy answers (STRM_ET_CONN_RES).
             Self::Unreachable(
                 ConnectError::Local { .. }
+                | ConnectError::Down { .. }
                 | ConnectError::Refused { .. }
                 | ConnectError::Unreachable { .. }
                 | ConnectError::Handshake { .. }
@@ -138,6 +144,7 @@ impl Failure {
             Self::NoRoute(_) => b"SC",
             Self::Unreachable(ConnectError::Timeout { .. }) => b"sC",
             Self::Unreachable(ConnectError::Local { .. }) => b"RC",
+            Self::Unreachable(ConnectError::Down { .. }) => b"DH",
             Self::Unreachable(
                 ConnectError::Refused { .. }
                 | ConnectError::Unreachable { .. }
@@ -145,6 +152,7 @@ impl Failure {
                 | ConnectError::Disagreed { .. },
             ) => b"SC",
             Self::ShardTimeout => b"sH",
+            Self::ShardDown => b"DH",
             Self::Broken => b"SH",
         }
     }
@@ -170,6 +178,7 @@ impl Failure {
             | Self::NoRoute(_)
             | Self::Unreachable(_)
             | Self::ShardTimeout
+            | Self::ShardDown
             | Self::Broken => None,
         }
     }
@@ -196,6 +205,7 @@ impl Failure {
             | Self::NoRoute(_)
             | Self::Unreachable(_)
             | Self::ShardTimeout
+            | Self::ShardDown
             | Self::Broken => None,
         }
     }
@@ -281,6 +291,7 @@ mod tests {
             (Failure::BodyTimeout, 408, "cD"),
             (Failure::NoRoute(NoRoute::Nothing), 503, "SC"),
             (Failure::ShardTimeout, 504, "sH"),
+            (Failure::ShardDown, 503, "DH"),
             (Failure::TooManyRequests { retry_after: RetryAfter(3) }, 429, "PR"),
             (Failure::TooManyNewKeys { retry_after: RetryAfter(1) }, 429, "PR"),
             (Failure::Memory, 503, "RC"),

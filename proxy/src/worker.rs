@@ -162,6 +162,11 @@ impl Worker {
         let before = Arc::clone(self.topology.borrow().health());
         for server in health.newly_ended(&before) {
             let ended = self.sessions.borrow_mut().end_of_shard(server, TunnelEnd::ShardDown);
+            for (_, watched) in self.watched.borrow().iter() {
+                if let Watched::Exchange(client) = watched {
+                    client.went_down(server);
+                }
+            }
             tracing::debug!(shard = %server, tunnels = ended, "its sessions end");
         }
         // Who was found well by a check need not prove it once more.

@@ -44,6 +44,9 @@ pub(crate) enum ConnectError {
     /// No answer.
     #[error("shard at {address} did not accept the connection within {after:?}")]
     Timeout { address: SocketAddr, after: Duration },
+    /// It was asked, and went down before it answered; what runs on it is to end.
+    #[error("shard at {address} went down")]
+    Down { address: SocketAddr },
     /// The network says no, or the connection broke before the request was sent.
     #[error("shard at {address} cannot be reached")]
     Unreachable { address: SocketAddr, source: io::Error },
@@ -116,7 +119,7 @@ impl ConnectError {
         match self {
             Self::Refused { .. } => ConnectReason::Refused,
             Self::Timeout { .. } => ConnectReason::Timeout,
-            Self::Unreachable { .. } => ConnectReason::Unreachable,
+            Self::Unreachable { .. } | Self::Down { .. } => ConnectReason::Unreachable,
             Self::Handshake { .. } | Self::Disagreed { .. } => ConnectReason::Tls,
             Self::Local { .. } => ConnectReason::Local,
         }

@@ -41,10 +41,13 @@ pub(crate) enum NoPlace {
 
 /// What goes to a shard, and what waits for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ShardLoad {
-    pub(crate) shard: ShardName,
-    pub(crate) active: usize,
-    pub(crate) queued: usize,
+pub struct ShardLoad {
+    /// The shard.
+    pub shard: ShardName,
+    /// Requests and tunnels at it.
+    pub active: usize,
+    /// Requests that wait for a place.
+    pub queued: usize,
 }
 
 /// All shards that something goes to: at most as many as discovery and the pools name, as those that are idle are forgotten.

@@ -179,21 +179,12 @@ async fn a_tunnel_holds_its_place_at_the_shard() {
     let mut tunnel = open_tunnel(&node).await;
     let mut waits = node.client().await;
     waits.send("GET /page HTTP/1.1\r\nHost: meet\r\n\r\n").await;
-    // The line has one place: whoever comes second is refused at once, so the first one is in it.
+    let queued = || node.running.gate().shard_loads().iter().map(|load| load.queued).sum::<usize>();
+    eventually("it is in line", async || queued() == 1).await;
+    // The line has one place: whoever comes second is refused at once.
     let mut late = node.client().await;
-    eventually("the line is full", async || {
-        let answer = timeout(Duration::from_millis(200), ask(&mut late, "/page")).await;
-        match answer {
-            Ok(answer) => answer.status == 503,
-            // It was first in line itself; it leaves.
-            Err(_) => {
-                late = node.client().await;
-                false
-            }
-        }
-    })
-    .await;
-    assert!(refused(&node, Refused::QueueFull) >= 1);
+    assert_eq!(ask(&mut late, "/page").await.status, 503);
+    assert_eq!(refused(&node, Refused::QueueFull), 1);
     drop(late);
     // The tunnel still works; when it ends, its place goes to the first in line.
     tunnel.send("ping").await;

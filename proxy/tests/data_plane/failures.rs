@@ -71,16 +71,23 @@ async fn broken_answers() {
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
         b"HTTP/1.1 2",
     ] {
-        let upstream = Upstream::serve(move |mut stream| async move {
-            if request(&mut stream).await {
-                stream.write_all(broken).await.unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let upstream = Upstream::serve(move |mut stream| {
+            let count = Arc::clone(&count);
+            async move {
+                if request(&mut stream).await {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    stream.write_all(broken).await.unwrap();
+                }
             }
         })
         .await;
         let node = Node::start(&[shard("s1", upstream.address)], limits());
         let answer = node.get("/foo").await;
         assert_eq!(answer.status, 502, "{broken:?}");
-        assert_eq!(upstream.connections(), 1, "what was sent is not sent again");
+        // It may look whether the shard is still there.
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "what was sent is not sent again");
         node.stop().await;
     }
 }

@@ -14,7 +14,7 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { mustRun } from '../process.mjs';
 import { Shard } from './prosody.mjs';
-import { Mesh } from './shardgate.mjs';
+import { Mesh } from '../mesh.mjs';
 
 const HERE = fileURLToPath(new URL('.', import.meta.url));
 const BINARY = resolve(process.env.SHARDGATE_BIN || join(HERE, '../../../target/sim/shardgate'));

@@ -1,7 +1,7 @@
 // A shard dies: its people meet again on another one, and nobody else notices.
 import assert from 'node:assert/strict';
 import { mustMeet, shardOf } from '../meeting.mjs';
-import { shardChosenBy } from '../shardgate.mjs';
+import { shardChosenBy } from '../../mesh.mjs';
 import { until } from '../../until.mjs';
 
 const ROOMS = 18;

@@ -1,7 +1,7 @@
 // A WebSocket that is open and silent keeps its conference where it is; when everybody has left, the conference ends.
 import assert from 'node:assert/strict';
 import { mustMeet, shardOf } from '../meeting.mjs';
-import { EXPIRE_MS, shardChosenBy } from '../shardgate.mjs';
+import { EXPIRE_MS, shardChosenBy } from '../../mesh.mjs';
 import { elapse, until } from '../../until.mjs';
 
 const REGION = 'region-a';

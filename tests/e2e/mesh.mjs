@@ -1,8 +1,8 @@
 // The real binary: certificates, configuration, one process per node.
 import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Child, mustRun, run } from '../process.mjs';
-import { until } from '../until.mjs';
+import { Child, mustRun, run } from './process.mjs';
+import { until } from './until.mjs';
 
 const ENVIRONMENT = 'e2e';
 const READY_MS = 20_000;
@@ -14,21 +14,36 @@ const START_REFUSED_MS = 10_000;
 /** `expire` of the stick table in these tests; production has 5 min. */
 export const EXPIRE_MS = 4000;
 
-/** Nodes with a certificate authority and a discovery file of their own. `nodes`: `{ name, region, ip }` each. */
+/**
+ * Nodes with a certificate authority and a discovery file each. `nodes`: `{ name, region, ip }` each; `settings`: more of every node's
+ * configuration; `addressOf(node, shard)`: where that node finds the shard.
+ */
 export class Mesh {
-  constructor({ name, binary, hooks = [], nodes, folder, shards, release }) {
-    Object.assign(this, { binary, hooks, shards, release });
+  constructor({
+    name,
+    binary,
+    hooks = [],
+    nodes,
+    folder,
+    shards,
+    release,
+    expire = `${EXPIRE_MS / 1000}s`,
+    settings = '',
+    addressOf = (_, shard) => shard.address,
+  }) {
+    Object.assign(this, { binary, hooks, shards, release, expire, settings, addressOf });
     this.folder = join(folder, name);
     this.logs = join(folder, 'logs');
     mkdirSync(this.folder);
+    mkdirSync(this.logs, { recursive: true });
     this.pki = join(this.folder, 'pki');
-    this.discovery = join(this.folder, 'discovery.toml');
     this.nodes = nodes.map((node) => ({
       ...node,
       address: `${node.ip}:${FRONTEND_PORT}`,
       mesh: `${node.ip}:${MESH_PORT}`,
       admin: `${node.ip}:${ADMIN_PORT}`,
       config: join(this.folder, `${node.name}.toml`),
+      discovery: join(this.folder, `discovery-${node.name}.toml`),
     }));
   }
 
@@ -59,24 +74,28 @@ export class Mesh {
 
   /** Writes the shards as they are now; the nodes pick it up. */
   writeDiscovery() {
+    for (const node of this.nodes) this.#writeDiscovery(node);
+  }
+
+  #writeDiscovery(node) {
     const shards = this.shards.map((shard) => `
 [[shards]]
 name = "${shard.name}"
 id = ${shard.id}
 region = "${shard.region}"
 release = "${this.release}"
-address = "${shard.address}"
+address = "${this.addressOf(node, shard)}"
 state = "${shard.state}"
 `);
-    const peers = this.nodes.map((node) => `
+    const peers = this.nodes.map((peer) => `
 [[peers]]
-id = "${node.name}"
-region = "${node.region}"
-address = "${node.mesh}"
+id = "${peer.name}"
+region = "${peer.region}"
+address = "${peer.mesh}"
 `);
-    const edited = `${this.discovery}.edited`;
+    const edited = `${node.discovery}.edited`;
     writeFileSync(edited, [`live_release = "${this.release}"\n`, ...shards, ...peers].join(''));
-    renameSync(edited, this.discovery);
+    renameSync(edited, node.discovery);
   }
 
   async stop() {
@@ -115,15 +134,15 @@ cert = "${this.pki}/${node.name}.pem"
 key = "${this.pki}/${node.name}.key"
 
 [discovery]
-file = "${this.discovery}"
+file = "${node.discovery}"
 
 [stick_table]
-expire = "${EXPIRE_MS / 1000}s"
+expire = "${this.expire}"
 
 [[admin]]
 listen = "${node.admin}"
 serve = ["status", "metrics"]
-`;
+${this.settings}`;
   }
 }
 
