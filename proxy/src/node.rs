@@ -22,6 +22,7 @@ use crate::sessions::Sessions;
 use crate::tls::{ServerTls, TlsErrors, TlsWatch, TlsWatchConfig};
 use crate::worker::{Running, StartError, Workers};
 
+mod prober;
 mod registration;
 mod reload;
 mod settings;
@@ -128,6 +129,7 @@ pub struct RunningNode {
     registered: Option<Registered>,
     certificates: Option<TlsWatch>,
     peers: JoinHandle<()>,
+    prober: Option<JoinHandle<()>>,
     phase: watch::Sender<Phase>,
     drain: Duration,
 }
@@ -155,10 +157,11 @@ impl RunningNode {
         };
         let (peers, follower) = follow_peers(discovery.clone());
         let table = settings::table(&config);
-        let mesh = match settings::mesh(&config)? {
+        let mut mesh = match settings::mesh(&config)? {
             Some(mesh) => Mesh::start(table, mesh, peers)?,
             None => Mesh::alone(table)?,
         };
+        let prober = mesh.take_probes().map(|asks| prober::spawn(asks, discovery.subscribe()));
         let handle = mesh.handle();
         let workers =
             Workers::start(settings::workers(&config, tls.as_ref())?, &handle, &discovery.subscribe())?;
@@ -212,6 +215,7 @@ impl RunningNode {
             registered,
             certificates,
             peers: follower,
+            prober,
             phase,
             drain,
         })
@@ -267,6 +271,9 @@ impl RunningNode {
         self.phase.send_replace(Phase::Draining);
         self.workers.shutdown(self.drain).await;
         self.mesh.shutdown().await;
+        if let Some(prober) = self.prober {
+            prober.abort();
+        }
         // Only now: peers let go of a node that is not listed any more, and until here it had something to tell them.
         if let Some(registered) = self.registered {
             registered.deregister().await;
