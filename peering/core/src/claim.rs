@@ -311,9 +311,7 @@ impl Node {
                 let Some(pending) = self.take_pending_if(&answer.key, asked_this) else { return };
                 let stands = self.table.shard(&answer.key).cloned();
                 if stands.is_none() && accepted == Accepted::Merged {
-                    // The entry ended between the home's answer and its arrival: the claim starts anew.
-                    let question = Question { tried: None, ..pending.question };
-                    self.next_home(now, answer.key, Pending { question, ..pending });
+                    self.begin_anew(now, answer.key, pending);
                     return;
                 }
                 self.used(now, &answer.key, Told::ByClaim);
@@ -360,15 +358,21 @@ impl Node {
         self.used(now, key, Told::ByClaim);
         match self.table.shard(key).cloned() {
             None if pending.question.asked != Asked::Clear => {
-                // The entry ended between the home's answer and its arrival: the claim starts anew.
-                let question = Question { tried: None, ..pending.question };
-                self.next_home(now, key.clone(), Pending { question, ..pending });
+                self.begin_anew(now, key.clone(), pending);
             }
             shard => {
                 self.answer_all(pending.question.waiters, shard);
                 self.reclaim_after_clear(now, key, &pending.question.asked);
             }
         }
+    }
+
+    /// The entry ended between the home's answer and its arrival. There is no shard to be left any more: nobody need probe one again.
+    fn begin_anew(&mut self, now: Now, key: StickKey, pending: Pending) {
+        let Question { waiters, proposal, asked, .. } = pending.question;
+        let asked = if matches!(asked, Asked::Down { .. }) { Asked::Join } else { asked };
+        let question = Question { waiters, proposal, asked, tried: None };
+        self.next_home(now, key, Pending { question, ..pending });
     }
 
     /// What was opened here while the key was being cleared, and could not be claimed because of that, is claimed now.

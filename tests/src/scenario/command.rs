@@ -46,6 +46,13 @@ pub(super) enum Act {
         /// Where it would go.
         proposal: ShardName,
     },
+    /// The shard the conference is on may not be used.
+    Maint {
+        /// That shard.
+        failed: ShardName,
+        /// Where it would go.
+        proposal: ShardName,
+    },
     /// An operator moves it.
     Set(ShardName),
     /// An operator clears it.
@@ -294,7 +301,7 @@ pub(super) enum Start {
     Later,
 }
 
-const COMMANDS: &str = "a command: mesh nodes settle config key delay, join down set clear touch open close fill load, cut heal silent \
+const COMMANDS: &str = "a command: mesh nodes settle config key delay, join down maint set clear touch open close fill load, cut heal silent \
      oneway clog unclog, shard probes, start crash restart pause suspend resume hang override clock speaks listed inject, run wait show, table \
      lookup tables peers stats agreement ready";
 
@@ -320,7 +327,9 @@ impl Command {
                 Self::Key { name, homes: homes? }
             }
             "delay" => delay(&mut words)?,
-            "join" | "down" | "set" | "clear" | "touch" | "open" | "close" => act(name, &mut words)?,
+            "join" | "down" | "maint" | "set" | "clear" | "touch" | "open" | "close" => {
+                act(name, &mut words)?
+            }
             "fill" => {
                 let node = words.node()?;
                 let prefix = words.word("what the rooms' names begin with")?.to_owned();
@@ -448,6 +457,7 @@ fn act(name: &str, words: &mut Words<'_>) -> Result<Command, Fault> {
     let act = match name {
         "join" => Act::Join(words.shard()?),
         "down" => Act::Down { failed: words.shard()?, proposal: words.shard()? },
+        "maint" => Act::Maint { failed: words.shard()?, proposal: words.shard()? },
         "set" => Act::Set(words.shard()?),
         "clear" => Act::Clear,
         "touch" => Act::Touch,

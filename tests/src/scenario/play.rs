@@ -274,6 +274,9 @@ impl Player<'_> {
             Act::Down { failed, proposal } => {
                 Input::Claim { token: self.token(), key, proposal, reason: ClaimReason::Down { failed } }
             }
+            Act::Maint { failed, proposal } => {
+                Input::Claim { token: self.token(), key, proposal, reason: ClaimReason::Maint { failed } }
+            }
             Act::Set(proposal) => {
                 Input::Claim { token: self.token(), key, proposal, reason: ClaimReason::Operator }
             }

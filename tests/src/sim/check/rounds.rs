@@ -13,6 +13,8 @@ use crate::world::{Delay, Scene, Seat, State, World};
 const ROUND_MS: u64 = 500;
 /// How long its result holds.
 const FRESH_MS: u64 = 1_000;
+/// Outputs may be seen so much later than what caused them.
+const SEEN_LATE_MS: u64 = 2;
 /// A probe that is answered, and what else takes time at a node.
 const PROBE_MS: u64 = 60;
 /// For a hello to travel, or the last messages that noise held up.
@@ -119,9 +121,9 @@ impl Rounds {
 
 impl Round {
     fn answer(&mut self, seat: Seat, reached: Reached, now: u64) {
-        self.waits_for.remove(&seat);
-        if reached == Reached::Yes {
-            self.said_yes.entry(seat).or_insert(now);
+        // A question that came twice is answered twice, and the first answer counts.
+        if self.waits_for.remove(&seat) && reached == Reached::Yes {
+            self.said_yes.insert(seat, now);
         }
     }
 }
@@ -137,8 +139,9 @@ impl Observer {
             return;
         };
         let began = round.began;
-        let in_time = round.said_yes.iter().find(|(_, at)| **at < began + ROUND_MS);
-        let early = now < began + ROUND_MS && !round.waits_for.is_empty();
+        let ends = began + ROUND_MS - SEEN_LATE_MS;
+        let in_time = round.said_yes.iter().find(|(_, at)| **at < ends);
+        let early = now < ends && !round.waits_for.is_empty();
         let fault = match in_time {
             // By its result others may have moved before, and then a late answer changes nothing.
             Some((other, _)) if !round.obeyed => Some(format!("which {} reaches", name(*other))),
