@@ -92,3 +92,114 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use shardgate_peering_core::{ClaimReason, ClaimToken, Claimed, Config, Output, PeerId, StickKey};
+
+    use super::*;
+    use crate::world::{Scene, Silent};
+
+    const NODES: usize = 6;
+    const ROOMS: usize = 1_000;
+
+    /// The answers to claims.
+    #[derive(Default)]
+    struct Answers(BTreeMap<ClaimToken, Claimed>);
+
+    impl Watch for Answers {
+        fn output(&mut self, _: &Scene<'_>, output: &Output) {
+            if let Output::Answered { token, claimed } = output {
+                assert!(self.0.insert(*token, claimed.clone()).is_none(), "answered twice");
+            }
+        }
+    }
+
+    fn shard(name: &str) -> ShardName {
+        ShardName::parse(name).unwrap()
+    }
+
+    fn key(room: usize) -> StickKey {
+        StickKey::parse(&format!("room-{room}")).unwrap()
+    }
+
+    /// Six nodes some way apart, and a thousand conferences on one shard.
+    fn world() -> World {
+        let mut world = World::new(1, Delay::Range(5, 60));
+        for seat in 0..NODES {
+            world.add(Config::new(PeerId::parse(&format!("n{seat}")).unwrap(), 1));
+        }
+        for seat in 0..NODES {
+            world.start(seat, &mut Silent);
+            world.list(seat, &(0..NODES).collect::<Vec<_>>(), &mut Silent);
+        }
+        assert!(world.run_until(5_000, &mut Silent, |world| (0..NODES).all(|seat| world.is_ready(seat))));
+        for room in 0..ROOMS {
+            let (token, key) = (ClaimToken(room as u64), key(room));
+            let join = Input::Claim { token, key, proposal: shard("s0"), reason: ClaimReason::Join };
+            world.inject(room % NODES, join, &mut Silent);
+        }
+        world.run_ms(3_000, &mut Silent);
+        world
+    }
+
+    /// These nodes cannot reach the shard for any room, at the same moment; each would put them elsewhere. All are answered.
+    fn down(world: &mut World, seats: &[Seat]) -> Vec<(usize, Claimed)> {
+        let mut answers = Answers::default();
+        for room in 0..ROOMS {
+            for seat in seats {
+                let token = ClaimToken((room * NODES + seat) as u64);
+                let reason = ClaimReason::Down { failed: shard("s0") };
+                let proposal = shard(&format!("s{}", seat + 1));
+                world.inject(*seat, Input::Claim { token, key: key(room), proposal, reason }, &mut answers);
+            }
+        }
+        world.run_ms(2_000, &mut answers);
+        assert_eq!(answers.0.len(), seats.len() * ROOMS);
+        answers.0.into_iter().map(|(token, claimed)| (token.0 as usize / NODES, claimed)).collect()
+    }
+
+    fn sum(world: &World, of: impl Fn(&shardgate_peering_core::Stats) -> u64) -> u64 {
+        (0..NODES).filter_map(|seat| world.node(seat)).map(|node| of(&node.stats())).sum()
+    }
+
+    #[test]
+    fn a_shard_dies_before_three_nodes_and_each_conference_moves_once_to_one_shard() {
+        let mut world = world();
+        world.set_shard(&shard("s0"), Some(Trouble::Refuses));
+        let mut answered: BTreeMap<usize, BTreeSet<ShardName>> = BTreeMap::new();
+        for (room, claimed) in down(&mut world, &[0, 2, 4]) {
+            let Claimed::Stick { shard } = claimed else { panic!("{room}: {claimed:?}") };
+            answered.entry(room).or_default().insert(shard);
+        }
+        for room in 0..ROOMS {
+            let there =
+                |seat| world.node(seat).and_then(|node| node.entry(&key(room))).map(|(entry, _)| entry);
+            let entry = there(0).unwrap();
+            assert_eq!(entry.generation, 2, "room-{room}");
+            assert!((1..NODES).all(|seat| there(seat) == Some(entry)), "room-{room}");
+            assert_eq!(answered[&room], entry.shard.clone().into_iter().collect(), "room-{room}");
+        }
+        assert_eq!(sum(&world, |stats| stats.moved), ROOMS as u64);
+        assert_eq!(sum(&world, |stats| stats.decided_alone), 0);
+        assert!(sum(&world, |stats| stats.rounds) <= NODES as u64, "one round of each home");
+    }
+
+    #[test]
+    fn two_of_six_nodes_lose_their_paths_and_nothing_moves() {
+        let mut world = world();
+        for (seat, trouble) in [(1, Trouble::Refuses), (5, Trouble::Silent)] {
+            world.set_shard_path(seat, &shard("s0"), Some(trouble));
+        }
+        let others: BTreeSet<PeerId> = [0, 2, 3, 4].map(|seat| world.name(seat).clone()).into();
+        for (room, claimed) in down(&mut world, &[1, 5]) {
+            let Claimed::Keep { shard: on, via } = claimed else { panic!("{room}: {claimed:?}") };
+            assert_eq!(on, shard("s0"));
+            assert!(!via.is_empty() && via.iter().all(|peer| others.contains(peer)), "{room}: {via:?}");
+        }
+        assert_eq!(sum(&world, |stats| stats.moved), 0);
+        assert_eq!(sum(&world, |stats| stats.claims_timed_out), 0);
+    }
+}
