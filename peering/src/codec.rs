@@ -4,8 +4,8 @@ use bytes::Bytes;
 use prost::Message as _;
 use shardgate_peering_core::{
     AsOf, Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Digest, Entry, FAN_OUT, Give, Heartbeat, Hello,
-    IdError, KeyError, LeaseReport, Message, PeerId, Rank, Reason, Resume, ShardName, Stamp, StickKey,
-    Update, Welcome,
+    IdError, KeyError, LeaseReport, Message, PeerId, Rank, Reached, Reason, Resume, ShardName, Stamp,
+    StickKey, Update, VIA_MAX, Welcome,
 };
 use shardgate_proto::peer as wire;
 
@@ -43,12 +43,14 @@ pub enum FrameError {
     #[error("frame is no message: {0}")]
     Garbage(#[from] prost::DecodeError),
     /// A list with too many elements.
-    #[error("{field} has {count} elements, expected at most {ITEMS_MAX}")]
+    #[error("{field} has {count} elements, expected at most {most}")]
     TooMany {
         /// The list.
         field: &'static str,
         /// Its length.
         count: usize,
+        /// What would have been accepted.
+        most: usize,
     },
     /// A key that is none.
     #[error("{field}: {source}")]
@@ -154,15 +156,30 @@ fn to_wire(message: &Message, told: &mut Told) -> wire::envelope::Message {
             held: claim.held,
         }),
         Message::ClaimAnswer(answer) => {
-            let (entry, remaining_ms, refusal) = match &answer.result {
-                ClaimResult::Entry(entry, remaining) => {
-                    (Some(entry_to_wire(entry)), clamp(*remaining), wire::Refusal::Unspecified)
+            let mut wired =
+                wire::ClaimAnswer { id: answer.id, key: answer.key.to_string(), ..Default::default() };
+            match &answer.result {
+                ClaimResult::Entry(entry, remaining_ms) => {
+                    wired.entry = Some(entry_to_wire(entry));
+                    wired.remaining_ms = clamp(*remaining_ms);
                 }
-                ClaimResult::Refused(refusal) => (None, 0, refusal_to_wire(*refusal)),
-            };
-            let (id, key) = (answer.id, answer.key.to_string());
-            W::ClaimAnswer(wire::ClaimAnswer { id, key, entry, remaining_ms, refusal: refusal.into() })
+                ClaimResult::Kept { entry, remaining_ms, via } => {
+                    wired.entry = Some(entry_to_wire(entry));
+                    wired.remaining_ms = clamp(*remaining_ms);
+                    wired.via = via.iter().map(ToString::to_string).collect();
+                }
+                ClaimResult::Refused(refusal) => wired.refusal = refusal_to_wire(*refusal).into(),
+            }
+            W::ClaimAnswer(wired)
         }
+        Message::ProbeAsk { round, shard } => {
+            W::ProbeAsk(wire::ProbeAsk { round: *round, shard: shard.to_string() })
+        }
+        Message::ProbeAnswer { round, shard, reached } => W::ProbeAnswer(wire::ProbeAnswer {
+            round: *round,
+            shard: shard.to_string(),
+            reached: *reached == Reached::Yes,
+        }),
         Message::LeaseReport(report) => W::LeaseReport(items::leases_to_wire(&report.leases)),
         Message::LeaseAsk { keys } => {
             W::LeaseAsk(wire::LeaseAsk { keys: keys.iter().map(ToString::to_string).collect() })
@@ -219,9 +236,11 @@ fn from_wire(message: wire::envelope::Message, heard: &mut Heard) -> Result<Vec<
             })
         }
         W::ClaimAnswer(answer) => {
-            let remaining = u64::from(answer.remaining_ms);
+            let remaining_ms = u64::from(answer.remaining_ms);
+            let via = via_from_wire(&answer.via)?;
             let result = match answer.entry {
-                Some(entry) => ClaimResult::Entry(entry_from_wire(entry)?, remaining),
+                Some(entry) if via.is_empty() => ClaimResult::Entry(entry_from_wire(entry)?, remaining_ms),
+                Some(entry) => ClaimResult::Kept { entry: entry_from_wire(entry)?, remaining_ms, via },
                 None => ClaimResult::Refused(refusal_from_wire(answer.refusal)?),
             };
             Message::ClaimAnswer(ClaimAnswer {
@@ -230,6 +249,14 @@ fn from_wire(message: wire::envelope::Message, heard: &mut Heard) -> Result<Vec<
                 result,
             })
         }
+        W::ProbeAsk(wire::ProbeAsk { round, shard: name }) => {
+            Message::ProbeAsk { round, shard: shard("probe_ask.shard", &name)? }
+        }
+        W::ProbeAnswer(wire::ProbeAnswer { round, shard: name, reached }) => Message::ProbeAnswer {
+            round,
+            shard: shard("probe_answer.shard", &name)?,
+            reached: if reached { Reached::Yes } else { Reached::No },
+        },
         W::LeaseReport(report) => {
             Message::LeaseReport(LeaseReport { leases: items::leases_from_wire(report)? })
         }
@@ -333,13 +360,25 @@ fn refusal_from_wire(value: i32) -> Result<ClaimRefusal, FrameError> {
     }
 }
 
+/// Names of nodes in their order, each once.
+fn via_from_wire(names: &[String]) -> Result<Vec<PeerId>, FrameError> {
+    let (field, count) = ("claim_answer.via", names.len());
+    if count > VIA_MAX {
+        return Err(FrameError::TooMany { field, count, most: VIA_MAX });
+    }
+    let mut via = names.iter().map(|name| peer(field, name)).collect::<Result<Vec<PeerId>, _>>()?;
+    via.sort();
+    via.dedup();
+    Ok(via)
+}
+
 /// Remaining times beyond 49 days are none.
 fn clamp(remaining_ms: u64) -> u32 {
     u32::try_from(remaining_ms).unwrap_or(u32::MAX)
 }
 
 const fn bounded(field: &'static str, count: usize) -> Result<(), FrameError> {
-    if count > ITEMS_MAX { Err(FrameError::TooMany { field, count }) } else { Ok(()) }
+    if count > ITEMS_MAX { Err(FrameError::TooMany { field, count, most: ITEMS_MAX }) } else { Ok(()) }
 }
 
 fn key(field: &'static str, text: &str) -> Result<StickKey, FrameError> {

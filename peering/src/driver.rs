@@ -1,22 +1,26 @@
 //! The single task that owns the core: feeds it inputs, carries out its outputs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use shardgate_peering_core::{
-    ClaimToken, Claimed, Input, Message, Node, Output, PeerId, Readiness, Violation,
+    ClaimToken, Claimed, Input, Message, Node, Output, PeerId, ProbeId, Reached, Readiness, ShardName,
+    Violation,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::counters::LinkEnd;
-use crate::handle::{MeshStatus, Moved, PeerStatus, Request, TableRow};
+use crate::handle::{MeshStatus, Moved, PeerStatus, ProbeAsk, Request, TableRow};
 use crate::outbox::Outbox;
 use crate::view::View;
 
 /// How many inputs are taken before the outputs are carried out: they share one batch to every peer.
 const INPUTS_PER_TURN: usize = 256;
+/// Probes whose answers are awaited. Beyond it the answer is No.
+const PROBES_MAX: usize = 1_024;
 
 /// What connections tell the driver.
 #[derive(Debug)]
@@ -44,6 +48,9 @@ pub(crate) struct Driver {
     pub(crate) waiting: HashMap<ClaimToken, oneshot::Sender<Claimed>>,
     pub(crate) tokens: u64,
     pub(crate) outboxes: BTreeMap<PeerId, (u64, Outbox)>,
+    /// Who probes shards, once somebody does.
+    pub(crate) prober: Arc<OnceLock<mpsc::Sender<ProbeAsk>>>,
+    pub(crate) probes: JoinSet<(ProbeId, Reached)>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -66,6 +73,10 @@ impl Driver {
                     Some(request) => self.request(request),
                     None => break,
                 },
+                // Such a task neither panics nor is aborted.
+                Some(Ok((probe, reached))) = self.probes.join_next() => {
+                    self.handle(Input::Probed { probe, reached });
+                }
                 () = tokio::time::sleep_until(deadline) => self.handle(Input::Timeout),
             }
             self.take_what_waits();
@@ -179,6 +190,7 @@ impl Driver {
                     // Nobody may be listening: a node without tunnels.
                     drop(self.moves.send(Moved { key, to }));
                 }
+                Output::Probe { probe, shard, .. } => self.probe(probe, shard),
                 Output::Answered { token, claimed } => {
                     if let Some(reply) = self.waiting.remove(&token) {
                         drop(reply.send(claimed));
@@ -197,6 +209,19 @@ impl Driver {
                     self.readiness.send_replace(readiness);
                 }
             }
+        }
+    }
+
+    /// Hands a probe to who probes shards. Where nobody does, or not so many at once, a shard is not reached.
+    fn probe(&mut self, probe: ProbeId, shard: ShardName) {
+        let (reply, answer) = oneshot::channel();
+        let room = self.probes.len() < PROBES_MAX;
+        let taken =
+            self.prober.get().filter(|_| room).map(|prober| prober.try_send(ProbeAsk { shard, reply }));
+        if let Some(Ok(())) = taken {
+            self.probes.spawn(async move { (probe, answer.await.unwrap_or(Reached::No)) });
+        } else {
+            self.handle(Input::Probed { probe, reached: Reached::No });
         }
     }
 

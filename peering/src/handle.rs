@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use shardgate_peering_core::{
-    ClaimReason, Claimed, Entry, PeerId, PeerView, Readiness, ShardName, Stats, StickKey, Unstored,
+    ClaimReason, Claimed, Entry, PeerId, PeerView, Reached, Readiness, ShardName, Stats, StickKey, Unstored,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -50,6 +50,16 @@ pub struct TableRow {
     pub remaining_ms: u64,
 }
 
+/// Find out whether this shard can be reached from here: some home wants to know before it moves conferences away from it. An answer after more
+/// than half a second comes too late; one that never comes is a No.
+#[derive(Debug)]
+pub struct ProbeAsk {
+    /// The shard.
+    pub shard: ShardName,
+    /// Takes the answer.
+    pub reply: oneshot::Sender<Reached>,
+}
+
 /// The table takes no more just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the table is too busy to be told more")]
@@ -69,9 +79,11 @@ pub(crate) enum Request {
     Page { after: Option<StickKey>, most: usize, reply: oneshot::Sender<Vec<TableRow>> },
 }
 
-/// The way into the stick table. Cheap to clone; lookups never wait, decisions wait for the key's home at most about two claim budgets.
+/// The way into the stick table. Cheap to clone; lookups never wait, decisions wait for the key's home at most about two claim budgets, and where
+/// a shard must be probed first, 6 s at most.
 #[derive(Debug, Clone)]
 pub struct TableHandle {
+    pub(crate) me: PeerId,
     pub(crate) view: Arc<View>,
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) moves: broadcast::Sender<Moved>,
@@ -83,6 +95,12 @@ pub struct TableHandle {
 }
 
 impl TableHandle {
+    /// This node's own name.
+    #[must_use]
+    pub const fn me(&self) -> &PeerId {
+        &self.me
+    }
+
     /// The shard of a live entry; never waits.
     #[must_use]
     pub fn lookup(&self, token: &str) -> Option<ShardName> {

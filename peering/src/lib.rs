@@ -21,8 +21,8 @@ mod tls;
 mod view;
 
 pub use counters::{Counters, LinkCounts, LinkEnd};
-pub use handle::{Busy, MeshStatus, Moved, PeerStatus, TableHandle, TableRow};
+pub use handle::{Busy, MeshStatus, Moved, PeerStatus, ProbeAsk, TableHandle, TableRow};
 pub use mesh::{Mesh, MeshConfig, MeshError, PeerAddress};
 pub use shardgate_peering_core as core;
-pub use shardgate_peering_core::{ClaimReason, Claimed, Readiness, Unstored};
+pub use shardgate_peering_core::{ClaimReason, Claimed, Reached, Readiness, Unstored};
 pub use tls::{ALPN, Environment, IdentityError, IdentityFiles, dns_name};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use quinn::{Connection, Endpoint, EndpointConfig, Incoming, TokioRuntime};
@@ -16,7 +16,7 @@ use crate::connection::{HANDSHAKE_MAX, Link, STREAMS_MAX, close, end_of};
 use crate::counters::{Counters, LinkEnd};
 use crate::dial::Dialer;
 use crate::driver::{Driver, LinkEvent};
-use crate::handle::TableHandle;
+use crate::handle::{ProbeAsk, TableHandle};
 use crate::outbox::Outbox;
 use crate::tls::{Environment, Identity, IdentityError, IdentityFiles, Named, named};
 use crate::view::View;
@@ -26,6 +26,8 @@ const REQUESTS_MAX: usize = 16_384;
 const EVENTS_MAX: usize = 4_096;
 /// Moves that a slow listener may be behind.
 const MOVES_MAX: usize = 16_384;
+/// Probes that wait to be begun; beyond it a shard is taken for not reached from here.
+const PROBES_WAITING_MAX: usize = 256;
 /// Handshakes of others under way at once; more are refused.
 const HANDSHAKES_MAX: usize = 128;
 /// Beyond so many an address has to prove that it can be reached (RFC 9000 section 8.1): spoofed packets hold no handshake.
@@ -79,6 +81,7 @@ pub enum MeshError {
 pub struct Mesh {
     handle: TableHandle,
     counters: Arc<Counters>,
+    prober: Arc<OnceLock<mpsc::Sender<ProbeAsk>>>,
     address: Option<SocketAddr>,
     endpoint: Option<Endpoint>,
     stop: watch::Sender<bool>,
@@ -149,6 +152,13 @@ impl Mesh {
         Arc::clone(&self.counters)
     }
 
+    /// The probes of shards that homes ask for, for whoever carries them out; once. Until somebody has taken them no shard is reached from here.
+    #[must_use]
+    pub fn take_probes(&mut self) -> Option<mpsc::Receiver<ProbeAsk>> {
+        let (asks, taken) = mpsc::channel(PROBES_WAITING_MAX);
+        self.prober.set(asks).ok().map(|()| taken)
+    }
+
     /// The UDP address, `None` without a mesh.
     #[must_use]
     pub const fn address(&self) -> Option<SocketAddr> {
@@ -187,7 +197,7 @@ impl Parts {
     #[expect(clippy::new_ret_no_self, reason = "it makes the shared part of a Mesh")]
     fn new(table: Config) -> Result<(Mesh, mpsc::Sender<LinkEvent>), MeshError> {
         let clock = Clock::start();
-        let ttl_ms = table.ttl_ms;
+        let (me, ttl_ms) = (table.me.clone(), table.ttl_ms);
         let node = Node::new(table, clock.now())?;
         let view = Arc::new(View::new(ttl_ms / 16));
         let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
@@ -195,6 +205,7 @@ impl Parts {
         let (moves, _) = broadcast::channel(MOVES_MAX);
         let (readiness, readiness_seen) = watch::channel(Readiness::NotReady { waiting_for: Vec::new() });
         let (stop, stopped) = watch::channel(false);
+        let prober = Arc::default();
         let driver = Driver {
             node,
             clock,
@@ -206,9 +217,12 @@ impl Parts {
             waiting: std::collections::HashMap::new(),
             tokens: 0,
             outboxes: BTreeMap::new(),
+            prober: Arc::clone(&prober),
+            probes: JoinSet::new(),
             stop: stopped,
         };
         let handle = TableHandle {
+            me,
             view,
             requests,
             moves,
@@ -220,6 +234,7 @@ impl Parts {
         let mesh = Mesh {
             handle,
             counters: Arc::default(),
+            prober,
             address: None,
             endpoint: None,
             stop,

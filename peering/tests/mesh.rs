@@ -9,9 +9,10 @@ use shardgate_peering::core::{Config, PeerId, ShardName, StickKey};
 use shardgate_peering::pki::CaFiles;
 use shardgate_peering::{
     ALPN, ClaimReason, Claimed, Environment, IdentityFiles, Mesh, MeshConfig, MeshError, PeerAddress,
-    Readiness,
+    Reached, Readiness,
 };
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 fn peer(name: &str) -> PeerId {
     PeerId::parse(name).unwrap()
@@ -126,7 +127,9 @@ async fn join(running: &Running, room: &str, proposal: &str) -> String {
     let (key, shard) = (StickKey::parse(room).unwrap(), ShardName::parse(proposal).unwrap());
     match running.mesh.handle().claim(key, shard, ClaimReason::Join).await {
         Claimed::Stick { shard } => shard.to_string(),
-        other @ (Claimed::Unstored { .. } | Claimed::Cleared | Claimed::Held) => panic!("{room}: {other:?}"),
+        other @ (Claimed::Unstored { .. } | Claimed::Keep { .. } | Claimed::Cleared | Claimed::Held) => {
+            panic!("{room}: {other:?}")
+        }
     }
 }
 
@@ -163,6 +166,80 @@ async fn two_nodes_share_their_table_and_first_joins_at_once_get_one_shard() {
     assert!(counts.connected <= 2, "{counts:?}");
     a.mesh.shutdown().await;
     b.mesh.shutdown().await;
+}
+
+/// Somebody who answers all probes of a node alike.
+fn probes(running: &mut Running, reached: watch::Receiver<Reached>) -> JoinHandle<u32> {
+    let mut asks = running.mesh.take_probes().unwrap();
+    assert!(running.mesh.take_probes().is_none(), "there is one who probes");
+    tokio::spawn(async move {
+        let mut asked = 0;
+        while let Some(ask) = asks.recv().await {
+            asked += 1;
+            ask.reply.send(*reached.borrow()).unwrap();
+        }
+        asked
+    })
+}
+
+async fn down(running: &Running, room: &str, failed: &str, proposal: &str) -> Claimed {
+    let (key, shard) = (StickKey::parse(room).unwrap(), ShardName::parse(proposal).unwrap());
+    let failed = ShardName::parse(failed).unwrap();
+    running.mesh.handle().claim(key, shard, ClaimReason::Down { failed }).await
+}
+
+/// One node of three reaches the shard: the conferences stay, by that node. Then nobody does, and they move; on c nobody probes at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_is_left_when_no_node_reaches_it() {
+    let ca = Ca::new("test", &["a", "b", "c"]);
+    let at_c = free();
+    let (mut a, mut b) = pair_and(&ca, &[("c", at_c)]).await;
+    let list = [("a", a.address()), ("b", b.address()), ("c", at_c)];
+    let c = start_at(at_c, &list, "c", ca.identity("c"), &ca.environment).unwrap();
+    ready(&c).await;
+    let (_a_finds, a_reaches) = watch::channel(Reached::No);
+    let (b_finds, b_reaches) = watch::channel(Reached::Yes);
+    let (a_probes, b_probes) = (probes(&mut a, a_reaches), probes(&mut b, b_reaches));
+    let rooms: Vec<String> = (0..30).map(|n| format!("room-{n}")).collect();
+    for room in &rooms {
+        assert_eq!(join(&a, room, "s1").await, "s1");
+    }
+    for each in [&b, &c] {
+        until("all are known", async || each.mesh.handle().conferences_total() == 30).await;
+    }
+    let by_b = Claimed::Keep { shard: ShardName::parse("s1").unwrap(), via: vec![peer("b")] };
+    for room in &rooms {
+        assert_eq!(down(&a, room, "s1", "s2").await, by_b, "{room}");
+    }
+    b_finds.send_replace(Reached::No);
+    // What b said holds for a second.
+    until("it is asked again", async || down(&a, &rooms[0], "s1", "s2").await != by_b).await;
+    for room in &rooms {
+        until("it is asked again", async || down(&c, room, "s1", "s3").await != by_b).await;
+    }
+    let moved = |running: &Running| {
+        let handle = running.mesh.handle();
+        rooms.iter().map(|room| handle.lookup(room).unwrap().to_string()).collect::<Vec<_>>()
+    };
+    for each in [&a, &b, &c] {
+        until("nobody is on it", async || moved(each).iter().all(|shard| shard != "s1")).await;
+        assert_eq!(moved(each)[0], "s2");
+    }
+    assert_eq!(moved(&a), moved(&b));
+    assert_eq!(moved(&a), moved(&c));
+    let mut rounds = 0;
+    for each in [&a, &b, &c] {
+        let stats = each.mesh.handle().status().await.stats;
+        assert_eq!(stats.decided_alone, 0);
+        rounds += stats.rounds;
+    }
+    for running in [a, b, c] {
+        running.mesh.shutdown().await;
+    }
+    for probes in [a_probes, b_probes] {
+        let asked = u64::from(probes.await.unwrap());
+        assert!(asked <= rounds, "{asked} probes in {rounds} rounds");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -65,6 +65,8 @@ labels! {
         Proposed = "proposed",
         /// Another shard was known or chosen.
         Other = "other",
+        /// It stays on a shard that could not be reached from here.
+        Kept = "kept",
         /// Not stored: the request went by the plain hash.
         Unstored = "unstored",
     }

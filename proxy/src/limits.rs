@@ -35,9 +35,9 @@ pub(crate) use descriptors::{Spare, raise};
 pub(crate) use listener::{Seat, Seats};
 use memory::Memory;
 pub use memory::MemoryMax;
-pub use shard::{PerShard, ShardLoad};
 use shard::Shards;
 pub(crate) use shard::{NoPlace, ShardPlace};
+pub use shard::{PerShard, ShardLoad};
 
 /// Everything that has a ceiling.
 #[derive(Debug, Clone, PartialEq, Eq)]

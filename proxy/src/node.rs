@@ -13,7 +13,7 @@ use shardgate_discovery::{
     DiscoveryHandle, FileError, FileWatch, Order, Origin, ServiceName, ShardName, ShardState, Snapshot,
     watch_file,
 };
-use shardgate_peering::{Mesh, MeshError, PeerAddress, TableHandle};
+use shardgate_peering::{Mesh, MeshError, PeerAddress, ProbeAsk, TableHandle};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::info;
@@ -21,6 +21,7 @@ use tracing::info;
 use crate::admin::{Admin, AdminError, AdminParts, Phase};
 use crate::backend::MannerError;
 use crate::config::{Config, ConsulSection, DiscoveryConfig, NodeConfig};
+use crate::health::HealthHandle;
 use crate::routing_key::Compat;
 use crate::sessions::Sessions;
 use crate::tls::{ServerTls, TlsErrors, TlsWatch, TlsWatchConfig};
@@ -132,6 +133,7 @@ pub struct RunningNode {
     registered: Option<Registered>,
     certificates: Option<TlsWatch>,
     peers: JoinHandle<()>,
+    prober: Option<JoinHandle<()>>,
     phase: watch::Sender<Phase>,
     drain: Duration,
 }
@@ -159,13 +161,15 @@ impl RunningNode {
         };
         let (peers, follower) = follow_peers(discovery.clone());
         let table = settings::table(&config);
-        let mesh = match settings::mesh(&config)? {
+        let mut mesh = match settings::mesh(&config)? {
             Some(mesh) => Mesh::start(table, mesh, peers)?,
             None => Mesh::alone(table)?,
         };
         let handle = mesh.handle();
         let mut workers =
             Workers::start(settings::workers(&config, tls.as_ref())?, &handle, &discovery.subscribe())?;
+        let health = workers.health().clone();
+        let prober = mesh.take_probes().map(|asks| tokio::spawn(probe_for_homes(asks, health)));
         if let (Compat::Haproxy, Some(ready)) = (config.routing.compat, workers.take_agents_ready()) {
             // Ends with the workers.
             drop(tokio::spawn(take_back_orders(ready, discovery.clone())));
@@ -221,6 +225,7 @@ impl RunningNode {
             registered,
             certificates,
             peers: follower,
+            prober,
             phase,
             drain,
         })
@@ -276,6 +281,9 @@ impl RunningNode {
         self.phase.send_replace(Phase::Draining);
         self.workers.shutdown(self.drain).await;
         self.mesh.shutdown().await;
+        if let Some(prober) = self.prober {
+            prober.abort();
+        }
         // Only now: peers let go of a node that is not listed any more, and until here it had something to tell them.
         if let Some(registered) = self.registered {
             registered.deregister().await;
@@ -286,6 +294,13 @@ impl RunningNode {
             certificates.stop().await;
         }
         self.admin.shutdown().await;
+    }
+}
+
+/// Finds out for homes whether shards can be reached from here: one of their conferences could not be by somebody.
+async fn probe_for_homes(mut asks: mpsc::Receiver<ProbeAsk>, health: HealthHandle) {
+    while let Some(ask) = asks.recv().await {
+        health.probe(ask).await;
     }
 }
 

@@ -48,6 +48,8 @@ pub use start::{Running, StartError, Workers, WorkersConfig};
 const COPY_BUFFER_BYTES: usize = 64 * 1024;
 /// The table answers within its budgets; should its driver hang, requests do not hang with it.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(3);
+/// The same for a claim before which a shard is probed: two homes have 2.6 s each at most, and a round of this node's own takes half a second.
+const DOWN_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// What the configuration says to all workers alike. A request sees one of these from start to end.
 #[derive(Debug, Clone)]
@@ -199,7 +201,8 @@ impl Worker {
     }
 
     pub(crate) async fn claim(&self, key: StickKey, proposal: ShardName, reason: ClaimReason) -> Claimed {
-        let claimed = timeout(CLAIM_TIMEOUT, self.table.claim(key, proposal, reason)).await;
+        let most = if matches!(reason, ClaimReason::Down { .. }) { DOWN_TIMEOUT } else { CLAIM_TIMEOUT };
+        let claimed = timeout(most, self.table.claim(key, proposal, reason)).await;
         claimed.unwrap_or(Claimed::Unstored { why: Unstored::Overload })
     }
 

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::entry::{Rank, Reason};
+use crate::entry::{Entry, Rank, Reason};
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::input::{ClaimReason, ClaimToken};
 use crate::lease::Told;
@@ -11,7 +11,10 @@ use crate::node::Node;
 use crate::output::{Claimed, Output, Unstored};
 use crate::time::{Instant, Now};
 use crate::updates::Accepted;
+use crate::verdict::{GATHER_MS, Ruling};
 
+/// The most that a claim's budget grows by for the ways of probes.
+const PROBE_WAY_MAX_MS: u64 = 1_000;
 /// How many lone decisions are remembered for a later claim. Beyond it they stay as they are and reconciliation spreads them.
 const LONE_MAX: usize = 65_536;
 /// How many answers of one home are remembered, and how long, to be announced if it is lost.
@@ -23,6 +26,7 @@ const DECIDED_FOR_US_MS: u64 = 5_000;
 pub(crate) enum Asked {
     Join,
     Down { failed: ShardName },
+    Maint { failed: ShardName },
     Operator,
     Clear,
 }
@@ -32,7 +36,7 @@ impl Asked {
         match self {
             Self::Join => Reason::Claim,
             Self::Down { .. } => Reason::Down,
-            Self::Operator | Self::Clear => Reason::Operator,
+            Self::Maint { .. } | Self::Operator | Self::Clear => Reason::Operator,
         }
     }
 
@@ -40,7 +44,8 @@ impl Asked {
         match (claim.reason, &claim.failed) {
             _ if claim.proposal.is_none() => Self::Clear,
             (Reason::Down, Some(failed)) => Self::Down { failed: failed.clone() },
-            (Reason::Operator, _) => Self::Operator,
+            (Reason::Operator, Some(failed)) => Self::Maint { failed: failed.clone() },
+            (Reason::Operator, None) => Self::Operator,
             (Reason::Down | Reason::Claim | Reason::Arbitration | Reason::End | Reason::Full, _) => {
                 Self::Join
             }
@@ -51,7 +56,16 @@ impl Asked {
         match reason {
             ClaimReason::Join => Self::Join,
             ClaimReason::Down { failed } => Self::Down { failed },
+            ClaimReason::Maint { failed } => Self::Maint { failed },
             ClaimReason::Operator => Self::Operator,
+        }
+    }
+
+    /// The shard that is to be left.
+    pub(crate) const fn failed(&self) -> Option<&ShardName> {
+        match self {
+            Self::Down { failed } | Self::Maint { failed } => Some(failed),
+            Self::Join | Self::Operator | Self::Clear => None,
         }
     }
 
@@ -59,24 +73,31 @@ impl Asked {
     fn settled_by(&self, shard: &ShardName) -> bool {
         match self {
             Self::Join => true,
-            Self::Down { failed } => shard != failed,
+            Self::Down { failed } | Self::Maint { failed } => shard != failed,
             Self::Operator | Self::Clear => false,
         }
     }
+}
+
+/// What requests of this node want to know of a key.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) waiters: Vec<ClaimToken>,
+    /// `None` to clear the key.
+    pub(crate) proposal: Option<ShardName>,
+    pub(crate) asked: Asked,
+    /// A home that was asked before, in vain.
+    pub(crate) tried: Option<PeerId>,
 }
 
 /// A claim under way.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) id: u64,
-    pub(crate) waiters: Vec<ClaimToken>,
-    /// `None` to clear the key.
-    proposal: Option<ShardName>,
-    asked: Asked,
-    /// The home asked now.
+    pub(crate) question: Question,
+    /// The home asked now: this node while it has the shard probed.
     pub(crate) home: PeerId,
-    /// The home asked before it.
-    tried: Option<PeerId>,
+    /// When a peer has used up its budget; a round of this node's own has its own end.
     pub(crate) deadline: Instant,
 }
 
@@ -98,8 +119,8 @@ impl Node {
             return;
         }
         if let Some(pending) = self.pending.get_mut(&key) {
-            if pending.waiters.len() < self.config.waiters_max {
-                pending.waiters.push(token);
+            if pending.question.waiters.len() < self.config.waiters_max {
+                pending.question.waiters.push(token);
             } else {
                 self.stats.waiters_full += 1;
                 self.unstored(token, Unstored::Overload);
@@ -115,10 +136,13 @@ impl Node {
         if self.mutation == Some(crate::mutation::Mutation::MoveWithoutClaim)
             && matches!(asked, Asked::Down { .. })
         {
-            self.settle_here(now, &key, Vec::from([token]), Some(&proposal), &asked, Rank::Home);
+            let question =
+                Question { waiters: Vec::from([token]), proposal: Some(proposal), asked, tried: None };
+            self.settle_here(now, key, question, Rank::Home);
             return;
         }
-        self.ask(now, key, Vec::from([token]), Some(proposal), asked, None);
+        let waiters = Vec::from([token]);
+        self.ask(now, key, Question { waiters, proposal: Some(proposal), asked, tried: None });
     }
 
     /// An operator clears a key.
@@ -128,84 +152,102 @@ impl Node {
             self.unstored(token, Unstored::Overload);
             return;
         }
-        self.ask(now, key, Vec::from([token]), None, Asked::Clear, None);
+        let waiters = Vec::from([token]);
+        self.ask(now, key, Question { waiters, proposal: None, asked: Asked::Clear, tried: None });
     }
 
     /// Asks the key's home, or decides when this node is it or there is none.
-    pub(crate) fn ask(
-        &mut self,
-        now: Now,
-        key: StickKey,
-        waiters: Vec<ClaimToken>,
-        proposal: Option<ShardName>,
-        asked: Asked,
-        tried: Option<PeerId>,
-    ) {
-        let passed = if tried.is_none() { self.passed_to(&key) } else { None };
-        let home = passed.or_else(|| self.home_of(&key, tried.as_ref()));
+    pub(crate) fn ask(&mut self, now: Now, key: StickKey, question: Question) {
+        let passed = if question.tried.is_none() { self.passed_to(&key) } else { None };
+        let home = passed.or_else(|| self.home_of(&key, question.tried.as_ref()));
         let Some(home) = home.filter(|home| *home != self.config.me) else {
             let rank = if self.decides { Rank::Home } else { Rank::Alone };
-            self.settle_here(now, &key, waiters, proposal.as_ref(), &asked, rank);
+            self.settle_here(now, key, question, rank);
             return;
         };
         let id = self.next_claim_id();
         self.stats.claims_asked += 1;
-        let deadline = now.mono + self.budget_ms(&home);
+        let deadline = now.mono + self.budget_ms(&home, &question.asked);
         self.claim_deadlines.insert((deadline, id), key.clone());
-        let pending = Pending { id, waiters, proposal, asked, home, tried, deadline };
+        let pending = Pending { id, question, home, deadline };
         let claim = self.claim_message(now, &key, &pending);
         self.send(&pending.home, Message::Claim(claim));
         self.pending.insert(key, pending);
     }
 
     pub(crate) fn claim_message(&self, now: Now, key: &StickKey, pending: &Pending) -> Claim {
-        let known = self.table.get(key).map(|slot| (slot.entry.clone(), slot.lease.since_ms(now.mono)));
-        let fades_ms = self.config.tombstone_fades_ms();
         Claim {
             id: pending.id,
             key: key.clone(),
-            known: known.filter(|(entry, remaining_ms)| !entry.is_tombstone() || *remaining_ms >= fades_ms),
-            proposal: pending.proposal.clone(),
-            reason: pending.asked.reason(),
+            known: self.known(now, key),
+            proposal: pending.question.proposal.clone(),
+            reason: pending.question.asked.reason(),
             held: self.uses.holds(key),
-            failed: if let Asked::Down { failed } = &pending.asked { Some(failed.clone()) } else { None },
-            tried: pending.tried.clone(),
+            failed: pending.question.asked.failed().cloned(),
+            tried: pending.question.tried.clone(),
             hops: 0,
         }
     }
 
-    /// How long a home is given: max(300 ms, 2 × smoothed round trip + 100 ms), at most 1 s.
-    fn budget_ms(&self, home: &PeerId) -> u64 {
+    /// What this node knows of a key, for a home; not an end in its last moments.
+    pub(crate) fn known(&self, now: Now, key: &StickKey) -> Option<(Entry, u64)> {
+        let known = self.table.get(key).map(|slot| (slot.entry.clone(), slot.lease.since_ms(now.mono)));
+        let fades_ms = self.config.tombstone_fades_ms();
+        known.filter(|(entry, remaining_ms)| !entry.is_tombstone() || *remaining_ms >= fades_ms)
+    }
+
+    /// This node's own question stands among the pending ones until a round ends.
+    pub(crate) fn wait_for_round(&mut self, key: StickKey, id: u64, question: Question, deadline: Instant) {
+        self.pending.insert(key, Pending { id, question, home: self.config.me.clone(), deadline });
+    }
+
+    /// How long a home is given: max(300 ms, 2 × smoothed round trip + 100 ms), at most 1 s. One that has a shard probed also needs what its
+    /// round takes; how far its peers are from it is not known here, so they are taken to be as far as the farthest is from this node.
+    fn budget_ms(&self, home: &PeerId, asked: &Asked) -> u64 {
         let rtt_ms = self.sessions.get(home).map_or(0, |session| session.rtt_ms);
-        rtt_ms
+        let budget_ms = rtt_ms
             .saturating_mul(2)
             .saturating_add(100)
             .max(self.config.claim_budget_min_ms)
-            .min(self.config.claim_budget_max_ms)
+            .min(self.config.claim_budget_max_ms);
+        if !matches!(asked, Asked::Down { .. }) {
+            return budget_ms;
+        }
+        let farthest_ms =
+            self.sessions.values().filter(|session| session.streaming()).map(|s| s.rtt_ms).max();
+        let way_ms = farthest_ms.unwrap_or(0).saturating_mul(2).min(PROBE_WAY_MAX_MS);
+        budget_ms + self.config.probe_budget_ms + GATHER_MS + way_ms
     }
 
-    fn settle_here(
-        &mut self,
-        now: Now,
-        key: &StickKey,
-        waiters: Vec<ClaimToken>,
-        proposal: Option<&ShardName>,
-        asked: &Asked,
-        rank: Rank,
-    ) {
-        if *asked == Asked::Clear && rank == Rank::Alone {
+    /// This node answers its own question: as the key's home, or alone. Before it leaves a shard that cannot be reached it has it probed.
+    pub(crate) fn settle_here(&mut self, now: Now, key: StickKey, question: Question, rank: Rank) {
+        if question.asked == Asked::Clear && rank == Rank::Alone {
             // What others may hold is not ended by somebody who hears nobody.
-            for token in waiters {
+            for token in question.waiters {
                 self.unstored(token, Unstored::NoHome);
             }
             return;
         }
-        match self.decide(now, key, proposal, asked, rank, 0) {
+        match self.ruling(now, &key, &question.asked) {
+            Ruling::Decide => {}
+            Ruling::Wait { shard } => {
+                self.park_own(now, key, question, rank, &shard);
+                return;
+            }
+            Ruling::Keep { shard } => {
+                let via = self.keep(now, &key, &shard, None);
+                self.used(now, &key, Told::ByClaim);
+                self.keep_all(question.waiters, &shard, &via);
+                return;
+            }
+        }
+        let Question { waiters, proposal, asked, .. } = question;
+        match self.decide(now, &key, proposal.as_ref(), &asked, rank, 0) {
             Ok(entry) => {
                 if rank == Rank::Alone && entry.rank == Rank::Alone && self.lone.len() < LONE_MAX {
                     self.lone.insert(key.clone());
                 }
-                self.used(now, key, Told::ByClaim);
+                self.used(now, &key, Told::ByClaim);
                 self.answer_all(waiters, entry.shard);
             }
             Err(refusal) => self.refuse_all(waiters, refusal),
@@ -220,7 +262,14 @@ impl Node {
         }
     }
 
-    fn refuse_all(&mut self, waiters: Vec<ClaimToken>, refusal: ClaimRefusal) {
+    /// Everybody who waits hears that the key stays, and who reaches its shard.
+    fn keep_all(&mut self, waiters: Vec<ClaimToken>, shard: &ShardName, via: &[PeerId]) {
+        for token in waiters {
+            self.answer(token, Claimed::Keep { shard: shard.clone(), via: via.to_vec() });
+        }
+    }
+
+    pub(crate) fn refuse_all(&mut self, waiters: Vec<ClaimToken>, refusal: ClaimRefusal) {
         for token in waiters {
             match refusal {
                 ClaimRefusal::TableFull => self.unstored(token, Unstored::TableFull),
@@ -235,7 +284,7 @@ impl Node {
     /// A home has answered.
     pub(crate) fn on_claim_answer(&mut self, now: Now, from: &PeerId, answer: ClaimAnswer) {
         let accepted = match &answer.result {
-            ClaimResult::Entry(entry, remaining_ms) => {
+            ClaimResult::Entry(entry, remaining_ms) | ClaimResult::Kept { entry, remaining_ms, .. } => {
                 self.accept(now, from, &answer.key, entry, *remaining_ms)
             }
             ClaimResult::Refused(_) => Accepted::Merged,
@@ -251,19 +300,35 @@ impl Node {
             (session.reclaimed.remove(&answer.key), session.reclaimed.is_empty())
         });
         let asked_this = |pending: &Pending| pending.id == answer.id && pending.home == *from;
+        if reclaimed && !matches!(answer.result, ClaimResult::Refused(_)) {
+            self.lone.remove(&answer.key);
+            if all {
+                self.reclaim_lone(now, from);
+            }
+        }
         match answer.result {
-            ClaimResult::Entry(entry, _) => {
-                if reclaimed {
-                    self.lone.remove(&answer.key);
-                    if all {
-                        self.reclaim_lone(now, from);
-                    }
+            ClaimResult::Kept { entry, via, .. } => {
+                let Some(pending) = self.take_pending_if(&answer.key, asked_this) else { return };
+                let stands = self.table.shard(&answer.key).cloned();
+                if stands.is_none() && accepted == Accepted::Merged {
+                    self.begin_anew(now, answer.key, pending);
+                    return;
                 }
+                self.used(now, &answer.key, Told::ByClaim);
+                match entry.shard {
+                    Some(shard) if stands.as_ref().is_none_or(|there| *there == shard) => {
+                        self.keep_all(pending.question.waiters, &shard, &via);
+                    }
+                    // Something better than that answer has come before it.
+                    _ => self.answer_all(pending.question.waiters, stands),
+                }
+            }
+            ClaimResult::Entry(entry, _) => {
                 self.remember_decided_for_us(now, from, &answer.key);
                 if accepted == Accepted::NoRoom {
                     // The mesh has it, this node alone cannot: the answer holds all the same.
                     if let Some(pending) = self.take_pending_if(&answer.key, asked_this) {
-                        self.answer_all(pending.waiters, entry.shard);
+                        self.answer_all(pending.question.waiters, entry.shard);
                     }
                 } else if self.pending.get(&answer.key).is_some_and(asked_this) {
                     self.finish(now, &answer.key);
@@ -279,8 +344,8 @@ impl Node {
                     | ClaimRefusal::Held
                     | ClaimRefusal::NoEntry
                     | ClaimRefusal::Outranked => {
-                        self.refuse_all(pending.waiters, refusal);
-                        self.reclaim_after_clear(now, &answer.key, &pending.asked);
+                        self.refuse_all(pending.question.waiters, refusal);
+                        self.reclaim_after_clear(now, &answer.key, &pending.question.asked);
                     }
                 }
             }
@@ -292,15 +357,22 @@ impl Node {
         let Some(pending) = self.take_pending_if(key, |_| true) else { return };
         self.used(now, key, Told::ByClaim);
         match self.table.shard(key).cloned() {
-            None if pending.asked != Asked::Clear => {
-                // The entry ended between the home's answer and its arrival: the claim starts anew.
-                self.next_home(now, key.clone(), Pending { tried: None, ..pending });
+            None if pending.question.asked != Asked::Clear => {
+                self.begin_anew(now, key.clone(), pending);
             }
             shard => {
-                self.answer_all(pending.waiters, shard);
-                self.reclaim_after_clear(now, key, &pending.asked);
+                self.answer_all(pending.question.waiters, shard);
+                self.reclaim_after_clear(now, key, &pending.question.asked);
             }
         }
+    }
+
+    /// The entry ended between the home's answer and its arrival. There is no shard to be left any more: nobody need probe one again.
+    fn begin_anew(&mut self, now: Now, key: StickKey, pending: Pending) {
+        let Question { waiters, proposal, asked, .. } = pending.question;
+        let asked = if matches!(asked, Asked::Down { .. }) { Asked::Join } else { asked };
+        let question = Question { waiters, proposal, asked, tried: None };
+        self.next_home(now, key, Pending { question, ..pending });
     }
 
     /// What was opened here while the key was being cleared, and could not be claimed because of that, is claimed now.
@@ -316,27 +388,26 @@ impl Node {
             return;
         }
         let Some(shard) = self.lookup(key).cloned() else { return };
-        let Some(pending) = self.take_pending_if(key, |pending| pending.asked.settled_by(&shard)) else {
-            return;
-        };
+        let settled = |pending: &Pending| pending.question.asked.settled_by(&shard);
+        let Some(pending) = self.take_pending_if(key, settled) else { return };
         self.used(now, key, Told::ByClaim);
-        self.answer_all(pending.waiters, Some(shard));
+        self.answer_all(pending.question.waiters, Some(shard));
     }
 
     /// The home asked did not answer, refused or was lost: the next one is asked once, then this node decides alone.
     pub(crate) fn next_home(&mut self, now: Now, key: StickKey, pending: Pending) {
-        let Pending { waiters, proposal, asked, home, tried, .. } = pending;
-        if let Some(shard) = self.lookup(&key).filter(|shard| asked.settled_by(shard)).cloned() {
-            self.answer_all(waiters, Some(shard));
-        } else if asked == Asked::Clear {
+        let Pending { question, home, .. } = pending;
+        if let Some(shard) = self.lookup(&key).filter(|shard| question.asked.settled_by(shard)).cloned() {
+            self.answer_all(question.waiters, Some(shard));
+        } else if question.asked == Asked::Clear {
             // Only the home has heard who holds the key.
-            for token in waiters {
+            for token in question.waiters {
                 self.unstored(token, Unstored::NoHome);
             }
-        } else if tried.is_none() {
-            self.ask(now, key, waiters, proposal, asked, Some(home));
+        } else if question.tried.is_none() {
+            self.ask(now, key, Question { tried: Some(home), ..question });
         } else {
-            self.settle_here(now, &key, waiters, proposal.as_ref(), &asked, Rank::Alone);
+            self.settle_here(now, key, question, Rank::Alone);
         }
     }
 
@@ -435,7 +506,11 @@ impl Node {
         session.decided_for_us.push_back((now.mono, key.clone()));
     }
 
-    fn take_pending_if(&mut self, key: &StickKey, wanted: impl Fn(&Pending) -> bool) -> Option<Pending> {
+    pub(crate) fn take_pending_if(
+        &mut self,
+        key: &StickKey,
+        wanted: impl Fn(&Pending) -> bool,
+    ) -> Option<Pending> {
         if !self.pending.get(key).is_some_and(wanted) {
             return None;
         }

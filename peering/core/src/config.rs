@@ -38,6 +38,11 @@ pub struct Config {
     pub gives_window: u64,
     /// Least time between two moves of one key. Default 30 s: a flapping shard costs one move.
     pub move_pause_ms: u64,
+    /// How long a home waits for its peers' probes of a shard that somebody could not reach. Default 500 ms: what answers later than that is no
+    /// use to a client that checks after 5 s.
+    pub probe_budget_ms: u64,
+    /// How long the result of such a round holds for further claims, and so the least time between two rounds about one shard. Default 1 s.
+    pub verdict_fresh_ms: u64,
     /// A node that did not run for longer than this starts anew: what it knows is of the past. Default 30 s.
     pub pause_max_ms: u64,
     /// How many peers are talked to. Beyond it, in the order of their names, they are taken for not listed.
@@ -86,6 +91,8 @@ impl Config {
             gives_window: 256,
             updates_pause_ms: 2,
             move_pause_ms: 30_000,
+            probe_budget_ms: 500,
+            verdict_fresh_ms: 1_000,
             pause_max_ms: 30_000,
             peers_max: 256,
         }
@@ -96,7 +103,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for the first field out of its range.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let ranges: [(&'static str, u64, u64, u64, &'static str); 8] = [
+        let ranges: [(&'static str, u64, u64, u64, &'static str); 10] = [
             ("ttl_ms", self.ttl_ms, 1_000, 86_400_000, "1 s to 24 h"),
             ("entries_max", self.entries_max as u64, 1, 100_000_000, "1 to 100,000,000"),
             ("heartbeat_ms", self.heartbeat_ms, 100, 10_000, "100 ms to 10 s"),
@@ -109,6 +116,8 @@ impl Config {
             ),
             ("claim_budget_max_ms", self.claim_budget_max_ms, 10, 5_000, "10 ms to 5 s"),
             ("batch_items", self.batch_items as u64, 1, 1_024, "1 to 1,024"),
+            ("probe_budget_ms", self.probe_budget_ms, 10, 5_000, "10 ms to 5 s"),
+            ("verdict_fresh_ms", self.verdict_fresh_ms, 100, 10_000, "100 ms to 10 s"),
             ("pause_max_ms", self.pause_max_ms, self.heartbeat_ms * 3, 86_400_000, "3 heartbeats to 24 h"),
             ("peers_max", self.peers_max as u64, 1, 1_024, "1 to 1,024"),
         ];

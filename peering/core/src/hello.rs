@@ -34,6 +34,7 @@ impl Node {
         self.forget_outputs(peer);
         // Answers to what it asked on an older connection are void.
         self.passed_on.retain(|_, passed| passed.asker != *peer);
+        self.forget_probes_of(now, peer);
         let session = self.sessions.entry(peer.clone()).or_insert_with(Session::new);
         if !session.listed {
             self.outputs
@@ -97,6 +98,7 @@ impl Node {
             self.mesh_has_changed(now);
         }
         self.passed_on.retain(|_, passed| passed.asker != *peer);
+        self.forget_probes_of(now, peer);
         self.refuse_passed_to(peer);
         self.reask_claims_of(now, peer);
         self.forget_outputs(peer);

@@ -9,6 +9,7 @@ use crate::node::{Node, PassedOn};
 use crate::time::Now;
 use crate::update_log::{LogKind, tag};
 use crate::updates::Accepted;
+use crate::verdict::Ruling;
 
 /// The first of `peers` for `key` by rendezvous hash (highest random weight; Thaler and Ravishankar 1996): when one of
 /// them goes, only its keys get another home.
@@ -116,7 +117,7 @@ impl Node {
         let Some(shard) = &entry.shard else { return true };
         match asked {
             Asked::Join | Asked::Clear => false,
-            Asked::Down { failed } => {
+            Asked::Down { failed } | Asked::Maint { failed } => {
                 let paused = self
                     .moved_at
                     .get(key)
@@ -160,6 +161,18 @@ impl Node {
             (Accepted::NoRoom, Some((entry, _))) if entry.is_tombstone() => entry.generation,
             _ => 0,
         };
+        self.take_claim(now, from, claim, accepted, after);
+    }
+
+    /// What the asker knew has been merged: the claim is passed on, answered, or waits until its shard has been probed.
+    pub(crate) fn take_claim(
+        &mut self,
+        now: Now,
+        from: &PeerId,
+        claim: Claim,
+        accepted: Accepted,
+        after: u32,
+    ) {
         let home = self.home_of(&claim.key, claim.tried.as_ref());
         let passed = if claim.tried.is_none() { self.passed_to(&claim.key) } else { None };
         let elsewhere = passed.or(home).filter(|home| *home != self.config.me);
@@ -182,6 +195,17 @@ impl Node {
             let asked = Asked::from_claim(&claim);
             if claim.held {
                 self.note_held(now, &claim.key);
+            }
+            match self.ruling(now, &claim.key, &asked) {
+                Ruling::Decide => {}
+                Ruling::Wait { shard } => {
+                    self.park_claim(now, from, claim, &shard);
+                    return;
+                }
+                Ruling::Keep { shard } => {
+                    self.answer_kept(now, from, claim, &shard);
+                    return;
+                }
             }
             match self.decide(now, &claim.key, claim.proposal.as_ref(), &asked, Rank::Home, after) {
                 Ok(entry) => {
@@ -226,8 +250,7 @@ impl Node {
 
     fn pass_on(&mut self, now: Now, from: &PeerId, home: &PeerId, claim: Claim) {
         if self.passed_on.len() >= self.config.claims_max {
-            let result = ClaimResult::Refused(ClaimRefusal::Overload);
-            self.send(from, Message::ClaimAnswer(ClaimAnswer { id: claim.id, key: claim.key, result }));
+            self.refuse_claim(from, claim.id, claim.key, ClaimRefusal::Overload);
             return;
         }
         self.stats.claims_passed_on += 1;
@@ -244,9 +267,13 @@ impl Node {
         let ids: alloc::vec::Vec<u64> = ids.collect();
         for id in ids {
             let Some(PassedOn { asker, id, key, .. }) = self.passed_on.remove(&id) else { continue };
-            let result = ClaimResult::Refused(ClaimRefusal::NotReady);
-            self.send(&asker, Message::ClaimAnswer(ClaimAnswer { id, key, result }));
+            self.refuse_claim(&asker, id, key, ClaimRefusal::NotReady);
         }
+    }
+
+    pub(crate) fn refuse_claim(&mut self, asker: &PeerId, id: u64, key: StickKey, refusal: ClaimRefusal) {
+        let result = ClaimResult::Refused(refusal);
+        self.send(asker, Message::ClaimAnswer(ClaimAnswer { id, key, result }));
     }
 
     /// The answer to a claim that was passed on goes back to its asker.

@@ -14,13 +14,31 @@ pub struct ClaimToken(pub u64);
 pub enum ClaimReason {
     /// A conference that the table does not know.
     Join,
-    /// The shard the table names could not be reached from here.
+    /// The shard the table names could not be reached from here. It moves when no peer of its home can reach it either.
     Down {
+        /// That shard.
+        failed: ShardName,
+    },
+    /// The shard the table names may not be used, by the word of operators or of itself: nobody need probe it.
+    Maint {
         /// That shard.
         failed: ShardName,
     },
     /// An operator moves the conference.
     Operator,
+}
+
+/// Names one probe of a shard; its outcome carries it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProbeId(pub u64);
+
+/// Whether a probe reached its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reached {
+    /// It is there.
+    Yes,
+    /// It is not, or not from here, or not in time.
+    No,
 }
 
 /// One thing that happened.
@@ -99,6 +117,13 @@ pub enum Input {
         peer: PeerId,
         /// What it says; sizes and counts were bounded by the decoder.
         message: Message,
+    },
+    /// The outcome of a probe that [`Output::Probe`](crate::Output::Probe) asked for.
+    Probed {
+        /// Which.
+        probe: ProbeId,
+        /// The outcome.
+        reached: Reached,
     },
     /// The deadline of [`Node::poll_timeout`](crate::Node::poll_timeout) has passed.
     Timeout,

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::claim::Asked;
+use crate::claim::{Asked, Question};
 use crate::digest::{entry_digest, key_hash};
 use crate::entry::{Entry, Rank, Reason};
 use crate::hash::hash64;
@@ -254,7 +254,7 @@ impl Node {
             return;
         }
         if let Some(shard) = most {
-            self.ask(now, key.clone(), Vec::new(), Some(shard), Asked::Join, None);
+            self.claim_unasked(now, key.clone(), shard);
         }
     }
 
@@ -275,8 +275,15 @@ impl Node {
             && !self.pending.contains_key(key)
         {
             self.stats.held_ends_answered += 1;
-            self.ask(now, key.clone(), Vec::new(), Some(old), Asked::Join, None);
+            self.claim_unasked(now, key.clone(), old);
         }
+    }
+
+    /// A claim that no request waits for.
+    fn claim_unasked(&mut self, now: Now, key: StickKey, shard: ShardName) {
+        let question =
+            Question { waiters: Vec::new(), proposal: Some(shard), asked: Asked::Join, tried: None };
+        self.ask(now, key, question);
     }
 
     /// Keys whose use is to be reported now: to their homes in batches, or into the own table.

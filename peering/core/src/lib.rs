@@ -30,6 +30,7 @@ mod home;
 mod id;
 mod input;
 mod lease;
+mod listed;
 mod message;
 #[cfg(feature = "test-hooks")]
 mod mutation;
@@ -46,6 +47,7 @@ mod time;
 mod timers;
 mod update_log;
 mod updates;
+mod verdict;
 
 pub use config::{Config, ConfigError};
 pub use digest::{AsOf, FAN_OUT, RangeId};
@@ -53,7 +55,7 @@ pub use entry::{Entry, EntryError, GENERATION_MAX, Join, Rank, Reason, STAMP_AHE
 pub use hash::hash64;
 pub use home::first_by_rendezvous;
 pub use id::{IdError, KEY_LEN_MAX, KeyError, PeerId, ShardName, StickKey};
-pub use input::{ClaimReason, ClaimToken, Input};
+pub use input::{ClaimReason, ClaimToken, Input, ProbeId, Reached};
 pub use message::{
     Change, Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Compare, CompareContent, ComparePart, Compared,
     ComparedContent, ComparedPart, Digest, Give, Heartbeat, Hello, Item, Lane, Lease, LeaseReport, Message,
@@ -66,3 +68,4 @@ pub use output::{Claimed, Output, Readiness, Unstored, Violation};
 pub use session::{Agreement, LinkState, PeerView};
 pub use stats::Stats;
 pub use time::{Instant, Now, Stamp, StampClock, TimeoutReason, Wall};
+pub use verdict::VIA_MAX;

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::digest::{AsOf, FAN_OUT, RangeId};
 use crate::entry::{Entry, Reason};
 use crate::id::{PeerId, ShardName, StickKey};
+use crate::input::Reached;
 use crate::time::Stamp;
 
 /// A message between two nodes.
@@ -32,6 +33,22 @@ pub enum Message {
     Claim(Claim),
     /// Its answer.
     ClaimAnswer(ClaimAnswer),
+    /// A home asks: can you reach this shard now?
+    ProbeAsk {
+        /// The sender's round; its rounds count up as long as it runs.
+        round: u64,
+        /// The shard.
+        shard: ShardName,
+    },
+    /// The answer.
+    ProbeAnswer {
+        /// The receiver's round.
+        round: u64,
+        /// The shard.
+        shard: ShardName,
+        /// Whether the sender reached it.
+        reached: Reached,
+    },
     /// What the sender used or holds, told to the home.
     LeaseReport(LeaseReport),
     /// Keys whose lease is over at the sender, though their home has not ended them: does the receiver know of a use?
@@ -59,7 +76,7 @@ pub enum Message {
 
 impl Message {
     /// Every kind's name.
-    pub const KINDS: [&'static str; 15] = [
+    pub const KINDS: [&'static str; 17] = [
         "hello",
         "welcome",
         "heartbeat",
@@ -75,6 +92,8 @@ impl Message {
         "give",
         "give-ack",
         "reconciled",
+        "probe-ask",
+        "probe-answer",
     ];
 
     /// The kind's name, for logs and counters.
@@ -96,6 +115,8 @@ impl Message {
             Self::Give(_) => 12,
             Self::GiveAck { .. } => 13,
             Self::Reconciled { .. } => 14,
+            Self::ProbeAsk { .. } => 15,
+            Self::ProbeAnswer { .. } => 16,
         };
         Self::KINDS[index]
     }
@@ -112,7 +133,9 @@ impl Message {
             | Self::Correction { .. }
             | Self::LeaseReport(_)
             | Self::LeaseAsk { .. } => Lane::Control,
-            Self::Claim(_) | Self::ClaimAnswer(_) => Lane::Claims,
+            Self::Claim(_) | Self::ClaimAnswer(_) | Self::ProbeAsk { .. } | Self::ProbeAnswer { .. } => {
+                Lane::Claims
+            }
             Self::Compare(_)
             | Self::Compared(_)
             | Self::Give(_)
@@ -241,7 +264,7 @@ pub struct Claim {
     pub reason: Reason,
     /// Sessions of the conference are open at the asker.
     pub held: bool,
-    /// With [`Reason::Down`]: the shard that failed.
+    /// With [`Reason::Down`] the shard that could not be reached, with [`Reason::Operator`] one that may not be used.
     pub failed: Option<ShardName>,
     /// A home that was asked before and did not answer.
     pub tried: Option<PeerId>,
@@ -265,6 +288,15 @@ pub struct ClaimAnswer {
 pub enum ClaimResult {
     /// The entry, for everyone, and its remaining time.
     Entry(Entry, u64),
+    /// It stays as it is, though the asker cannot reach its shard.
+    Kept {
+        /// The entry.
+        entry: Entry,
+        /// Its remaining time.
+        remaining_ms: u64,
+        /// Nodes that have just reached the shard, at most [`VIA_MAX`](crate::VIA_MAX), in the order of their names.
+        via: Vec<PeerId>,
+    },
     /// It decides nothing.
     Refused(ClaimRefusal),
 }
@@ -276,7 +308,7 @@ pub enum ClaimRefusal {
     NotReady,
     /// Its table is full.
     TableFull,
-    /// Too many claims are being passed on.
+    /// Too many claims are being passed on, or wait for probes.
     Overload,
     /// It is held, and was to be cleared.
     Held,

@@ -25,11 +25,15 @@ pub enum Mutation {
     RefreshRewritesDecision,
     HeldEvicted,
     ZombieKeepsTable,
+    MoveWithoutProbe,
+    LateProbeCounted,
+    KeepMoves,
+    RoundWithoutEnd,
 }
 
 impl Mutation {
     /// Every fault, with its name and what is wrong with it.
-    pub const ALL: [(Self, &'static str, &'static str); 17] = [
+    pub const ALL: [(Self, &'static str, &'static str); 21] = [
         (Self::TieBreakOff, "tie-break-off", "of two decisions of one generation each node keeps its own"),
         (Self::MergeByArrival, "merge-by-arrival", "the decision that arrives last wins"),
         (Self::NoRank, "no-rank", "a lone decision counts as much as a home's"),
@@ -67,6 +71,14 @@ impl Mutation {
             "zombie-keeps-table",
             "a node that was paused goes on as if nothing had been",
         ),
+        (Self::MoveWithoutProbe, "move-without-probe", "a home moves a key without having its shard probed"),
+        (
+            Self::LateProbeCounted,
+            "late-probe-counted",
+            "an answer to an earlier round counts in the present one",
+        ),
+        (Self::KeepMoves, "keep-moves", "who is told that a key stays finds it moved"),
+        (Self::RoundWithoutEnd, "round-without-end", "a round waits for the answers, however long"),
     ];
 
     /// By its name.

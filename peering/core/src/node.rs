@@ -12,11 +12,12 @@ use crate::input::Input;
 use crate::lease::{Told, Use, Uses};
 use crate::message::{Heartbeat, Message};
 use crate::output::{Output, Readiness, Violation};
-use crate::session::{LinkState, PeerView, Session};
+use crate::session::{PeerView, Session};
 use crate::stats::Stats;
 use crate::table::{Merged, Table};
 use crate::time::{Instant, Now, StampClock, TimeoutReason};
 use crate::update_log::UpdateLog;
+use crate::verdict::Verdicts;
 
 /// How long after the longest round trip this node takes it that everybody has heard of its readiness.
 const HEARD_MARGIN_MS: u64 = 100;
@@ -44,6 +45,8 @@ pub struct Node {
     pub(crate) lone: BTreeSet<StickKey>,
     /// Moves that this node decided as home, for the pause between two moves.
     pub(crate) moved_at: BTreeMap<StickKey, Instant>,
+    /// Shards that somebody could not reach, and who could.
+    pub(crate) verdicts: Verdicts,
     /// Which start of this node it is; a pause of the node is a start too.
     pub(crate) incarnation: u64,
     pub(crate) reconciliation_ids: u64,
@@ -68,9 +71,9 @@ pub struct Node {
     pub(crate) flush_at: Option<Instant>,
     decides_from: Instant,
     /// Discovery has told who the peers are; before that nothing is known of whom to wait for.
-    peers_told: bool,
+    pub(crate) peers_told: bool,
     /// Whether this node is among as many as a mesh takes.
-    has_place: bool,
+    pub(crate) has_place: bool,
     pub(crate) told_readiness: Option<Readiness>,
     pub(crate) next_heartbeat: Instant,
     pub(crate) now: Now,
@@ -114,6 +117,7 @@ impl Node {
             misplaced: BTreeSet::new(),
             lone: BTreeSet::new(),
             moved_at: BTreeMap::new(),
+            verdicts: Verdicts::default(),
             incarnation: config.incarnation,
             reconciliation_ids: 0,
             alone_since: None,
@@ -174,6 +178,7 @@ impl Node {
                 }
             }
             Input::Received { peer, message } => self.received(now, &peer, message),
+            Input::Probed { probe, reached } => self.probed(now, probe, reached),
             Input::Timeout => {}
         }
         self.run_timers(now);
@@ -219,7 +224,8 @@ impl Node {
         let heartbeat = (self.next_heartbeat, TimeoutReason::Heartbeat);
         let ready = (self.ready && !self.decides).then_some((self.decides_from, TimeoutReason::Readiness));
         let flush = self.flush_at.map(|at| (at, TimeoutReason::Flush));
-        [claim, report, expiry, ready, flush].into_iter().flatten().fold(heartbeat, Ord::min)
+        let verdict = self.verdicts.next_end().map(|at| (at, TimeoutReason::Verdict));
+        [claim, report, expiry, ready, flush, verdict].into_iter().flatten().fold(heartbeat, Ord::min)
     }
 
     /// The shard of a live entry whose lease runs, as far as this node knows.
@@ -395,6 +401,14 @@ impl Node {
                 self.on_claim_answer(now, peer, answer);
                 Ok(())
             }
+            Message::ProbeAsk { round, shard } => {
+                self.on_probe_ask(now, peer, round, shard);
+                Ok(())
+            }
+            Message::ProbeAnswer { round, shard, reached } => {
+                self.on_probe_answer(now, peer, round, &shard, reached);
+                Ok(())
+            }
             Message::LeaseReport(report) => {
                 self.on_lease_report(now, report);
                 Ok(())
@@ -423,71 +437,8 @@ impl Node {
         }
     }
 
-    fn peers_changed(&mut self, now: Now, listed: &[PeerId]) {
-        let mut changed = !core::mem::replace(&mut self.peers_told, true);
-        let me = self.config.me.clone();
-        // Every node must leave out the same ones, itself among them.
-        let mut others: Vec<PeerId> = listed.iter().chain([&me]).cloned().collect();
-        others.sort();
-        others.dedup();
-        let most = self.config.peers_max + 1;
-        self.stats.peers_beyond_max += others.len().saturating_sub(most) as u64;
-        others.truncate(most);
-        let has_place = others.contains(&me);
-        if has_place {
-            others.retain(|peer| *peer != me);
-        } else {
-            others.clear();
-        }
-        changed |= core::mem::replace(&mut self.has_place, has_place) != has_place;
-        for peer in &others {
-            let session = self.sessions.entry(peer.clone()).or_insert_with(Session::new);
-            changed |= !core::mem::replace(&mut session.listed, true);
-        }
-        let gone: Vec<PeerId> = self
-            .sessions
-            .iter()
-            .filter(|(peer, session)| session.listed && others.binary_search(peer).is_err())
-            .map(|(peer, _)| peer.clone())
-            .collect();
-        changed |= !gone.is_empty();
-        for peer in gone {
-            if let Some(session) = self.sessions.get_mut(&peer) {
-                session.listed = false;
-            }
-            self.peer_lost(now, &peer);
-            self.outputs.push_back(Output::Disconnect { peer, violation: Violation::NotListed });
-        }
-        if changed {
-            self.listed_at = now.mono;
-            self.mesh_has_changed(now);
-        }
-        if !self.has_place {
-            self.leave_mesh();
-        }
-    }
-
-    /// There are more nodes than the mesh takes, and this one is of those left out: it decides nothing for others, takes no traffic, and
-    /// learns anew when it has a place again.
-    fn leave_mesh(&mut self) {
-        self.ready = false;
-        self.decides = false;
-        for session in self.sessions.values_mut() {
-            session.reconciled_once = false;
-            session.dial_failed = false;
-        }
-    }
-
-    fn dial_failed(&mut self, peer: &PeerId) {
-        if let Some(session) = self.sessions.get_mut(peer)
-            && matches!(session.link, LinkState::Dialing | LinkState::Down)
-        {
-            session.link = LinkState::Down;
-            session.dial_failed = true;
-        }
-    }
-
     fn run_timers(&mut self, now: Now) {
+        self.end_rounds(now);
         self.expire_claims(now);
         self.report_leases(now);
         self.expire_entries(now);
@@ -497,6 +448,7 @@ impl Node {
             self.moved_at.retain(|_, at| now.mono.since_ms(*at) < pause_ms);
             let answered_by_ms = 2 * self.config.claim_budget_max_ms;
             self.passed_on.retain(|_, passed| now.mono.since_ms(passed.at) < answered_by_ms);
+            self.forget_verdicts(now);
             let table = &self.table;
             self.lone.retain(|key| table.shard(key).is_some());
             self.shrink(now);

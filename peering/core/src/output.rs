@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::id::{PeerId, ShardName, StickKey};
-use crate::input::ClaimToken;
+use crate::input::{ClaimToken, ProbeId};
 use crate::message::Message;
 
 /// The answer to a claim.
@@ -13,6 +13,13 @@ pub enum Claimed {
     Stick {
         /// The shard.
         shard: ShardName,
+    },
+    /// It stays where it is, though it could not be reached from here: others reach that shard.
+    Keep {
+        /// The shard.
+        shard: ShardName,
+        /// Nodes that have just reached it, in the order of their names; this one among them when its own probe did.
+        via: Vec<PeerId>,
     },
     /// Cleared: the conference has no entry any more.
     Cleared,
@@ -119,6 +126,15 @@ pub enum Output {
         key: StickKey,
         /// Where it is.
         to: ShardName,
+    },
+    /// Find out whether a shard can be reached from here: answered by [`Input::Probed`](crate::Input::Probed). A late answer is worth nothing.
+    Probe {
+        /// Comes back with the outcome.
+        probe: ProbeId,
+        /// Who wants to know: a peer, or this node.
+        asker: PeerId,
+        /// The shard.
+        shard: ShardName,
     },
     /// The answer to a claim.
     Answered {

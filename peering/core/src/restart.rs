@@ -29,7 +29,9 @@ impl Node {
     pub(crate) fn restart_in_place(&mut self, now: Now) {
         self.stats.restarts_in_place += 1;
         self.incarnation = self.incarnation.wrapping_add(1).max(1);
-        self.outputs.retain(|output| !matches!(output, Output::Send { .. } | Output::Changed { .. }));
+        self.outputs.retain(|output| {
+            !matches!(output, Output::Send { .. } | Output::Changed { .. } | Output::Probe { .. })
+        });
         #[cfg(feature = "test-hooks")]
         let mutation = self.table.mutation;
         self.table = Table::new(self.config.entries_max, self.config.timer_grain_ms());
@@ -43,6 +45,7 @@ impl Node {
         self.passed_on.clear();
         self.lone.clear();
         self.moved_at.clear();
+        self.verdicts.clear();
         self.alone_since = None;
         self.turned_away = false;
         self.early_ends = EarlyEnds::default();
@@ -52,7 +55,7 @@ impl Node {
         self.next_heartbeat = now.mono + self.config.heartbeat_ms;
         self.claim_deadlines.clear();
         let pending = core::mem::take(&mut self.pending);
-        for token in pending.into_values().flat_map(|pending| pending.waiters) {
+        for token in pending.into_values().flat_map(|pending| pending.question.waiters) {
             self.unstored(token, Unstored::Restarted);
         }
         let connected: Vec<PeerId> = self

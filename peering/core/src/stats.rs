@@ -41,4 +41,12 @@ pub struct Stats {
     pub tombstones_full: u64,
     pub claims_passed_on: u64,
     pub held_ends_answered: u64,
+    pub rounds: u64,
+    pub verdicts_dead: u64,
+    pub verdicts_kept: u64,
+    pub claims_kept: u64,
+    pub claims_parked_full: u64,
+    pub probes_answered: u64,
+    pub probes_refused: u64,
+    pub probe_answers_late: u64,
 }

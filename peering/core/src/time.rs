@@ -131,6 +131,8 @@ pub enum TimeoutReason {
     Heartbeat,
     /// Every peer has heard that this node is ready: it begins to decide.
     Readiness,
+    /// The probes of a shard have had their time.
+    Verdict,
 }
 
 #[cfg(test)]

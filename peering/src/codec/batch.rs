@@ -47,6 +47,8 @@ impl Encoder {
                 | Message::Correction { .. }
                 | Message::Claim(_)
                 | Message::ClaimAnswer(_)
+                | Message::ProbeAsk { .. }
+                | Message::ProbeAnswer { .. }
                 | Message::LeaseReport(_)
                 | Message::LeaseAsk { .. }
                 | Message::Compare(_)
@@ -109,7 +111,7 @@ impl Encoder {
             ClaimResult::Entry(entry, remaining_ms) => {
                 Some(Item { key, change: Change::Entry(entry), remaining_ms, held: false })
             }
-            ClaimResult::Refused(_) => None,
+            ClaimResult::Kept { .. } | ClaimResult::Refused(_) => None,
         });
         let entries: Vec<Item> = entries.collect();
         let items = Some(items::to_wire(&entries, &mut self.told));

@@ -38,7 +38,7 @@ impl Budget {
                 self.left = left;
                 Ok(())
             }
-            None => Err(FrameError::TooMany { field: self.field, count }),
+            None => Err(FrameError::TooMany { field: self.field, count, most: ITEMS_MAX }),
         }
     }
 }

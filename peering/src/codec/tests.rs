@@ -107,7 +107,16 @@ fn every_message() -> Vec<Message> {
             reason: Reason::Claim,
             ..claim.clone()
         }),
+        Message::Claim(Claim { reason: Reason::Operator, ..claim.clone() }),
         Message::Claim(Claim { proposal: None, reason: Reason::Operator, ..claim }),
+        answer(ClaimResult::Kept {
+            entry: entry(Some("s1")),
+            remaining_ms: 300_000,
+            via: ["a", "b", "c-1"].map(|name| PeerId::parse(name).unwrap()).to_vec(),
+        }),
+        Message::ProbeAsk { round: u64::MAX, shard: ShardName::parse("s1").unwrap() },
+        Message::ProbeAnswer { round: 7, shard: ShardName::parse("s1").unwrap(), reached: Reached::Yes },
+        Message::ProbeAnswer { round: 0, shard: ShardName::parse("s1").unwrap(), reached: Reached::No },
         answer(ClaimResult::Entry(entry(Some("s1")), 300_000)),
         answer(ClaimResult::Refused(ClaimRefusal::NotReady)),
         answer(ClaimResult::Refused(ClaimRefusal::Held)),
@@ -303,6 +312,23 @@ fn a_busy_stream_takes_a_few_bytes_beside_each_key() {
     assert!(per_claim < 36.0 && per_update < 40.0, "{per_claim} and {per_update} bytes");
 }
 
+/// An older node answers with an entry and no names, and reads an answer with names as an entry that stands.
+#[test]
+fn names_of_who_reaches_a_shard_are_beside_the_entry() {
+    let via = ["b", "a", "b"].map(str::to_owned).to_vec();
+    let entry = Some(entry_to_wire(&entry(Some("s1"))));
+    let answer = wire::ClaimAnswer { id: 1, key: "k".into(), entry, via, ..Default::default() };
+    let result = |answer: wire::ClaimAnswer| {
+        let envelope = wire::Envelope { message: Some(wire::envelope::Message::ClaimAnswer(answer)) };
+        let message = decode(&envelope.encode_to_vec()).unwrap().remove(0);
+        if let Message::ClaimAnswer(answer) = message { Some(answer.result) } else { None }
+    };
+    let Some(ClaimResult::Kept { via, .. }) = result(answer.clone()) else { panic!("no names") };
+    assert_eq!(via, ["a", "b"].map(|name| PeerId::parse(name).unwrap()));
+    let older = wire::ClaimAnswer { via: Vec::new(), ..answer };
+    assert!(matches!(result(older), Some(ClaimResult::Entry(..))));
+}
+
 #[test]
 fn a_message_of_an_unknown_kind_is_skipped() {
     // Field 900, length-delimited, empty.
@@ -330,8 +356,11 @@ fn broken_frames_name_the_field_and_what_was_expected() {
     let lease = |key: String| {
         W::LeaseReport(wire::LeaseReport { keys: vec![key], remaining: vec![1], held: Vec::new() })
     };
-    let answer = |refusal| {
-        W::ClaimAnswer(wire::ClaimAnswer { id: 1, key: "k".into(), entry: None, remaining_ms: 0, refusal })
+    let answer =
+        |refusal| W::ClaimAnswer(wire::ClaimAnswer { id: 1, key: "k".into(), refusal, ..Default::default() });
+    let kept = |via: Vec<String>| {
+        let entry = Some(entry_to_wire(&entry(Some("s1"))));
+        W::ClaimAnswer(wire::ClaimAnswer { id: 1, key: "k".into(), entry, via, ..Default::default() })
     };
     let compare = |range, content| {
         let parts = vec![wire::ComparePart { range, content }];
@@ -419,6 +448,19 @@ fn broken_frames_name_the_field_and_what_was_expected() {
             "answers.items.entry is missing",
         ),
         (answer(0), "claim_answer.entry is missing"),
+        (kept(vec!["a".into(); 9]), "claim_answer.via has 9 elements, expected at most 8"),
+        (
+            kept(vec!["A".into()]),
+            "claim_answer.via: peer name \"A\" is not valid, expected 1 to 63 of a-z 0-9 -, not at its ends",
+        ),
+        (
+            W::ProbeAsk(wire::ProbeAsk { round: 1, shard: String::new() }),
+            "probe_ask.shard: shard name \"\" is not valid, expected 1 to 128 of A-Z a-z 0-9 . _ -",
+        ),
+        (
+            W::ProbeAnswer(wire::ProbeAnswer { round: 1, shard: "a b".into(), reached: true }),
+            "probe_answer.shard: shard name \"a b\" is not valid, expected 1 to 128 of A-Z a-z 0-9 . _ -",
+        ),
         (answer(8), "claim_answer.refusal is 8, expected one of the known values"),
         (compare(1, None), "compare.parts.content is missing"),
         (compare(0, all(4)), "compare.parts.range is 0, expected a range of the keys' hashes"),

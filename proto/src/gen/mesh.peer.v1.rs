@@ -3,7 +3,7 @@
 pub struct Envelope {
     #[prost(
         oneof = "envelope::Message",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18, 19"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
     )]
     pub message: ::core::option::Option<envelope::Message>,
 }
@@ -45,6 +45,10 @@ pub mod envelope {
         Joins(super::Joins),
         #[prost(message, tag = "19")]
         Answers(super::Answers),
+        #[prost(message, tag = "20")]
+        ProbeAsk(super::ProbeAsk),
+        #[prost(message, tag = "21")]
+        ProbeAnswer(super::ProbeAnswer),
     }
 }
 /// First on every connection, both ways.
@@ -184,7 +188,7 @@ pub struct Claim {
     pub proposal: ::prost::alloc::string::String,
     #[prost(enumeration = "Reason", tag = "6")]
     pub reason: i32,
-    /// With REASON_DOWN: the shard that failed.
+    /// With REASON_DOWN the shard that could not be reached, with REASON_OPERATOR one that may not be used.
     #[prost(string, tag = "7")]
     pub failed: ::prost::alloc::string::String,
     /// A home that was asked before and did not answer.
@@ -235,6 +239,27 @@ pub struct ClaimAnswer {
     /// Set when there is no entry.
     #[prost(enumeration = "Refusal", tag = "5")]
     pub refusal: i32,
+    /// Not empty: the entry stays as it is, though the asker cannot reach its shard; these do, at most 8.
+    #[prost(string, repeated, tag = "6")]
+    pub via: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Can you reach this shard now?
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProbeAsk {
+    /// The sender's round; they count up.
+    #[prost(uint64, tag = "1")]
+    pub round: u64,
+    #[prost(string, tag = "2")]
+    pub shard: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProbeAnswer {
+    #[prost(uint64, tag = "1")]
+    pub round: u64,
+    #[prost(string, tag = "2")]
+    pub shard: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub reached: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseReport {

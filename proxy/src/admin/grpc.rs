@@ -231,7 +231,7 @@ impl Admin for Service {
         let outcome = match self.parts.table.clear(key(&request.key)?).await {
             Claimed::Cleared => "cleared",
             Claimed::Held => "held",
-            Claimed::Stick { .. } | Claimed::Unstored { .. } => "unanswered",
+            Claimed::Stick { .. } | Claimed::Keep { .. } | Claimed::Unstored { .. } => "unanswered",
         };
         Ok(Response::new(wire::ClearResponse { outcome: outcome.to_owned() }))
     }
@@ -264,6 +264,8 @@ impl Admin for Service {
         };
         let (outcome, shard) = match claimed {
             Claimed::Stick { shard: there } if there != shard => ("overtaken", there.to_string()),
+            // It waited with a request that could not reach the shard.
+            Claimed::Keep { shard: there, .. } => ("overtaken", there.to_string()),
             Claimed::Stick { .. } if stands_alone().await => ("alone", shard.to_string()),
             Claimed::Stick { .. } => ("set", shard.to_string()),
             Claimed::Unstored { why: Unstored::TableFull } => ("full", String::new()),

@@ -348,6 +348,22 @@ impl Reading {
             ("table_restarts_in_place", "Pauses after which this node started anew", stats.restarts_in_place),
             ("table_peers_beyond_max", "Listed peers beyond the bound", stats.peers_beyond_max),
             ("table_claims_passed_on", "Claims of peers passed on to their home", stats.claims_passed_on),
+            ("table_probe_rounds", "Rounds of probes of a shard begun", stats.rounds),
+            ("table_verdicts_dead", "Rounds in which nobody reached the shard", stats.verdicts_dead),
+            ("table_verdicts_kept", "Rounds in which somebody reached the shard", stats.verdicts_kept),
+            ("table_claims_kept", "Claims answered: it stays, others reach its shard", stats.claims_kept),
+            (
+                "table_claims_parked_full",
+                "Claims refused, too many wait for probes",
+                stats.claims_parked_full,
+            ),
+            ("table_probes_answered", "Probes of shards made for peers", stats.probes_answered),
+            (
+                "table_probes_refused",
+                "Probes of shards not made, too many for one peer",
+                stats.probes_refused,
+            ),
+            ("table_probe_answers_late", "Outcomes of probes that came too late", stats.probe_answers_late),
             ("table_leases_reported", "Leases reported to homes", stats.leases_reported),
             ("table_renewals_sent", "Renewals told to all as home", stats.renewals_sent),
             (

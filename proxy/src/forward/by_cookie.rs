@@ -3,7 +3,7 @@
 //! A session is no conference: when the table does not take its cookie, or its home keeps it on a server that cannot be used here,
 //! another server's answer is better than none. Then the cookie's hash chooses, so that all of its requests go the same way.
 
-use super::resolve::{CLAIMS_MAX, Holds, Resolved, ask_home, with_outlook};
+use super::resolve::{Answer, CLAIMS_MAX, Holds, Resolved, ask_home, with_outlook};
 use crate::cookie;
 use crate::limits::admit_new_key;
 use crate::record::Record;
@@ -79,22 +79,24 @@ pub(super) async fn resolve_by_cookie(
                 return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
             }
             NeedsClaim::Join => ClaimReason::Join,
-            NeedsClaim::Down { failed } => ClaimReason::Down { failed },
+            // A pool's server is no shard: nobody else can tell whether it can be reached.
+            NeedsClaim::Down { failed } => ClaimReason::Maint { failed },
         };
         if reason == ClaimReason::Join {
             admit_new_key(worker, record.sender.ip())?;
         }
         match ask_home(worker, key.clone(), &shard.name, reason, record).await {
-            Some(answer) if answer == shard.name => {
+            Answer::On(answer) if answer == shard.name => {
                 return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
             }
             // Moved a moment ago, so it stays: the next look finds it there, or moves it.
-            Some(answer) if entry.as_ref() == Some(&answer) => break,
-            Some(answer) => {
+            Answer::On(answer) if entry.as_ref() == Some(&answer) => break,
+            Answer::Kept { .. } => break,
+            Answer::On(answer) => {
                 entry = Some(answer);
                 followed = Why::Claimed;
             }
-            None => {
+            Answer::Nothing => {
                 let Resolved { shard, why, .. } = by_hash(worker, pool, key, topology, excluded, record)?;
                 // A tunnel holds the key all the same, and so hears where it goes.
                 return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });

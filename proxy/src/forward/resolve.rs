@@ -11,7 +11,7 @@ use crate::routing_key::{RoutingKey, Store};
 use crate::worker::{Settings, Worker};
 use shardgate_discovery::Shard;
 use shardgate_peering::{ClaimReason, Claimed};
-use shardgate_peering_core::{ShardName, StickKey};
+use shardgate_peering_core::{PeerId, ShardName, StickKey};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -69,7 +69,9 @@ pub(super) async fn resolve(
             }
             NeedsClaim::No => return Ok(Resolved { shard, why, holds: Holds::Nothing }),
             NeedsClaim::Join => ClaimReason::Join,
-            NeedsClaim::Down { failed } => ClaimReason::Down { failed },
+            NeedsClaim::Down { failed } if excluded == Some(&failed) => ClaimReason::Down { failed },
+            // Not a word about whether it can be reached: it is gone, or may not be used.
+            NeedsClaim::Down { failed } => ClaimReason::Maint { failed },
         };
         // The parser keeps tokens within the key's bounds.
         let Ok(stick_key) = StickKey::parse(key.token()) else {
@@ -79,17 +81,26 @@ pub(super) async fn resolve(
             admit_new_key(worker, record.sender.ip())?;
         }
         // Boxed: known conferences ask nobody.
-        let Some(answer) = Box::pin(ask_home(worker, stick_key, &shard.name, reason, record)).await else {
-            // Somebody else's answer may have come meanwhile; a tunnel holds the key all the same, and so hears where it goes.
-            let there = worker.lookup(key.token());
-            let there = there.and_then(|name| usable(record, key, topology, excluded, &name));
-            if let Some(shard) = there {
-                return Ok(Resolved { shard, why: Why::Entry, holds: Holds::Entry });
+        let answer = match Box::pin(ask_home(worker, stick_key, &shard.name, reason, record)).await {
+            Answer::On(answer) => answer,
+            Answer::Kept { shard, via } => {
+                let shard = topology.snapshot().shard(shard.as_str());
+                // It was reached from here a moment ago.
+                let again = shard.filter(|_| via.contains(worker.table.me())).ok_or(NoRoute::Nothing)?;
+                return Ok(Resolved { shard: Arc::clone(again), why: Why::Claimed, holds: Holds::Entry });
             }
-            let decision = with_outlook(worker, topology, &settings, excluded, |outlook| {
-                by_hash(key, topology, outlook, &mut record.fired)
-            })?;
-            return Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Entry });
+            Answer::Nothing => {
+                // Somebody else's answer may have come meanwhile; a tunnel holds the key all the same, and so hears where it goes.
+                let there = worker.lookup(key.token());
+                let there = there.and_then(|name| usable(record, key, topology, excluded, &name));
+                if let Some(shard) = there {
+                    return Ok(Resolved { shard, why: Why::Entry, holds: Holds::Entry });
+                }
+                let decision = with_outlook(worker, topology, &settings, excluded, |outlook| {
+                    by_hash(key, topology, outlook, &mut record.fired)
+                })?;
+                return Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Entry });
+            }
         };
         if answer == shard.name {
             return Ok(Resolved { shard, why, holds: Holds::Entry });
@@ -121,22 +132,36 @@ fn usable(
     kept.then(|| Arc::clone(shard))
 }
 
-/// Asks a key's home, and answers what it said; `None` when the table does not take the key.
+/// What a key's home said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It is on this shard.
+    On(ShardName),
+    /// It stays on this shard, which these nodes reach.
+    Kept { shard: ShardName, via: Vec<PeerId> },
+    /// The table does not take the key.
+    Nothing,
+}
+
+/// Asks a key's home.
 pub(super) async fn ask_home(
     worker: &Worker,
     key: StickKey,
     proposal: &ShardName,
     reason: ClaimReason,
     record: &mut Record,
-) -> Option<ShardName> {
+) -> Answer {
     let began = record.elapsed();
     let claimed = worker.claim(key, proposal.clone(), reason).await;
     record.timers.claim = Some(record.timers.claim.unwrap_or(0) + record.elapsed() - began);
     let (outcome, answer) = match claimed {
         // Only an operator's question is answered with the other two.
-        Claimed::Unstored { .. } | Claimed::Cleared | Claimed::Held => (ClaimOutcome::Unstored, None),
-        Claimed::Stick { shard: answer } if answer == *proposal => (ClaimOutcome::Proposed, Some(answer)),
-        Claimed::Stick { shard: answer } => (ClaimOutcome::Other, Some(answer)),
+        Claimed::Unstored { .. } | Claimed::Cleared | Claimed::Held => {
+            (ClaimOutcome::Unstored, Answer::Nothing)
+        }
+        Claimed::Stick { shard } if shard == *proposal => (ClaimOutcome::Proposed, Answer::On(shard)),
+        Claimed::Stick { shard } => (ClaimOutcome::Other, Answer::On(shard)),
+        Claimed::Keep { shard, via } => (ClaimOutcome::Kept, Answer::Kept { shard, via }),
     };
     worker.counters.claims[outcome as usize].up();
     answer

@@ -3,9 +3,10 @@
 use super::checks::{Checked, Checks, Kind, News, Passed, Question};
 use super::probe;
 use super::target::HealthSettings;
-use super::{At, Health, Reach, ServerReport};
+use super::{At, Health, ServerReport};
 use crate::clock::to_millis;
 use shardgate_discovery::{ShardState, Snapshot};
+use shardgate_peering::{ProbeAsk, Reached};
 use shardgate_peering_core::ShardName;
 use std::collections::HashMap;
 use std::io;
@@ -32,7 +33,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 enum Ask {
     Observed(ShardName),
-    Probe { server: ShardName, reply: oneshot::Sender<Reach> },
+    Probe(ProbeAsk),
     Report(oneshot::Sender<Vec<ServerReport>>),
 }
 
@@ -56,12 +57,11 @@ impl HealthHandle {
         drop(self.asks.try_send(Ask::Observed(server)));
     }
 
-    /// Asks a server now, as its check does, and by a connection where there is none: for a home that wants to know who reaches a shard.
-    /// Answers within [`PROBE_TIMEOUT`], as soon as one answer is known to all who ask. Who is not listed here is not reached.
-    pub async fn probe(&self, server: ShardName) -> Reach {
-        let (reply, answer) = oneshot::channel();
-        drop(self.asks.send(Ask::Probe { server, reply }).await);
-        answer.await.unwrap_or(Reach::Down)
+    /// Asks a shard now, as its check does, and by a connection where there is none: for a home that wants to know who reaches it. It is
+    /// answered within [`PROBE_TIMEOUT`]; one question answers all who ask meanwhile. What is not listed here is not reached.
+    pub async fn probe(&self, ask: ProbeAsk) {
+        // A thread that has ended answers nobody, and is taken for a No.
+        drop(self.asks.send(Ask::Probe(ask)).await);
     }
 
     /// Every server and its checks; empty when the thread has ended.
@@ -169,9 +169,9 @@ struct Keeper {
     asked: mpsc::Receiver<Ask>,
     ready: mpsc::Sender<ShardName>,
     running: JoinSet<(Question, Answer)>,
-    probes: JoinSet<(ShardName, Reach)>,
+    probes: JoinSet<(ShardName, Reached)>,
     /// Who waits for them; of one server there is one at a time, and at most as many as servers are listed.
-    probing: HashMap<ShardName, Vec<oneshot::Sender<Reach>>>,
+    probing: HashMap<ShardName, Vec<oneshot::Sender<Reached>>>,
 }
 
 impl Keeper {
@@ -191,10 +191,10 @@ impl Keeper {
                 Ok(()) = self.snapshots.changed() => self.list(),
                 Ok(()) = self.settings.changed() => self.list(),
                 Some(ended) = self.running.join_next() => self.ended(ended),
-                Some(Ok((server, reach))) = self.probes.join_next() => {
+                Some(Ok((server, reached))) = self.probes.join_next() => {
                     for reply in self.probing.remove(&server).unwrap_or_default() {
                         // Who asked may have gone.
-                        let _gone: Result<(), Reach> = reply.send(reach);
+                        let _gone: Result<(), Reached> = reply.send(reached);
                     }
                 }
                 Some(ask) = self.asked.recv() => self.answer(ask),
@@ -243,26 +243,26 @@ impl Keeper {
     fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Observed(server) => self.checks.observed(self.now(), &server),
-            Ask::Probe { server, reply } => self.probe(server, reply),
+            Ask::Probe(ask) => self.probe(ask),
             // Who asked may have gone.
             Ask::Report(reply) => drop(reply.send(self.checks.report(self.now()))),
         }
     }
 
-    fn probe(&mut self, server: ShardName, reply: oneshot::Sender<Reach>) {
+    fn probe(&mut self, ProbeAsk { shard: server, reply }: ProbeAsk) {
         let Some(target) = self.checks.target(&server).cloned() else {
-            let _gone: Result<(), Reach> = reply.send(Reach::Down);
+            let _gone: Result<(), Reached> = reply.send(Reached::No);
             return;
         };
         let waiting = self.probing.entry(server.clone()).or_default();
         waiting.push(reply);
         if waiting.len() == 1 {
             self.probes.spawn_local(async move {
-                let reach = match probe::check(&target, PROBE_TIMEOUT).await.passed {
-                    Passed::Yes => Reach::Up,
-                    Passed::No => Reach::Down,
+                let reached = match probe::check(&target, PROBE_TIMEOUT).await.passed {
+                    Passed::Yes => Reached::Yes,
+                    Passed::No => Reached::No,
                 };
-                (server, reach)
+                (server, reached)
             });
         }
     }

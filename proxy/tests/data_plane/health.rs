@@ -2,8 +2,8 @@
 
 use crate::harness::{Node, Upstream, Wire, config, eventually, limits, name, shard};
 use shardgate_discovery::Shard;
-use shardgate_peering::Mesh;
 use shardgate_peering::core::{Config, PeerId};
+use shardgate_peering::{Mesh, ProbeAsk, Reached};
 use shardgate_proxy::Manners;
 use shardgate_proxy::config::{
     AgentCheck, Check, CheckMethod, HealthConfig, HttpCheck, Observe, OnError, OnMarkedDown,
@@ -39,6 +39,12 @@ fn node(shards: &[Shard], health: &HealthConfig) -> Node {
 async fn report(node: &Node, server: &str) -> ServerReport {
     let all = node.running.health().report().await;
     all.into_iter().find(|report| report.name == name(server)).unwrap()
+}
+
+async fn probe(node: &Node, server: &str) -> Reached {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    node.running.health().probe(ProbeAsk { shard: name(server), reply }).await;
+    answer.await.unwrap()
 }
 
 /// A server that says the same to everybody, and can be told to say something else.
@@ -176,8 +182,8 @@ async fn what_an_answer_has_to_be() {
             last.starts_with(what) && report.standing.reach == reach
         })
         .await;
-        let probed = node.running.health().probe(name("s1")).await;
-        assert_eq!(probed, reach, "{what}");
+        let reached = if reach == Reach::Up { Reached::Yes } else { Reached::No };
+        assert_eq!(probe(&node, "s1").await, reached, "{what}");
         node.stop().await;
     }
     drop(server);
@@ -187,8 +193,8 @@ async fn what_an_answer_has_to_be() {
     );
     eventually("refused", async || report(&refusing, "s1").await.check.unwrap().last == "connection refused")
         .await;
-    assert_eq!(refusing.running.health().probe(name("s1")).await, Reach::Down);
-    assert_eq!(refusing.running.health().probe(name("unknown")).await, Reach::Down);
+    assert_eq!(probe(&refusing, "s1").await, Reached::No);
+    assert_eq!(probe(&refusing, "unknown").await, Reached::No);
     refusing.stop().await;
 }
 

@@ -25,7 +25,7 @@ async fn connections_are_kept_on_both_sides() {
         (totals.requests, totals.connections_opened, totals.shard_connects, totals.shard_reuses),
         (5, 1, 1, 4)
     );
-    assert_eq!((totals.responses[2], totals.claims), (5, [5, 0, 0]));
+    assert_eq!((totals.responses[2], totals.claims), (5, [5, 0, 0, 0]));
     let log = node.stop().await;
     assert_eq!(log.lines().count(), 5, "{log}");
     let line = log.lines().next().unwrap();

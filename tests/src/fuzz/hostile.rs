@@ -4,8 +4,8 @@
 use shardgate_peering::codec::{self, ITEMS_MAX};
 use shardgate_peering::core::{
     AsOf, Change, Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Compare, Digest, Entry, FAN_OUT,
-    GENERATION_MAX, Give, Heartbeat, Hello, Item, Lease, LeaseReport, Message, Now, PeerId, Rank, Reason,
-    Resume, STAMP_AHEAD_MAX_MS, ShardName, Stamp, StickKey, Update, Welcome,
+    GENERATION_MAX, Give, Heartbeat, Hello, Item, Lease, LeaseReport, Message, Now, PeerId, Rank, Reached,
+    Reason, Resume, STAMP_AHEAD_MAX_MS, ShardName, Stamp, StickKey, Update, VIA_MAX, Welcome,
 };
 
 use super::bytes::Bytes;
@@ -42,6 +42,7 @@ pub(super) struct Heard {
     through: u64,
     given: u64,
     digest: Option<Digest>,
+    round: u64,
 }
 
 /// Keeps the newest eight.
@@ -64,6 +65,8 @@ impl Heard {
             self.through = update.through;
         } else if let Message::Give(give) = message {
             self.given = give.number;
+        } else if let Message::ProbeAsk { round, .. } = message {
+            self.round = *round;
         } else if let Message::Heartbeat(heartbeat) = message {
             self.digest = Some(heartbeat.digest.clone());
         }
@@ -109,7 +112,14 @@ struct Speaker<'a> {
 
 impl Speaker<'_> {
     fn message(&self, bytes: &mut Bytes<'_>) -> Message {
-        match bytes.below(21) {
+        let kind = bytes.byte();
+        match kind % 21 {
+            // What was found before probes were there means what it meant: they take four numbers of others.
+            _ if kind >= 254 => {
+                let reached = if bytes.flag() { Reached::Yes } else { Reached::No };
+                Message::ProbeAnswer { round: self.round(bytes), shard: shard(bytes), reached }
+            }
+            _ if kind >= 252 => Message::ProbeAsk { round: self.round(bytes), shard: shard(bytes) },
             0 => self.heard.hello(bytes),
             1 => Heard::welcome(bytes),
             2 => Message::Heartbeat(Heartbeat { ready: bytes.flag(), digest: self.digest(bytes) }),
@@ -141,6 +151,10 @@ impl Speaker<'_> {
                 Message::Reconciled { id: bytes.number(&[heard, u64::MAX]) }
             }
         }
+    }
+
+    fn round(&self, bytes: &mut Bytes<'_>) -> u64 {
+        bytes.number(&[self.heard.round, u64::MAX])
     }
 
     fn through(&self, bytes: &mut Bytes<'_>) -> u64 {
@@ -205,7 +219,15 @@ impl Speaker<'_> {
             ClaimRefusal::NoEntry,
             ClaimRefusal::Outranked,
         ];
-        let result = match refusals.get(usize::from(bytes.below(12))) {
+        let kind = bytes.byte();
+        let result = match refusals.get(usize::from(kind % 12)) {
+            _ if kind >= 252 => {
+                let (entry, remaining_ms) = (self.entry(bytes), remaining_ms(bytes));
+                let mut via: Vec<PeerId> = (0..=bytes.below(8)).map(|_| name(bytes)).collect();
+                via.sort();
+                via.dedup();
+                ClaimResult::Kept { entry, remaining_ms, via }
+            }
             Some(refusal) => ClaimResult::Refused(*refusal),
             None => ClaimResult::Entry(self.entry(bytes), remaining_ms(bytes)),
         };
@@ -271,7 +293,11 @@ fn entries(message: &Message) -> Vec<&Entry> {
     if let Message::Claim(claim) = message {
         entries.extend(claim.known.iter().map(|(entry, _)| entry));
     }
-    if let Message::ClaimAnswer(ClaimAnswer { result: ClaimResult::Entry(entry, _), .. }) = message {
+    if let Message::ClaimAnswer(ClaimAnswer {
+        result: ClaimResult::Entry(entry, _) | ClaimResult::Kept { entry, .. },
+        ..
+    }) = message
+    {
         entries.push(entry);
     }
     entries
@@ -320,6 +346,9 @@ pub(super) fn assert_bounded(message: &Message) {
     }
     if let Message::Claim(Claim { key, .. }) | Message::ClaimAnswer(ClaimAnswer { key, .. }) = message {
         keys.push(key);
+    }
+    if let Message::ClaimAnswer(ClaimAnswer { result: ClaimResult::Kept { via, .. }, .. }) = message {
+        assert!((1..=VIA_MAX).contains(&via.len()) && via.is_sorted(), "{via:?}");
     }
     for key in keys {
         assert!((1..=1_024).contains(&key.as_str().len()), "a key of {} bytes", key.as_str().len());
@@ -372,6 +401,11 @@ pub(super) fn every_kind() -> Vec<Message> {
         Message::Correction { items: items.clone() },
         Message::Claim(claim.clone()),
         Message::Claim(Claim { known: Some((entry.clone(), 60_000)), failed: shard_named("s1"), ..claim }),
+        answer(ClaimResult::Kept {
+            entry: entry.clone(),
+            remaining_ms: 60_000,
+            via: vec![peer("b"), peer("h")],
+        }),
         answer(ClaimResult::Entry(entry, 60_000)),
         answer(ClaimResult::Refused(ClaimRefusal::NotReady)),
         Message::LeaseReport(LeaseReport {
@@ -382,6 +416,9 @@ pub(super) fn every_kind() -> Vec<Message> {
         Message::GiveAck { number: 1 },
         Message::Reconciled { id: 1 },
     ];
+    kinds.extend(shard_named("s1").map(|shard| Message::ProbeAsk { round: 1, shard }));
+    let reached = Reached::Yes;
+    kinds.extend(shard_named("s1").map(|shard| Message::ProbeAnswer { round: 1, shard, reached }));
     kinds.extend(compares::every_kind());
     kinds
 }

@@ -81,7 +81,7 @@ fn settle(world: &mut World) {
     }
     let tables = (believed(world, &a), believed(world, &b));
     assert!(agreed, "after {AGREED_WITHIN_MS} ms without a liar two nodes differ: {tables:#?}");
-    world.advance(5_000);
+    world.advance(7_000);
     world.deliver_all();
     for name in [a, b] {
         world.place(&name).assert_all_answered();

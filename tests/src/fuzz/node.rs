@@ -44,8 +44,8 @@ pub fn node(data: &[u8]) {
     if !world.hostile_is_listed() {
         world.list_hostile(true);
     }
-    // The hostile one is silent now; two homes may be asked in vain, at most a second each.
-    world.advance(5_000);
+    // The hostile one is silent now; two homes may be asked in vain, at most 2.6 s each where a shard is probed, and a round may follow.
+    world.advance(7_000);
     world.place(&a).assert_all_answered();
     world.place(&b).assert_all_answered();
 }

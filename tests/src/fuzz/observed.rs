@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shardgate_peering::core::{
-    ClaimReason, ClaimToken, Config, Entry, Input, Message, Node, Now, Output, PeerId, Rank, ShardName,
-    Stamp, StickKey, Violation,
+    ClaimReason, ClaimToken, Config, Entry, Input, Message, Node, Now, Output, PeerId, ProbeId, Rank,
+    ShardName, Stamp, StickKey, Violation,
 };
 
 use super::hostile;
@@ -17,6 +17,7 @@ const FADES_MS: u64 = 1_501;
 pub(super) struct Came {
     pub(super) sent: Vec<(PeerId, Message)>,
     pub(super) disconnected: Vec<PeerId>,
+    pub(super) probes: Vec<(ProbeId, ShardName)>,
     /// Where sessions were sent last.
     moved: BTreeMap<StickKey, ShardName>,
     emptied: bool,
@@ -110,6 +111,7 @@ impl Observed {
             | Input::SessionClosed { .. }
             | Input::DialFailed { .. }
             | Input::RoundTrip { .. }
+            | Input::Probed { .. }
             | Input::Timeout => {}
         }
         let said = input.clone();
@@ -174,6 +176,7 @@ impl Observed {
                 self.view.clear();
                 came.emptied = true;
             }
+            Output::Probe { probe, shard, .. } => came.probes.push((probe, shard)),
             Output::Readiness(_) => {}
         }
     }

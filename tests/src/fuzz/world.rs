@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use shardgate_peering::codec;
 use shardgate_peering::core::{
-    ClaimReason, Config, Input, Instant, Lane, Message, Now, PeerId, ShardName, StickKey, Wall,
+    ClaimReason, Config, Input, Instant, Lane, Message, Now, PeerId, Reached, ShardName, StickKey, Wall,
 };
 
 use super::bytes::Bytes;
@@ -125,6 +125,13 @@ impl World {
                 self.feed(at, Input::PeerLost { peer });
             } else {
                 self.unlink();
+            }
+        }
+        for (probe, shard) in came.probes {
+            // s0 says nothing, s1 is there, all others are gone.
+            if shard.as_str() != "s0" {
+                let reached = if shard.as_str() == "s1" { Reached::Yes } else { Reached::No };
+                self.feed(at, Input::Probed { probe, reached });
             }
         }
         // What a delivery causes is delivered by whoever delivers: in a loop that counts, not one call inside the other.
@@ -317,7 +324,10 @@ impl World {
             0..=2 => self.claim(at, key, shard, ClaimReason::Join),
             3 => {
                 let failed = self.place(at).node.lookup(&key).cloned().unwrap_or_else(|| shard.clone());
-                self.claim(at, key, shard, ClaimReason::Down { failed });
+                let in_maint = shard.as_str() == "s2";
+                let reason =
+                    if in_maint { ClaimReason::Maint { failed } } else { ClaimReason::Down { failed } };
+                self.claim(at, key, shard, reason);
             }
             4 => self.claim(at, key, shard, ClaimReason::Operator),
             5 => self.feed(at, Input::Touch { key }),

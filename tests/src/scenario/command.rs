@@ -46,6 +46,13 @@ pub(super) enum Act {
         /// Where it would go.
         proposal: ShardName,
     },
+    /// The shard the conference is on may not be used.
+    Maint {
+        /// That shard.
+        failed: ShardName,
+        /// Where it would go.
+        proposal: ShardName,
+    },
     /// An operator moves it.
     Set(ShardName),
     /// An operator clears it.
@@ -96,6 +103,17 @@ pub(super) enum NodeChange {
     Hang,
     /// An operator declares it ready.
     Override,
+}
+
+/// What becomes of a shard, or of a node's path to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ShardChange {
+    /// It refuses connections.
+    Refuses,
+    /// Nothing comes back.
+    Silent,
+    /// It works.
+    Works,
 }
 
 /// Whether what is left of a lease is shown.
@@ -204,6 +222,22 @@ pub(super) enum Command {
         /// and these. Both empty: everywhere.
         to: Vec<PeerId>,
     },
+    /// A shard changes, or the paths to it.
+    Shard {
+        /// Which.
+        shard: ShardName,
+        /// How.
+        change: ShardChange,
+        /// The nodes from which it is seen so; from all when there is none.
+        from: Vec<PeerId>,
+    },
+    /// How long a node's probes of shards take from now on.
+    Probes {
+        /// The node.
+        node: PeerId,
+        /// So long.
+        takes_ms: u64,
+    },
     /// Nodes change.
     Change {
         /// How.
@@ -267,8 +301,8 @@ pub(super) enum Start {
     Later,
 }
 
-const COMMANDS: &str = "a command: mesh nodes settle config key delay, join down set clear touch open close fill load, cut heal silent \
-     oneway clog unclog, start crash restart pause suspend resume hang override clock speaks listed inject, run wait show, table \
+const COMMANDS: &str = "a command: mesh nodes settle config key delay, join down maint set clear touch open close fill load, cut heal silent \
+     oneway clog unclog, shard probes, start crash restart pause suspend resume hang override clock speaks listed inject, run wait show, table \
      lookup tables peers stats agreement ready";
 
 impl Command {
@@ -293,7 +327,9 @@ impl Command {
                 Self::Key { name, homes: homes? }
             }
             "delay" => delay(&mut words)?,
-            "join" | "down" | "set" | "clear" | "touch" | "open" | "close" => act(name, &mut words)?,
+            "join" | "down" | "maint" | "set" | "clear" | "touch" | "open" | "close" => {
+                act(name, &mut words)?
+            }
             "fill" => {
                 let node = words.node()?;
                 let prefix = words.word("what the rooms' names begin with")?.to_owned();
@@ -308,6 +344,8 @@ impl Command {
                 }
             }
             "cut" | "heal" | "silent" | "oneway" | "clog" | "unclog" => path(name, &mut words)?,
+            "shard" => shard(&mut words)?,
+            "probes" => Self::Probes { node: words.node()?, takes_ms: words.ms()? },
             "start" | "crash" | "restart" | "pause" | "suspend" | "resume" | "hang" | "override" => {
                 let change = match name {
                     "start" => NodeChange::Start,
@@ -419,6 +457,7 @@ fn act(name: &str, words: &mut Words<'_>) -> Result<Command, Fault> {
     let act = match name {
         "join" => Act::Join(words.shard()?),
         "down" => Act::Down { failed: words.shard()?, proposal: words.shard()? },
+        "maint" => Act::Maint { failed: words.shard()?, proposal: words.shard()? },
         "set" => Act::Set(words.shard()?),
         "clear" => Act::Clear,
         "touch" => Act::Touch,
@@ -449,6 +488,23 @@ fn path(name: &str, words: &mut Words<'_>) -> Result<Command, Fault> {
         (_, None) => PathChange::Unclog,
     };
     Ok(Command::Path { change, from, to })
+}
+
+fn shard(words: &mut Words<'_>) -> Result<Command, Fault> {
+    let shard = words.shard()?;
+    let expected = "refuses, silent or works";
+    let change = match words.word(expected)? {
+        "refuses" => ShardChange::Refuses,
+        "silent" => ShardChange::Silent,
+        "works" => ShardChange::Works,
+        other => return Err(words.fault(other, expected)),
+    };
+    let from = match words.optional() {
+        None => Vec::new(),
+        Some("from") => words.side()?,
+        Some(other) => return Err(words.fault(other, "from and nodes, or the end of the line")),
+    };
+    Ok(Command::Shard { shard, change, from })
 }
 
 fn clock(words: &mut Words<'_>) -> Result<Command, Fault> {
@@ -492,6 +548,9 @@ mod tests {
             "delay a,b c 10..20",
             "down a room s1 s2",
             "cut a,b c",
+            "shard s1 refuses",
+            "shard s1 silent from a,b",
+            "probes a 600ms",
             "heal",
             "clog a b bulk",
             "show events a b",
@@ -509,6 +568,8 @@ mod tests {
             ("join a room", "join a room", "a shard's name"),
             ("mesh a b speed=9", "speed", "a setting: delay ttl"),
             ("cut a b c", "c", "the end of the line"),
+            ("shard s1 sleeps", "sleeps", "refuses, silent or works"),
+            ("shard s1 works a", "a", "from and nodes"),
             ("cut", "cut", "two sides"),
             ("run soon", "soon", "a length of time"),
             ("delay a b 20..10", "20..10", "the shorter one first"),

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use shardgate_peering_core::{ClaimReason, ClaimToken, Input, PeerId, ShardName, StickKey};
 
-use crate::world::{Delay, Seat, Sleep, State};
+use crate::world::{Delay, Seat, Sleep, State, Trouble};
 
-use super::command::{Act, Awaited, Command, NodeChange, PathChange, Query, Start};
+use super::command::{Act, Awaited, Command, NodeChange, PathChange, Query, ShardChange, Start};
 use super::file::{CommandLine, Fault, ScenarioFile};
 use super::render::{names, seconds};
 use super::stage::Stage;
@@ -172,6 +172,12 @@ impl Player<'_> {
                 self.load = Some(Load { per_second, began_ms, joined: 0, before });
             }
             Command::Path { change, from, to } => self.path(line, change, &from, &to)?,
+            Command::Shard { shard, change, from } => self.shard(line, &shard, change, &from)?,
+            Command::Probes { node, takes_ms } => {
+                self.print_command(line)?;
+                let seat = self.seat(line, &node)?;
+                self.stage(line)?.world.set_probe_time(seat, Delay::Fixed(takes_ms));
+            }
             Command::Change { change, nodes } => self.change(line, change, &nodes)?,
             Command::Clock { node, offset_ms } => {
                 self.print_command(line)?;
@@ -268,6 +274,9 @@ impl Player<'_> {
             Act::Down { failed, proposal } => {
                 Input::Claim { token: self.token(), key, proposal, reason: ClaimReason::Down { failed } }
             }
+            Act::Maint { failed, proposal } => {
+                Input::Claim { token: self.token(), key, proposal, reason: ClaimReason::Maint { failed } }
+            }
             Act::Set(proposal) => {
                 Input::Claim { token: self.token(), key, proposal, reason: ClaimReason::Operator }
             }
@@ -313,6 +322,30 @@ impl Player<'_> {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn shard(
+        &mut self,
+        line: &CommandLine,
+        shard: &ShardName,
+        change: ShardChange,
+        from: &[PeerId],
+    ) -> Result<(), Fault> {
+        self.print_command(line)?;
+        let seats = self.seats(line, from)?;
+        let trouble = match change {
+            ShardChange::Refuses => Some(Trouble::Refuses),
+            ShardChange::Silent => Some(Trouble::Silent),
+            ShardChange::Works => None,
+        };
+        let world = &mut self.stage(line)?.world;
+        if seats.is_empty() {
+            world.set_shard(shard, trouble);
+        }
+        for seat in seats {
+            world.set_shard_path(seat, shard, trouble);
         }
         Ok(())
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use shardgate_peering_core::{
     Change, Claim, ClaimAnswer, ClaimReason, ClaimRefusal, ClaimResult, ClaimToken, Claimed, Entry,
-    Heartbeat, Hello, Input, Item, Lease, Message, PeerId, Rank, Readiness, Reason, StickKey, TimeoutReason,
-    Unstored, Welcome,
+    Heartbeat, Hello, Input, Item, Lease, Message, PeerId, Rank, Reached, Readiness, Reason, StickKey,
+    TimeoutReason, Unstored, Welcome,
 };
 
 use super::reconciliation;
@@ -63,6 +63,13 @@ const fn unstored(why: Unstored) -> &'static str {
         Unstored::NoHome => "no home answers",
         Unstored::Restarted => "this node starts anew",
         Unstored::Outranked => "its end stands against everything",
+    }
+}
+
+const fn reached(reached: Reached) -> &'static str {
+    match reached {
+        Reached::Yes => "reached",
+        Reached::No => "not reached",
     }
 }
 
@@ -139,7 +146,10 @@ impl Render {
                 text.push_str(&format!(", {failed} is down"));
             }
             Reason::Operator | Reason::Arbitration | Reason::End | Reason::Full => {
-                text.push_str(reason(claim.reason))
+                text.push_str(reason(claim.reason));
+                if let Some(failed) = &claim.failed {
+                    text.push_str(&format!(", {failed} may not be used"));
+                }
             }
         }
         if let Some((entry, remaining_ms)) = &claim.known {
@@ -159,6 +169,10 @@ impl Render {
         let what = match result {
             ClaimResult::Entry(entry, remaining_ms) => {
                 format!("{}{}", self.entry(entry), self.left(entry, *remaining_ms))
+            }
+            ClaimResult::Kept { entry, remaining_ms, via } => {
+                let (entry, left) = (self.entry(entry), self.left(entry, *remaining_ms));
+                format!("stays, {entry}{left}, reached by {}", names(via))
             }
             ClaimResult::Refused(ClaimRefusal::NotReady) => "refused, not ready".to_owned(),
             ClaimResult::Refused(ClaimRefusal::TableFull) => "refused, the table is full".to_owned(),
@@ -189,6 +203,10 @@ impl Render {
             Message::Correction { items } => format!("correction: {}", self.list(items)),
             Message::Claim(claim) => self.claim(claim),
             Message::ClaimAnswer(answer) => self.claim_answer(answer),
+            Message::ProbeAsk { round, shard } => format!("round {round}: do you reach {shard}?"),
+            Message::ProbeAnswer { round, shard, reached: outcome } => {
+                format!("round {round}: {shard} is {}", reached(*outcome))
+            }
             Message::LeaseReport(report) => {
                 let lease = |lease: &Lease| {
                     let held = if lease.held { ", held" } else { "" };
@@ -230,6 +248,8 @@ impl Render {
                 | Message::Welcome(_)
                 | Message::Heartbeat(_)
                 | Message::Ack { .. }
+                | Message::ProbeAsk { .. }
+                | Message::ProbeAnswer { .. }
                 | Message::LeaseReport(_)
                 | Message::LeaseAsk { .. }
                 | Message::Compare(_)
@@ -245,6 +265,7 @@ impl Render {
             | Input::PeerLost { .. }
             | Input::DialFailed { .. }
             | Input::RoundTrip { .. }
+            | Input::Probed { .. }
             | Input::ReadyOverride
             | Input::Timeout => Vec::new(),
         };
@@ -262,6 +283,9 @@ impl Render {
                     ClaimReason::Down { failed } => {
                         format!("#{token} cannot reach {failed} for {key}, proposes {proposal}")
                     }
+                    ClaimReason::Maint { failed } => {
+                        format!("#{token} may not use {failed} for {key}, proposes {proposal}")
+                    }
                     ClaimReason::Operator => format!("#{token} sets {key} to {proposal}"),
                 }
             }
@@ -278,9 +302,11 @@ impl Render {
             Input::PeerConnected { peer } => format!("connected to {peer}"),
             Input::PeerLost { peer } => format!("lost {peer}"),
             Input::DialFailed { peer } => format!("cannot reach {peer}"),
+            Input::Probed { reached: outcome, .. } => format!("its probe: {}", reached(*outcome)),
             Input::Received { peer, message } => format!("<- {peer}  {}", self.message(message)),
             Input::Timeout => match due {
                 TimeoutReason::ClaimBudget => "(a home's budget is over)".to_owned(),
+                TimeoutReason::Verdict => "(a round of probes is over)".to_owned(),
                 TimeoutReason::LeaseReport => "(a lease report is due)".to_owned(),
                 TimeoutReason::Expiry => "(a lease is over)".to_owned(),
                 TimeoutReason::Flush => "(what waited for company goes out)".to_owned(),
@@ -299,6 +325,9 @@ impl Render {
         let ClaimToken(token) = token;
         match claimed {
             Claimed::Stick { shard } => format!("#{token} is answered {shard}"),
+            Claimed::Keep { shard, via } => {
+                format!("#{token} is answered: it stays on {shard}, reached by {}", names(via))
+            }
             Claimed::Cleared => format!("#{token} is answered: cleared"),
             Claimed::Held => format!("#{token} is answered: not cleared, it is held"),
             Claimed::Unstored { why } => format!("#{token} is answered: not stored, {}", unstored(*why)),

@@ -204,6 +204,7 @@ impl Trace {
                 format!("tunnels of {} here are not on {to}: told to move", self.render.key(key))
             }
             Output::Answered { token, claimed } => self.render.answer(*token, claimed),
+            Output::Probe { shard, .. } => format!("probes {shard}"),
             Output::Readiness(readiness) => self.render.readiness(readiness),
         }))
     }
@@ -286,6 +287,7 @@ impl Trace {
             Output::Emptied => self.count(at_ms, "tables emptied"),
             Output::Moved { .. } => self.count(at_ms, "keys told to move"),
             Output::Answered { .. } => self.count(at_ms, "answers"),
+            Output::Probe { .. } => self.count(at_ms, "probes"),
             Output::Readiness(_) => self.count(at_ms, "changes of readiness"),
         }
     }

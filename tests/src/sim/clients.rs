@@ -3,15 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shardgate_peering_core::{ClaimReason, ClaimToken, Claimed, Input};
+use shardgate_peering_core::{ClaimReason, ClaimToken, Claimed, Input, PeerId, ShardName};
 
 use super::check::Splits;
 use super::coverage::Sort;
-use super::model::{NOWHERE, Room, Shard, shard_of};
+use super::model::{NOWHERE, Names, Room, Shard, seat_of, shard_of};
 use super::observer::{News, Observer};
 use super::setup::{Setup, Weather};
 use crate::world::random::mix;
-use crate::world::{Random, Seat, State, World};
+use crate::world::{Random, Seat, State, Trouble, World};
 
 /// How long a client takes to come back.
 const COMES_BACK_MS: u64 = 1_000;
@@ -36,6 +36,15 @@ struct Person {
     seat: Seat,
     life: u64,
     shard: Shard,
+    way: Way,
+}
+
+/// How a session goes from its node to its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Direct,
+    /// By another node that reaches it.
+    Relayed,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +71,9 @@ pub(super) struct Clients {
     /// How many rooms there were.
     pub(super) rooms: Room,
     pub(super) shard_up: Vec<bool>,
+    /// Operators have taken it out of use.
+    pub(super) in_maint: Vec<bool>,
+    shards: Vec<ShardName>,
     pub(super) steps: u64,
     steps_left: u32,
     step_every_ms: u64,
@@ -84,6 +96,8 @@ impl Clients {
             persons: 0,
             rooms: 0,
             shard_up: vec![true; usize::from(setup.shards)],
+            in_maint: vec![false; usize::from(setup.shards)],
+            shards: (0..setup.shards).map(|shard| Names::default().shard(shard)).collect(),
             steps: 0,
             steps_left: setup.steps,
             step_every_ms: setup.phase_ms / u64::from(setup.steps),
@@ -179,8 +193,9 @@ impl Clients {
                 }
             }
             700..715 if !healthy => {
-                let (room, proposal) = (self.some_room(), self.propose(NOWHERE));
+                let room = self.some_room();
                 if let Some(seat) = self.some_node(world) {
+                    let proposal = self.propose(seat, NOWHERE, world);
                     observer.coverage.saw(Sort::Step, "operator set");
                     self.claim(
                         room,
@@ -223,21 +238,32 @@ impl Clients {
         }
     }
 
-    pub(super) fn usable(&self, shard: Shard) -> bool {
-        self.shard_up.get(usize::from(shard)).copied().unwrap_or(false)
+    /// Whether a request gets from a node to a shard.
+    pub(super) fn reaches(&self, seat: Seat, shard: Shard, world: &World) -> bool {
+        self.shards.get(usize::from(shard)).is_some_and(|name| world.reaches(seat, name))
+    }
+
+    fn is_in_maint(&self, shard: Shard) -> bool {
+        self.in_maint.get(usize::from(shard)).copied().unwrap_or(false)
+    }
+
+    fn usable(&self, seat: Seat, shard: Shard, world: &World) -> bool {
+        !self.is_in_maint(shard) && self.reaches(seat, shard, world)
     }
 
     /// A shard that can be used, any one if there is none.
-    fn propose(&mut self, not: Shard) -> Shard {
-        let up: Vec<Shard> =
-            (0..self.shard_up.len() as Shard).filter(|shard| self.usable(*shard) && *shard != not).collect();
+    fn propose(&mut self, seat: Seat, not: Shard, world: &World) -> Shard {
+        let up: Vec<Shard> = (0..self.shards.len() as Shard)
+            .filter(|shard| self.usable(seat, *shard, world) && *shard != not)
+            .collect();
         if up.is_empty() { 0 } else { *self.random.pick(&up) }
     }
 
     /// Where a room goes that the table does not take.
-    fn by_hash(&self, room: Room) -> Shard {
-        let best = |shard: &Shard| (self.usable(*shard), mix(u64::from(room) << 16 | u64::from(*shard)));
-        (0..self.shard_up.len() as Shard).max_by_key(best).unwrap_or(0)
+    fn by_hash(&self, room: Room, seat: Seat, world: &World) -> Shard {
+        let hash = |shard: Shard| mix(u64::from(room) << 16 | u64::from(shard));
+        let best = |shard: &Shard| (self.usable(seat, *shard, world), hash(*shard));
+        (0..self.shards.len() as Shard).max_by_key(best).unwrap_or(0)
     }
 
     fn touch(&mut self, room: Room, seat: Seat, world: &mut World, observer: &mut Observer) {
@@ -262,18 +288,24 @@ impl Clients {
         let key = observer.names.key(room);
         let there = world.node(seat).and_then(|node| node.lookup(&key)).map(shard_of);
         match there {
-            Some(shard) if self.usable(shard) => {
+            Some(shard) if self.usable(seat, shard, world) => {
                 self.touch(room, seat, world, observer);
-                self.connect(room, seat, shard, world, observer);
+                self.connect(room, seat, shard, Way::Direct, world, observer);
             }
             Some(failed) => {
-                observer.coverage.saw(Sort::Step, "shard down claim");
-                let proposal = self.propose(failed);
-                let reason = ClaimReason::Down { failed: observer.names.shard(failed) };
+                let proposal = self.propose(seat, failed, world);
+                let name = observer.names.shard(failed);
+                let reason = if self.is_in_maint(failed) {
+                    observer.coverage.saw(Sort::Step, "shard maint claim");
+                    ClaimReason::Maint { failed: name }
+                } else {
+                    observer.coverage.saw(Sort::Step, "shard down claim");
+                    ClaimReason::Down { failed: name }
+                };
                 self.claim(room, seat, proposal, reason, tries, Opens::Yes, world, observer);
             }
             None => {
-                let proposal = self.propose(NOWHERE);
+                let proposal = self.propose(seat, NOWHERE, world);
                 self.claim(room, seat, proposal, ClaimReason::Join, tries, Opens::Yes, world, observer);
             }
         }
@@ -311,12 +343,22 @@ impl Clients {
         world.inject(seat, Input::Clear { token, key }, observer);
     }
 
-    fn connect(&mut self, room: Room, seat: Seat, shard: Shard, world: &mut World, observer: &mut Observer) {
+    fn connect(
+        &mut self,
+        room: Room,
+        seat: Seat,
+        shard: Shard,
+        way: Way,
+        world: &mut World,
+        observer: &mut Observer,
+    ) {
         if self.weather == Weather::Healthy {
             let now = world.now_ms();
             // An end that is under way meets who joins meanwhile: they hear of it within a way.
             let ends = observer.ended_at.get(&room).is_some_and(|at| now <= at + self.end_travels_ms);
-            if let Some(other) = self.splits.connects(room, shard).filter(|_| !ends) {
+            // So does a move, and who was on the shard that is left comes back after a while.
+            let moves = observer.moved_at.get(&room).is_some_and(|at| now <= at + self.end_travels_ms);
+            if let Some(other) = self.splits.connects(room, shard).filter(|_| !ends && !moves) {
                 let text = format!("r{room}: one is sent to {shard} while others are on {other}");
                 observer.accuse("nobody is split while all is well", now, Some(room), text);
             }
@@ -330,7 +372,7 @@ impl Clients {
         observer.coverage.saw(Sort::Step, "open");
         self.persons += 1;
         let (id, now) = (self.persons, world.now_ms());
-        self.people.insert(id, Person { room, seat, life: world.life(seat), shard });
+        self.people.insert(id, Person { room, seat, life: world.life(seat), shard, way });
         self.places[seat].entry(room).or_default().insert(id);
         let stays =
             if self.random.chance(50) { 1_000_000 } else { self.random.between(300, 2 * self.ttl_ms) };
@@ -390,22 +432,51 @@ impl Clients {
             Claimed::Stick { .. } if !opens => {}
             Claimed::Stick { shard } => {
                 let shard = shard_of(shard);
-                if self.usable(shard) {
-                    self.connect(room, seat, shard, world, observer);
-                } else if tries < TRIES_MAX {
+                if self.usable(seat, shard, world) {
+                    self.connect(room, seat, shard, Way::Direct, world, observer);
+                } else {
                     // It has died meanwhile, or the home keeps it there for now.
-                    let at = world.now_ms() + 1 + 500 * u64::from(tries);
-                    self.plan(at, Plan::Come { room, seat: Some(seat), tries: tries + 1 });
+                    self.try_again(room, seat, tries, world.now_ms());
+                }
+            }
+            Claimed::Keep { .. } if !opens => {}
+            Claimed::Keep { shard, via } => {
+                let shard = shard_of(shard);
+                if self.usable(seat, shard, world) {
+                    observer.coverage.saw(Sort::Step, "kept, directly");
+                    self.connect(room, seat, shard, Way::Direct, world, observer);
+                } else if self.relays(via, shard, world) {
+                    observer.coverage.saw(Sort::Step, "kept, by others");
+                    self.connect(room, seat, shard, Way::Relayed, world, observer);
+                } else {
+                    self.try_again(room, seat, tries, world.now_ms());
                 }
             }
             Claimed::Unstored { .. } if !opens => {}
             Claimed::Unstored { .. } => {
                 let key = observer.names.key(room);
                 let there = world.node(seat).and_then(|node| node.lookup(&key)).map(shard_of);
-                let shard = there.filter(|shard| self.usable(*shard)).unwrap_or_else(|| self.by_hash(room));
-                self.connect(room, seat, shard, world, observer);
+                let there = there.filter(|shard| self.usable(seat, *shard, world));
+                let shard = there.unwrap_or_else(|| self.by_hash(room, seat, world));
+                self.connect(room, seat, shard, Way::Direct, world, observer);
             }
         }
+    }
+
+    fn try_again(&mut self, room: Room, seat: Seat, tries: u8, now: u64) {
+        if tries < TRIES_MAX {
+            let at = now + 1 + 500 * u64::from(tries);
+            self.plan(at, Plan::Come { room, seat: Some(seat), tries: tries + 1 });
+        }
+    }
+
+    /// Whether one of these nodes takes a request on to a shard.
+    fn relays(&self, via: &[PeerId], shard: Shard, world: &World) -> bool {
+        let passes = |peer: &PeerId| {
+            let seat = seat_of(peer);
+            world.state(seat) == State::Running && self.usable(seat, shard, world)
+        };
+        via.iter().any(passes)
     }
 
     /// A node has crashed: its people come back through others.
@@ -423,16 +494,53 @@ impl Clients {
         }
     }
 
-    /// A shard dies or returns. Its sessions break within half a second.
-    pub(super) fn shard_is(&mut self, shard: Shard, up: bool, now: u64) {
-        self.shard_up[usize::from(shard)] = up;
-        if !up {
-            let on: Vec<u64> =
-                self.people.iter().filter(|(_, one)| one.shard == shard).map(|(id, _)| *id).collect();
-            for person in on {
-                let at = now + self.random.below(500);
-                self.plan(at, Plan::Cast { person });
-            }
+    /// A shard dies, or (`None`) returns. Its sessions break within half a second.
+    pub(super) fn shard_is(
+        &mut self,
+        shard: Shard,
+        trouble: Option<Trouble>,
+        world: &mut World,
+        observer: &mut Observer,
+    ) {
+        let now = world.now_ms();
+        self.shard_up[usize::from(shard)] = trouble.is_none();
+        world.set_shard(&self.shards[usize::from(shard)], trouble);
+        for seat in 0..world.len() {
+            observer.rounds.shard_changed(seat, shard, now);
+        }
+        if trouble.is_some() {
+            self.cast(now, |one| one.shard == shard);
+        }
+    }
+
+    /// A node's path to a shard is cut, or (`None`) works again.
+    pub(super) fn path_is(
+        &mut self,
+        seat: Seat,
+        shard: Shard,
+        trouble: Option<Trouble>,
+        world: &mut World,
+        observer: &mut Observer,
+    ) {
+        let now = world.now_ms();
+        world.set_shard_path(seat, &self.shards[usize::from(shard)], trouble);
+        observer.rounds.shard_changed(seat, shard, now);
+        if trouble.is_some() {
+            self.cast(now, |one| one.shard == shard && one.seat == seat && one.way == Way::Direct);
+        }
+    }
+
+    /// Operators take a shard out of use, or back into it. Who is on it stays.
+    pub(super) fn maint_is(&mut self, shard: Shard, in_maint: bool) {
+        self.in_maint[usize::from(shard)] = in_maint;
+    }
+
+    /// The sessions of these people break within half a second.
+    fn cast(&mut self, now: u64, which: impl Fn(&Person) -> bool) {
+        let on: Vec<u64> = self.people.iter().filter(|(_, one)| which(one)).map(|(id, _)| *id).collect();
+        for person in on {
+            let at = now + self.random.below(500);
+            self.plan(at, Plan::Cast { person });
         }
     }
 }

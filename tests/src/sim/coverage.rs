@@ -55,9 +55,16 @@ const STEPS: &[&str] = &[
     "cleared",
     "clear of a held one",
     "shard down claim",
+    "shard maint claim",
+    "kept, by others",
+    "kept, directly",
     "moved",
 ];
 const BOUNDS: &[&str] = &[
+    "round: nobody reached it",
+    "round: somebody reached it",
+    "probe answer late",
+    "waiting for probes full",
     "table full",
     "claims full",
     "waiters full",

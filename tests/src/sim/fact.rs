@@ -20,7 +20,10 @@ pub(super) fn each_in_message<'m>(
         Message::Give(give) => each_item(&give.items, tell),
         Message::Claim(claim) => tell(&claim.key, claim.known.as_ref().map(|(entry, _)| entry)),
         Message::ClaimAnswer(answer) => {
-            let entry = if let ClaimResult::Entry(entry, _) = &answer.result { Some(entry) } else { None };
+            let entry = match &answer.result {
+                ClaimResult::Entry(entry, _) | ClaimResult::Kept { entry, .. } => Some(entry),
+                ClaimResult::Refused(_) => None,
+            };
             tell(&answer.key, entry);
         }
         Message::LeaseReport(report) => {
@@ -29,7 +32,9 @@ pub(super) fn each_in_message<'m>(
             }
         }
         Message::LeaseAsk { keys } => keys.iter().for_each(|key| tell(key, None)),
-        Message::Hello(_)
+        Message::ProbeAsk { .. }
+        | Message::ProbeAnswer { .. }
+        | Message::Hello(_)
         | Message::Welcome(_)
         | Message::Heartbeat(_)
         | Message::Ack { .. }
@@ -54,6 +59,7 @@ pub(super) fn each_in_input<'i>(input: &'i Input, tell: &mut impl FnMut(&'i Stic
         | Input::PeerLost { .. }
         | Input::DialFailed { .. }
         | Input::RoundTrip { .. }
+        | Input::Probed { .. }
         | Input::ReadyOverride
         | Input::Timeout => {}
     }

@@ -56,11 +56,19 @@ pub enum Kind {
     SlowPath,
     /// A peer sends a lifetime that is damaged.
     DamagedLifetime,
+    /// One node's path to a shard is cut.
+    ShardPathCut,
+    /// Those of several nodes.
+    ShardPathsCut,
+    /// One node's path to a shard comes and goes.
+    ShardPathFlaps,
+    /// Operators take a shard out of use.
+    ShardMaint,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::OneWayCut,
         Self::TwoWayCut,
         Self::SilentCut,
@@ -83,6 +91,21 @@ impl Kind {
         Self::ShardFlap,
         Self::SlowPath,
         Self::DamagedLifetime,
+        Self::ShardPathCut,
+        Self::ShardPathsCut,
+        Self::ShardPathFlaps,
+        Self::ShardMaint,
+    ];
+    /// What any seed may draw as it likes: the first ones, so that seeds that were kept draw what they drew.
+    const ANY: usize = 22;
+    /// What goes wrong with shards, which is drawn for itself.
+    const OF_SHARDS: [Self; 6] = [
+        Self::ShardDeath,
+        Self::ShardFlap,
+        Self::ShardPathCut,
+        Self::ShardPathsCut,
+        Self::ShardPathFlaps,
+        Self::ShardMaint,
     ];
 
     /// Its name in reports.
@@ -111,6 +134,10 @@ impl Kind {
             Self::ShardFlap => "shard flaps",
             Self::SlowPath => "slow path",
             Self::DamagedLifetime => "damaged lifetime",
+            Self::ShardPathCut => "path to a shard cut",
+            Self::ShardPathsCut => "paths to a shard cut",
+            Self::ShardPathFlaps => "path to a shard flaps",
+            Self::ShardMaint => "shard in maint",
         }
     }
 }
@@ -160,7 +187,8 @@ pub(super) fn draw_faults(nodes: usize, shards: u16, phase_ms: u64, random: &mut
     let mut faults: Vec<Fault> = Vec::new();
     let mut touched: BTreeSet<Seat> = BTreeSet::new();
     while faults.len() < wanted || touched.len() < 3 {
-        let fault = draw_fault(nodes, shards, phase_ms, random);
+        let kind = *random.pick(&Kind::ALL[..Kind::ANY]);
+        let fault = draw_fault(kind, nodes, shards, phase_ms, random);
         if fault.kind == Kind::ListedLate && faults.iter().any(|other| other.kind == Kind::ListedLate) {
             continue;
         }
@@ -171,8 +199,23 @@ pub(super) fn draw_faults(nodes: usize, shards: u16, phase_ms: u64, random: &mut
     faults
 }
 
-fn draw_fault(nodes: usize, shards: u16, phase_ms: u64, random: &mut Random) -> Fault {
-    let kind = *random.pick(&Kind::ALL);
+/// Some faults of shards and of paths to them.
+pub(super) fn draw_shard_faults(
+    nodes: usize,
+    shards: u16,
+    phase_ms: u64,
+    most: u64,
+    random: &mut Random,
+) -> Vec<Fault> {
+    let count = random.below(most + 1);
+    let draw = |_| {
+        let kind = *random.pick(&Kind::OF_SHARDS);
+        draw_fault(kind, nodes, shards, phase_ms, random)
+    };
+    (0..count).map(draw).collect()
+}
+
+fn draw_fault(kind: Kind, nodes: usize, shards: u16, phase_ms: u64, random: &mut Random) -> Fault {
     let mut all: Vec<Seat> = (0..nodes).collect();
     random.shuffle(&mut all);
     let count = match kind {
@@ -185,7 +228,8 @@ fn draw_fault(nodes: usize, shards: u16, phase_ms: u64, random: &mut Random) -> 
         | Kind::DamagedLifetime => 2,
         Kind::Halves => random.between(1, nodes as u64 - 1) as usize,
         Kind::Asymmetric | Kind::ClaimNoise => nodes,
-        Kind::ShardDeath | Kind::ShardFlap | Kind::CrashHome => 0,
+        Kind::ShardDeath | Kind::ShardFlap | Kind::CrashHome | Kind::ShardMaint => 0,
+        Kind::ShardPathsCut => random.between(2, nodes as u64) as usize,
         Kind::Isolated
         | Kind::Crash
         | Kind::Pause
@@ -194,7 +238,9 @@ fn draw_fault(nodes: usize, shards: u16, phase_ms: u64, random: &mut Random) -> 
         | Kind::ClockSkew
         | Kind::ClockJump
         | Kind::Unlisted
-        | Kind::ListedLate => 1,
+        | Kind::ListedLate
+        | Kind::ShardPathCut
+        | Kind::ShardPathFlaps => 1,
     };
     all.truncate(count);
     let lasts_ms = match kind {

@@ -15,7 +15,7 @@ use super::fault::{Fault, Kind};
 use super::model::Shard;
 use super::observer::{Observer, name};
 use super::setup::Setup;
-use crate::world::{Delay, Noise, Random, Seat, Sleep, State, World};
+use crate::world::{Delay, Noise, Random, Seat, Sleep, State, Trouble, World};
 
 const HOUR_MS: u64 = 3_600_000;
 /// A path that is as good as cut.
@@ -28,6 +28,7 @@ pub(super) struct Mishaps {
     clogs: Vec<Vec<u32>>,
     slow: Vec<Vec<u32>>,
     noises: u32,
+    slow_paths: u32,
     /// Entries with damaged lifetimes that nodes were given.
     damaged: u32,
     /// Who was hit by a fault of processes: (the fault's number, the node).
@@ -46,6 +47,8 @@ pub(super) enum Demand {
     Tell,
     /// The shard changes again at this time.
     Flap(Shard, u64),
+    /// The node's path to the shard does.
+    FlapPath(Seat, Shard, u64),
 }
 
 impl Mishaps {
@@ -57,6 +60,7 @@ impl Mishaps {
             clogs: zero(),
             slow: zero(),
             noises: 0,
+            slow_paths: 0,
             damaged: 0,
             hit: BTreeSet::new(),
             truth: (0..nodes).collect(),
@@ -74,6 +78,11 @@ impl Mishaps {
         if self.blocks[from][to] == 0 {
             world.unblock(from, to);
         }
+    }
+
+    /// Whether messages between nodes are lost, or late beyond what is usual.
+    pub(super) const fn is_rough(&self) -> bool {
+        self.noises > 0 || self.slow_paths > 0
     }
 
     /// A fault begins. It counts as seen when it has had its effect.
@@ -121,7 +130,12 @@ impl Mishaps {
             }
             Kind::ClockSkew | Kind::ClockJump => world.wall_error_ms(fault.nodes[0]) != 0,
             Kind::Unlisted | Kind::ListedLate => !self.truth.contains(&fault.nodes[0]),
-            Kind::ShardDeath | Kind::ShardFlap => !clients.usable(fault.shard),
+            Kind::ShardDeath | Kind::ShardFlap => !clients.shard_up[usize::from(fault.shard)],
+            Kind::ShardMaint => clients.in_maint[usize::from(fault.shard)],
+            Kind::ShardPathCut | Kind::ShardPathsCut | Kind::ShardPathFlaps => {
+                let reached = |seat: &Seat| clients.reaches(*seat, fault.shard, world);
+                !fault.nodes.iter().any(reached)
+            }
             Kind::DamagedLifetime => false,
         }
     }
@@ -158,6 +172,7 @@ impl Mishaps {
                 }
             }
             Kind::SlowPath => {
+                self.slow_paths += 1;
                 for (from, to) in paths {
                     self.slow[from][to] += 1;
                     world.set_delay(from, to, SLOW);
@@ -187,6 +202,7 @@ impl Mishaps {
             Kind::Pause | Kind::Sleep | Kind::Hang => {
                 let seat = fault.nodes[0];
                 if world.state(seat) == State::Running {
+                    observer.rounds.disturbed(seat, now);
                     self.hit.insert((number, seat));
                     match fault.kind {
                         Kind::Pause => world.pause(seat, Sleep::Process),
@@ -204,11 +220,23 @@ impl Mishaps {
                 self.truth.remove(&fault.nodes[0]);
                 return vec![Demand::Tell];
             }
-            Kind::ShardDeath => clients.shard_is(fault.shard, false, now),
+            Kind::ShardDeath => clients.shard_is(fault.shard, Some(trouble(fault)), world, observer),
             Kind::ShardFlap => {
-                clients.shard_is(fault.shard, false, now);
+                clients.shard_is(fault.shard, Some(trouble(fault)), world, observer);
                 return vec![Demand::Flap(fault.shard, now + self.random.between(200, 3_000))];
             }
+            Kind::ShardPathCut | Kind::ShardPathsCut => {
+                for seat in &fault.nodes {
+                    clients.path_is(*seat, fault.shard, Some(trouble(fault)), world, observer);
+                }
+            }
+            Kind::ShardPathFlaps => {
+                let seat = fault.nodes[0];
+                clients.path_is(seat, fault.shard, Some(trouble(fault)), world, observer);
+                let at = now + self.random.between(200, 3_000);
+                return vec![Demand::FlapPath(seat, fault.shard, at)];
+            }
+            Kind::ShardMaint => clients.maint_is(fault.shard, true),
             Kind::DamagedLifetime => self.damaged += damage(fault, world, observer, clients),
         }
         Vec::new()
@@ -268,6 +296,8 @@ impl Mishaps {
                 }
             }
             Kind::SlowPath => {
+                self.slow_paths -= 1;
+                observer.rounds.rough(now);
                 for (from, to) in paths {
                     self.slow[from][to] -= 1;
                     if self.slow[from][to] == 0 {
@@ -277,6 +307,7 @@ impl Mishaps {
             }
             Kind::ClaimNoise => {
                 self.noises -= 1;
+                observer.rounds.rough(now);
                 if self.noises == 0 {
                     for (from, to) in paths {
                         world.set_noise(from, to, Noise::default());
@@ -290,6 +321,7 @@ impl Mishaps {
             }
             Kind::Pause | Kind::Sleep | Kind::Hang => {
                 if self.hit.remove(&(number, fault.nodes[0])) {
+                    observer.rounds.disturbed(fault.nodes[0], now);
                     world.resume(fault.nodes[0], observer);
                 }
             }
@@ -299,7 +331,13 @@ impl Mishaps {
                 self.truth.insert(fault.nodes[0]);
                 return vec![Demand::Tell];
             }
-            Kind::ShardDeath | Kind::ShardFlap => clients.shard_is(fault.shard, true, now),
+            Kind::ShardDeath | Kind::ShardFlap => clients.shard_is(fault.shard, None, world, observer),
+            Kind::ShardPathCut | Kind::ShardPathsCut | Kind::ShardPathFlaps => {
+                for seat in &fault.nodes {
+                    clients.path_is(*seat, fault.shard, None, world, observer);
+                }
+            }
+            Kind::ShardMaint => clients.maint_is(fault.shard, false),
             Kind::DamagedLifetime => {}
         }
         Vec::new()
@@ -330,7 +368,10 @@ impl Mishaps {
             if inside(&seat) {
                 match world.state(seat) {
                     State::Crashed => demands.push(Demand::Start(seat)),
-                    State::Paused(_) | State::Hung => world.resume(seat, observer),
+                    State::Paused(_) | State::Hung => {
+                        observer.rounds.disturbed(seat, world.now_ms());
+                        world.resume(seat, observer);
+                    }
                     State::Running => {}
                 }
                 continue;
@@ -355,11 +396,23 @@ impl Mishaps {
         }
         self.truth = (0..nodes).collect();
         demands.push(Demand::Tell);
+        self.noises = 0;
+        self.slow_paths = 0;
+        observer.rounds.rough(world.now_ms());
         for shard in 0..setup.shards {
-            clients.shard_is(shard, true, world.now_ms());
+            clients.shard_is(shard, None, world, observer);
+            clients.maint_is(shard, false);
+            for seat in 0..nodes {
+                clients.path_is(seat, shard, None, world, observer);
+            }
         }
         demands
     }
+}
+
+/// How a fault shows at who tries to reach the shard.
+const fn trouble(fault: &Fault) -> Trouble {
+    if fault.salt & 4 == 0 { Trouble::Refuses } else { Trouble::Silent }
 }
 
 /// A peer sends entries whose lifetimes are the largest number there is. Answers how many.

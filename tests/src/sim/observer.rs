@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use shardgate_peering_core::{
-    ClaimReason, ClaimToken, Claimed, Input, Output, Readiness, Violation as Broken,
+    ClaimReason, ClaimToken, Claimed, Input, Message, Output, Readiness, Violation as Broken,
 };
 
-use super::check::{Bounds, Claims, Contacts, Cursors, Violation};
+use super::check::{Bounds, Claims, Contacts, Cursors, Probes, Rounds, Violation};
 use super::coverage::{Coverage, Sort};
 use super::fact::{each_in_input, each_in_message};
 use super::model::{Decision, Ledger, NOWHERE, Names, Room, Shard, decision_of, room_of, seat_of, shard_of};
@@ -72,6 +72,8 @@ pub(super) struct Place {
     pub(super) outputs: usize,
     /// Inputs that share the next outputs.
     pub(super) inputs: u32,
+    /// Whether an answer of a home is among them: what it tells may be another node's word.
+    pub(super) passing: bool,
     /// Live entries when its outputs were seen last, and how many rooms got a place since, as the outputs tell it.
     pub(super) live: usize,
     pub(super) placed: usize,
@@ -144,6 +146,11 @@ pub struct Observer {
     /// Shards that clients found dead, by room, and rooms that operators moved.
     pub(super) found_dead: HashMap<(Room, Shard), u64>,
     pub(super) operator_at: HashMap<Room, u64>,
+    /// Shards in maint that clients met, by room.
+    pub(super) in_maint: HashMap<(Room, Shard), u64>,
+    /// When a room was moved last.
+    pub(super) moved_at: HashMap<Room, u64>,
+    pub(super) rounds: Rounds,
     pub(super) news: Vec<News>,
     /// Whether a message of a peer is being handled that the node takes.
     applies: bool,
@@ -177,6 +184,9 @@ impl Observer {
             bounds: Bounds::default(),
             found_dead: HashMap::new(),
             operator_at: HashMap::new(),
+            in_maint: HashMap::new(),
+            moved_at: HashMap::new(),
+            rounds: Rounds::default(),
             news: Vec::new(),
             applies: false,
             coverage: Coverage::default(),
@@ -211,6 +221,7 @@ impl Observer {
         place.incoming = incoming;
         place.incoming.clear();
         place.inputs = 0;
+        place.passing = false;
         place.placed = 0;
         self.applies = false;
     }
@@ -281,16 +292,25 @@ impl Observer {
             }
             Input::Claim { token, key, reason, .. } => {
                 let room = room_of(key);
-                self.claims.asked(*token, scene.seat, scene.life, room, now);
-                if let ClaimReason::Down { failed } = reason {
-                    self.found_dead.insert((room, shard_of(failed)), now);
-                } else if matches!(reason, ClaimReason::Operator) {
-                    self.operator_at.insert(room, now);
+                let probes =
+                    if matches!(reason, ClaimReason::Down { .. }) { Probes::Perhaps } else { Probes::No };
+                self.claims.asked(*token, scene.seat, scene.life, room, now, probes);
+                match reason {
+                    ClaimReason::Down { failed } => {
+                        self.found_dead.insert((room, shard_of(failed)), now);
+                    }
+                    ClaimReason::Maint { failed } => {
+                        self.in_maint.insert((room, shard_of(failed)), now);
+                    }
+                    ClaimReason::Operator => {
+                        self.operator_at.insert(room, now);
+                    }
+                    ClaimReason::Join => {}
                 }
             }
             Input::Clear { token, key } => {
                 let room = room_of(key);
-                self.claims.asked(*token, scene.seat, scene.life, room, now);
+                self.claims.asked(*token, scene.seat, scene.life, room, now, Probes::No);
                 self.operator_at.insert(room, now);
             }
             _ => {}
@@ -339,7 +359,9 @@ impl Watch for Observer {
                 self.look_at(scene, room, &[]);
             }
         }
+        self.rounds.input(scene, input);
         if let Input::Received { peer, message } = input {
+            self.places[scene.seat].passing |= matches!(message, Message::ClaimAnswer(_));
             self.applies = alone && !entries.is_empty() && talks_with(scene, seat_of(peer));
             self.cursors.received(scene, seat_of(peer), message);
         }
@@ -355,6 +377,8 @@ impl Watch for Observer {
             self.trace.output(scene.now_ms, &name(scene.seat), output);
         }
         self.places[scene.seat].outputs += 1;
+        self.rounds.output(scene, output);
+        self.check_kept(scene, output);
         match output {
             Output::Send { peer, message } => {
                 self.coverage.saw(Sort::Message, message.kind());
@@ -396,7 +420,9 @@ impl Watch for Observer {
                 }
                 self.news.push(News::Answered(*token, claimed.clone()));
             }
+            Output::Probe { .. } => {}
             Output::Emptied => {
+                self.rounds.restarted(scene.seat, scene.now_ms);
                 let place = &mut self.places[scene.seat];
                 place.ready = false;
                 place.empty();
@@ -437,6 +463,7 @@ impl Watch for Observer {
                 self.contacts.restarted(*seat);
                 self.cursors.restarted(*seat);
                 self.claims.crashed(*seat);
+                self.rounds.restarted(*seat, now_ms);
                 self.places[*seat] = Place { life: self.places[*seat].life + 1, ..Place::default() };
             }
             Network::DialFailed(..) => self.coverage.saw(Sort::Bound, "dial in vain"),

@@ -9,7 +9,7 @@ use super::observer::{Observer, name};
 use super::setup::{Setup, Weather};
 use super::trace::{Trace, Wanted};
 use crate::world::random::mix;
-use crate::world::{Delay, Random, Seat, State, World};
+use crate::world::{Delay, Random, Seat, State, Trouble, World};
 
 /// How often what cannot be seen in outputs is looked at.
 const AUDIT_MS: u64 = 250;
@@ -17,6 +17,8 @@ const AUDIT_MS: u64 = 250;
 const START_MS: u64 = 8_000;
 /// A digest lies 2 to 3 s back, and comes with the next heartbeat.
 const AGREEMENT_SHOWN_MS: u64 = 4_000;
+/// How long a probe takes that is answered.
+const PROBE_TIME: Delay = Delay::Range(1, 40);
 /// How many client steps a seed must have.
 const STEPS_LEAST: u64 = 2_000;
 
@@ -48,6 +50,7 @@ enum Event {
     Begin(usize),
     End(usize),
     Flap(u16),
+    FlapPath(Seat, u16),
 }
 
 struct Run<'s> {
@@ -95,7 +98,8 @@ impl<'s> Run<'s> {
         world.set_lazy(setup.lazy_permille);
         world.set_outbox(setup.limits.outbox);
         for seat in 0..setup.nodes() {
-            world.add(setup.config(seat));
+            let seat = world.add(setup.config(seat));
+            world.set_probe_time(seat, PROBE_TIME);
         }
         for from in 0..setup.nodes() {
             for to in 0..setup.nodes() {
@@ -223,13 +227,22 @@ impl<'s> Run<'s> {
                 return;
             }
             Event::Flap(shard) => {
-                let up = !self.clients.shard_up[usize::from(shard)];
                 let now = self.world.now_ms();
                 if now >= self.faults_until {
                     return;
                 }
-                self.clients.shard_is(shard, up, now);
+                let down = self.clients.shard_up[usize::from(shard)].then_some(Trouble::Refuses);
+                self.clients.shard_is(shard, down, &mut self.world, &mut self.observer);
                 vec![Demand::Flap(shard, now + self.random.between(200, 3_000))]
+            }
+            Event::FlapPath(seat, shard) => {
+                let now = self.world.now_ms();
+                if now >= self.faults_until {
+                    return;
+                }
+                let cut = self.clients.reaches(seat, shard, &self.world).then_some(Trouble::Refuses);
+                self.clients.path_is(seat, shard, cut, &mut self.world, &mut self.observer);
+                vec![Demand::FlapPath(seat, shard, now + self.random.between(200, 3_000))]
             }
             Event::Begin(number) => {
                 let fault = &self.setup.faults[number];
@@ -255,6 +268,7 @@ impl<'s> Run<'s> {
                     }
                 }
                 Demand::Flap(shard, at) => self.at(at, Event::Flap(shard)),
+                Demand::FlapPath(seat, shard, at) => self.at(at, Event::FlapPath(seat, shard)),
             }
         }
     }
@@ -299,6 +313,7 @@ impl<'s> Run<'s> {
     fn audit(&mut self) {
         self.audits += 1;
         self.observer.contacts.look(&self.world);
+        self.observer.check_moves(&self.world, self.mishaps.is_rough());
         self.observer.check_claims(&self.world);
         self.observer.check_holding(&self.world, &mut self.gone);
         if self.setup.weather == Weather::Healthy && self.world.now_ms() == START_MS {

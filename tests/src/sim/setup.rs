@@ -2,7 +2,7 @@
 
 use shardgate_peering_core::{Config, PeerId};
 
-use super::fault::{Fault, draw_faults};
+use super::fault::{Fault, draw_faults, draw_shard_faults};
 use crate::world::{Delay, Random, Seat};
 
 /// One of so many seeds has 64 nodes.
@@ -12,10 +12,10 @@ const LARGE_NODES: usize = 64;
 const HUGE_FROM: u64 = 1_000_000_000;
 const HUGE_NODES: usize = 200;
 
-/// Whether anything goes wrong but delays.
+/// Whether anything goes wrong but delays and shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weather {
-    /// Nothing does.
+    /// Nothing does between nodes.
     Healthy,
     /// Plenty does.
     Faulty,
@@ -45,7 +45,7 @@ pub struct Limits {
 pub struct Setup {
     /// The seed.
     pub seed: u64,
-    /// Whether anything goes wrong.
+    /// Whether anything goes wrong between nodes.
     pub weather: Weather,
     /// The region of each node.
     pub regions: Vec<usize>,
@@ -108,10 +108,12 @@ impl Setup {
             _ => 0,
         };
         let shards = random.between(3, 8) as u16;
-        let faults = match weather {
+        let mut faults = match weather {
             Weather::Healthy => Vec::new(),
             Weather::Faulty => draw_faults(nodes, shards, phase_ms, &mut random),
         };
+        // By themselves: the other draws of a seed are as old as the seeds that were kept.
+        faults.extend(draw_shard_faults(nodes, shards, phase_ms, 4, &mut Random::new(seed).fork(10)));
         Self {
             seed,
             weather,

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use shardgate_peering_core::Message;
+use shardgate_peering_core::{Message, ProbeId, Reached};
 
 use super::seat::Seat;
 
@@ -22,6 +22,8 @@ pub(super) enum Happening {
     Closed { at: Seat, peer: Seat, connection: u64 },
     /// The idle timeout may have passed.
     Silence { at: Seat, peer: Seat, connection: u64, since: u64 },
+    /// A probe of a shard is over.
+    Probed { at: Seat, life: u64, probe: ProbeId, reached: Reached },
 }
 
 impl Happening {
@@ -33,7 +35,8 @@ impl Happening {
             Self::Dialled { at, .. }
             | Self::Accepted { at, .. }
             | Self::Closed { at, .. }
-            | Self::Silence { at, .. } => *at,
+            | Self::Silence { at, .. }
+            | Self::Probed { at, .. } => *at,
         }
     }
 }

@@ -43,6 +43,7 @@ impl World {
             Happening::Silence { at, peer, connection, since } => {
                 self.silence(at, peer, connection, since, watch);
             }
+            Happening::Probed { at, life, probe, reached } => self.probed(at, life, probe, reached, watch),
         }
     }
 
@@ -132,6 +133,7 @@ impl World {
                 self.places[seat].ready = matches!(readiness, Readiness::Ready { .. });
             }
             Output::Emptied => self.places[seat].ready = false,
+            Output::Probe { probe, shard, .. } => self.probe(seat, probe, &shard),
             Output::Changed { .. } | Output::Moved { .. } | Output::Answered { .. } => {}
         }
     }

@@ -35,6 +35,8 @@ pub fn items_in(message: &Message) -> usize {
         | Message::Ack { .. }
         | Message::Claim(_)
         | Message::ClaimAnswer(_)
+        | Message::ProbeAsk { .. }
+        | Message::ProbeAnswer { .. }
         | Message::GiveAck { .. }
         | Message::Reconciled { .. } => 0,
     }
@@ -81,6 +83,10 @@ pub fn hash_message(message: &Message) -> u64 {
         | Message::Reconciled { id: number } => mix(hash ^ number),
         Message::Claim(claim) => key(mix(hash ^ claim.id), &claim.key),
         Message::ClaimAnswer(answer) => key(mix(hash ^ answer.id), &answer.key),
+        Message::ProbeAsk { round, shard } => text(mix(hash ^ round), shard.as_str()),
+        Message::ProbeAnswer { round, shard, reached } => {
+            text(mix(hash ^ round << 1 ^ *reached as u64), shard.as_str())
+        }
         Message::LeaseReport(report) => {
             report.leases.iter().fold(hash, |hash, lease| key(mix(hash ^ lease.remaining_ms), &lease.key))
         }
@@ -108,8 +114,15 @@ pub fn hash_output(output: &Output) -> u64 {
         Output::Moved { key: of, to } => text(key(mix(4), of), to.as_str()),
         Output::Answered { token, claimed } => {
             let hash = mix(mix(5) ^ token.0);
-            if let Claimed::Stick { shard } = claimed { text(hash, shard.as_str()) } else { hash }
+            match claimed {
+                Claimed::Stick { shard } => text(hash, shard.as_str()),
+                Claimed::Keep { shard, via } => {
+                    via.iter().fold(text(hash, shard.as_str()), |hash, peer| text(hash, peer.as_str()))
+                }
+                Claimed::Cleared | Claimed::Held | Claimed::Unstored { .. } => hash,
+            }
         }
+        Output::Probe { probe, shard, .. } => text(mix(mix(8) ^ probe.0), shard.as_str()),
         Output::Readiness(_) => mix(6),
         Output::Emptied => mix(7),
     }

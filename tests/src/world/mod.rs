@@ -28,6 +28,7 @@
 //! - [`World::inject`] gives a node any [`Input`](shardgate_peering_core::Input) now; [`World::step`] does the next thing that is due.
 //! - Connections come by themselves: who lists a peer dials it every 500 ms while there is no connection, and is told of 3 s in vain.
 //!   Each side has its own view of a connection, as with QUIC: one that crashed is noticed by its silence.
+//! - [`World::set_shard`] and [`World::set_shard_path`] say what nodes' probes of shards find; without them every shard is reached.
 //! - Messages of one lane stay in order on a connection, claims overtake each other ([`lane::lane_of`]); what was sent on a
 //!   connection that is gone is lost.
 
@@ -38,6 +39,7 @@ pub mod lane;
 pub mod path;
 pub mod random;
 mod seat;
+mod shards;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -46,5 +48,6 @@ mod world_state;
 pub use path::{Delay, Noise};
 pub use random::Random;
 pub use seat::{Seat, Sleep, State};
+pub use shards::Trouble;
 pub use watch::{Network, Scene, Silent, Watch};
 pub use world_state::{IDLE_MS, World};

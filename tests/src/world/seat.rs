@@ -5,12 +5,16 @@ use std::collections::{BTreeSet, VecDeque};
 use shardgate_peering_core::{Config, Input, Instant, Message, Node, Now, Wall};
 
 use super::clockwork::Happening;
+use super::path::Delay;
 
 /// The number of a place in the world, in the order in which they were added.
 pub type Seat = usize;
 
 /// 2026-11-21, so that stamps look like real ones.
 pub(super) const WALL_START_MS: i64 = 1_795_219_200_000;
+
+/// A probe takes so long unless it is said otherwise.
+const PROBE_TIME: Delay = Delay::Fixed(5);
 
 /// What a process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +73,8 @@ pub(super) struct Place {
     pub(super) waiting_inputs: VecDeque<Feed>,
     /// When it wants to be woken, in the world's time.
     pub(super) deadline: u64,
+    /// How long its probes of shards take.
+    pub(super) probe_time: Delay,
     /// Outputs are to be fetched at this time: several inputs share them.
     pub(super) fetch_at: Option<u64>,
 }
@@ -91,6 +97,7 @@ impl Place {
             waiting_packets: VecDeque::new(),
             waiting_inputs: VecDeque::new(),
             deadline: u64::MAX,
+            probe_time: PROBE_TIME,
             fetch_at: None,
         }
     }

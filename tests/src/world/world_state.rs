@@ -8,6 +8,7 @@ use super::clockwork::{Clockwork, Happening};
 use super::path::{Delay, Noise, Path};
 use super::random::{Random, mix};
 use super::seat::{Feed, Place, Seat, Sleep, State, WALL_START_MS};
+use super::shards::Shards;
 use super::watch::{Network, Scene, Watch};
 
 /// A connection on which a side hears nothing for so long has ended for it.
@@ -30,6 +31,7 @@ pub struct World {
     pub(super) hash: u64,
     pub(super) lazy_permille: u64,
     pub(super) outbox_max: [usize; 3],
+    pub(super) shards: Shards,
     lives: u64,
     delay: Delay,
     spins: u32,
@@ -50,6 +52,7 @@ impl World {
             hash: 0,
             lazy_permille: 0,
             outbox_max: OUTBOX_MAX,
+            shards: Shards::default(),
             lives: 0,
             delay,
             spins: 0,

@@ -89,6 +89,12 @@ cases! {
     hostile_entries
     hostile_lifetimes
     hostile_numbers
+    shard_dies_for_many_at_once
+    path_cut_kept_by_a_peer
+    home_lost_while_it_gathers
+    late_answer_counts_nothing
+    nobody_to_ask_alone
+    maint_asks_nobody
 }
 
 #[test]

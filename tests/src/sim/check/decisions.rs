@@ -108,6 +108,8 @@ impl Observer {
             let stood_since =
                 before.entry.and_then(|old| self.ledger.get(room, &old)).map_or(at, |old| old.at);
             self.check_end(scene, room, decision, reason, stood_since);
+        } else if matches!(reason, Reason::Down | Reason::Operator) {
+            self.moved_at.insert(room, at);
         }
         let lapsed = before.entry.is_some_and(|old| self.may_have_lapsed(scene, room, &old));
         if ended_between(before, decision) || before.blurred || before.lapsed || lapsed {
@@ -132,13 +134,31 @@ impl Observer {
             {
                 Some("moved twice in 30 s")
             }
-            (Reason::Operator, _) if !self.operator_at.contains_key(&room) => Some("no operator asked"),
+            (Reason::Operator, Some(old))
+                if before.moved_at.is_some_and(|moved| at - moved < 30_000 - SLACK_MS)
+                    && !self.operator_at.contains_key(&room) =>
+            {
+                Some(if self.in_maint.contains_key(&(room, old.shard)) {
+                    "moved twice in 30 s"
+                } else {
+                    "no operator asked"
+                })
+            }
+            (Reason::Operator, Some(old))
+                if !self.operator_at.contains_key(&room)
+                    && !self.in_maint.contains_key(&(room, old.shard)) =>
+            {
+                Some("no operator asked")
+            }
             (Reason::Arbitration, _) => Some("nobody arbitrates yet"),
             (Reason::End | Reason::Full, None) => Some("there was nothing to end"),
             (Reason::Full, Some(_)) if !self.was_full(scene, incoming) => Some("there was room"),
             (Reason::End | Reason::Full, Some(_)) if !decision.is_tombstone() => Some("an end that is none"),
             _ => None,
         };
+        if let (Reason::Down, Some(old)) = (reason, moves) {
+            self.check_dead(scene, room, old.shard);
+        }
         if let Some(fault) = fault {
             let text = format!("{who} r{room}: {decision:?} ({reason:?}) after {knew:?}: {fault}");
             self.accuse("nothing moves without a reason", at, Some(room), text);

@@ -7,14 +7,16 @@ mod convergence;
 mod cursors;
 mod decisions;
 mod holding;
+mod rounds;
 mod split;
 
 pub(super) use bounds::Bounds;
-pub(super) use claims::Claims;
+pub(super) use claims::{Claims, Probes};
 pub(super) use contacts::Contacts;
 pub(super) use convergence::{Converged, bound_ms, converged, final_checks};
 pub(super) use cursors::Cursors;
 pub(super) use holding::Gone;
+pub(super) use rounds::Rounds;
 pub(super) use split::Splits;
 
 use super::model::Room;
