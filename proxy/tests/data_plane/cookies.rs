@@ -171,6 +171,7 @@ async fn pair(servers: &[Server]) -> Pair {
             identity: IdentityFiles { ca: ca.cert(), cert: files.cert, key: files.key },
             environment: environment.clone(),
             idle_timeout: Duration::from_secs(4),
+            relayed_streams_max: RELAYED_STREAMS_MAX,
         };
         let mesh = Mesh::start(Config::new(peer(both[at]), 1), config, peers.clone()).unwrap();
         Node::start_on(mesh, &[], with(routing(servers)))
