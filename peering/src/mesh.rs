@@ -84,7 +84,7 @@ pub struct Mesh {
     counters: Arc<Counters>,
     address: Option<SocketAddr>,
     endpoint: Option<Endpoint>,
-    ways: Arc<Ways>,
+    relays: Relays,
     taker: Taker,
     stop: watch::Sender<bool>,
     driver: JoinHandle<()>,
@@ -126,7 +126,7 @@ impl Mesh {
             endpoint: endpoint.clone(),
             events,
             counters: Arc::clone(&parts.counters),
-            ways: Arc::clone(&parts.ways),
+            ways: parts.relays.ways(),
             taker: Arc::clone(&parts.taker),
             relayed_streams_max: config.relayed_streams_max,
             peers,
@@ -154,7 +154,7 @@ impl Mesh {
     /// The way to shards that only peers reach; without peers there is none.
     #[must_use]
     pub fn relays(&self) -> Relays {
-        Relays::new(Arc::clone(&self.ways), Arc::clone(&self.counters))
+        self.relays.clone()
     }
 
     /// What peers ask this node to relay, from now on: before, and while more wait than can, they are refused for overload. Once only;
@@ -238,12 +238,13 @@ impl Parts {
             #[cfg(feature = "test-hooks")]
             forgetful: Arc::default(),
         };
+        let counters = Arc::default();
         let mesh = Mesh {
             handle,
-            counters: Arc::default(),
+            relays: Relays::new(Arc::clone(&counters)),
+            counters,
             address: None,
             endpoint: None,
-            ways: Arc::default(),
             taker: Arc::new(OnceLock::new()),
             stop,
             driver: tokio::spawn(driver.run()),

@@ -234,10 +234,14 @@ async fn forward(
     let mut resolved = resolve(worker, &key, cookie.as_ref(), &topology, None, record).await?;
     let mut first: Option<(ShardName, ConnectError)> = None;
     loop {
+        #[cfg(feature = "test-hooks")]
+        resolved.force_way(&worker.relays);
         record.shard = Some(Arc::clone(&resolved.shard));
         record.why = Some(resolved.why);
+        record.via.clone_from(&resolved.via);
         take_place(worker, client, record, &resolved.shard).await?;
         let destination = settings.manners.destination(key.pool(), resolved.shard.address, &request, origin);
+        let destination = destination.by_way_of(resolved.via.as_ref(), &resolved.shard.name);
         let (unsent, cause) = match send(worker, client, record, &resolved.shard, destination, request).await
         {
             Ok(response) => {
@@ -259,7 +263,9 @@ async fn forward(
             ConnectError::Refused { .. }
             | ConnectError::Timeout { .. }
             | ConnectError::Unreachable { .. }
-            | ConnectError::Handshake { .. } => false,
+            | ConnectError::Handshake { .. }
+            // Its home knows of another peer, or moves it.
+            | ConnectError::Relay { .. } => false,
         };
         if first.is_some() || ours || settings.limits.redispatch == Redispatch::Off {
             return Err(cause.into());
@@ -267,7 +273,7 @@ async fn forward(
         // Once, to another shard. If there is none, the first failure is what happened.
         let failed = resolved.shard.name.clone();
         resolved = match resolve(worker, &key, cookie.as_ref(), &topology, Some(&failed), record).await {
-            Ok(Resolved { shard, holds, .. }) => Resolved { shard, why: Why::Redispatch, holds },
+            Ok(resolved) => Resolved { why: Why::Redispatch, ..resolved },
             Err(_) => return Err(cause.into()),
         };
         worker.counters.redispatches.up();
@@ -421,8 +427,12 @@ async fn send(
         record.retries += 1;
         worker.counters.retries.up();
     };
-    // Whoever sends a strange Host shall not make others avoid the shard.
-    if !matches!(cause, ConnectError::Local { .. } | ConnectError::Disagreed { .. }) {
+    // Whoever sends a strange Host shall not make others avoid the shard, and a peer's word is about the peer.
+    let elsewhere = matches!(
+        cause,
+        ConnectError::Local { .. } | ConnectError::Disagreed { .. } | ConnectError::Relay { .. }
+    );
+    if !elsewhere {
         worker.suspect(&shard.name);
     }
     Err(SendError::Unreached { request, cause })
@@ -438,11 +448,15 @@ async fn open(
     client.progress();
     let began = record.elapsed();
     // Boxed: most requests find a connection in the pool.
-    let limits = &record.settings.limits.connect;
-    let upstream = Box::pin(connect(destination, limits, &worker.protocols().shard_http)).await?;
+    let (limits, protocols) = (&record.settings.limits.connect, worker.protocols());
+    let direct = destination.is_direct();
+    let upstream = Box::pin(connect(destination, limits, &protocols.shard_http, &worker.relays)).await?;
     record.timers.connect = Some(record.elapsed() - began);
     worker.counters.shard_connects.up();
-    worker.trust(&shard.name);
+    // That a peer reaches it says nothing about this node.
+    if direct {
+        worker.trust(&shard.name);
+    }
     Ok(upstream)
 }
 

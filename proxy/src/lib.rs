@@ -30,6 +30,7 @@ pub mod placement;
 pub mod proxy_protocol;
 mod record;
 pub mod redirect;
+pub mod relay;
 pub mod request_id;
 mod rescue;
 pub mod route;

@@ -18,6 +18,7 @@ use tracing::info;
 use crate::admin::{Admin, AdminError, AdminParts, Phase};
 use crate::backend::MannerError;
 use crate::config::{Config, ConsulSection, DiscoveryConfig, NodeConfig};
+use crate::relay::Relaying;
 use crate::sessions::Sessions;
 use crate::tls::{ServerTls, TlsErrors, TlsWatch, TlsWatchConfig};
 use crate::worker::{Running, StartError, Workers};
@@ -121,6 +122,7 @@ pub struct RunningNode {
     tls: watch::Sender<Option<ServerTls>>,
     mesh: Mesh,
     table: TableHandle,
+    relaying: Option<Relaying>,
     workers: Running,
     admin: Admin,
     discovery: DiscoveryHandle,
@@ -155,13 +157,21 @@ impl RunningNode {
         };
         let (peers, follower) = follow_peers(discovery.clone());
         let table = settings::table(&config);
-        let mesh = match settings::mesh(&config)? {
+        let mut mesh = match settings::mesh(&config)? {
             Some(mesh) => Mesh::start(table, mesh, peers)?,
             None => Mesh::alone(table)?,
         };
         let handle = mesh.handle();
-        let workers =
-            Workers::start(settings::workers(&config, tls.as_ref())?, &handle, &discovery.subscribe())?;
+        let workers = Workers::start(
+            settings::workers(&config, tls.as_ref())?,
+            &handle,
+            &mesh.relays(),
+            &discovery.subscribe(),
+        )?;
+        let relaying = mesh.take_relayed().map(|relayed| {
+            let idle = config.backend.tunnel_timeout;
+            Relaying::start(relayed, discovery.clone(), Arc::clone(workers.gate()), idle)
+        });
         let (tls_told, tls_known) = watch::channel(tls.clone());
         let counts = Arc::default();
         let (phase, phases) = watch::channel(Phase::Serving);
@@ -205,6 +215,7 @@ impl RunningNode {
             tls: tls_told,
             mesh,
             table: handle,
+            relaying,
             workers,
             admin,
             discovery,
@@ -265,8 +276,14 @@ impl RunningNode {
     /// Stops: not ready at once, then nothing new is accepted, what runs gets `[shutdown] drain`, then the peers are told.
     pub async fn shutdown(self) {
         self.phase.send_replace(Phase::Draining);
+        if let Some(relaying) = &self.relaying {
+            relaying.refuse();
+        }
         self.workers.shutdown(self.drain).await;
         self.mesh.shutdown().await;
+        if let Some(relaying) = self.relaying {
+            relaying.end().await;
+        }
         // Only now: peers let go of a node that is not listed any more, and until here it had something to tell them.
         if let Some(registered) = self.registered {
             registered.deregister().await;

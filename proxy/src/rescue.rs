@@ -111,7 +111,8 @@ impl Failure {
                 | ConnectError::Refused { .. }
                 | ConnectError::Unreachable { .. }
                 | ConnectError::Handshake { .. }
-                | ConnectError::Disagreed { .. },
+                | ConnectError::Disagreed { .. }
+                | ConnectError::Relay { .. },
             ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken => StatusCode::BAD_GATEWAY,
         }
@@ -142,7 +143,8 @@ impl Failure {
                 ConnectError::Refused { .. }
                 | ConnectError::Unreachable { .. }
                 | ConnectError::Handshake { .. }
-                | ConnectError::Disagreed { .. },
+                | ConnectError::Disagreed { .. }
+                | ConnectError::Relay { .. },
             ) => b"SC",
             Self::ShardTimeout => b"sH",
             Self::Broken => b"SH",

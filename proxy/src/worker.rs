@@ -21,7 +21,7 @@ use crate::sessions::Registry;
 use crate::trust::Trust;
 use hyper::{client, server};
 use shardgate_discovery::{RegionName, Snapshot};
-use shardgate_peering::{ClaimReason, Claimed, TableHandle, Unstored};
+use shardgate_peering::{ClaimReason, Claimed, Relays, TableHandle, Unstored};
 use shardgate_peering_core::{ShardName, StickKey};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -91,6 +91,7 @@ pub(crate) struct Worker {
     settings: RefCell<Rc<Settings>>,
     protocols: RefCell<Rc<Protocols>>,
     pub(crate) table: TableHandle,
+    pub(crate) relays: Relays,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) clock: Clock,
     pub(crate) spare: Spare,
@@ -203,6 +204,7 @@ impl Worker {
                 at: self.clock.wall(self.clock.exact()),
             },
             shard: None,
+            via: None,
             timers: Timers::default(),
             end: End { status, termination: failure.termination() },
             size: Size::Body(0),

@@ -28,8 +28,8 @@ async fn open(from: &Running, to: &PeerId) -> Result<RelayStream, RelayError> {
 async fn opened(a: &Running, taken: &mut mpsc::Receiver<Relayed>) -> (RelayStream, RelayStream) {
     let b = peer("b");
     let (ours, theirs) =
-        tokio::join!(open(a, &b), async { taken.recv().await.unwrap().accept().await.unwrap() });
-    (ours.unwrap(), theirs)
+        tokio::join!(open(a, &b), timeout(WITHIN, async { taken.recv().await.unwrap().accept().await }));
+    (ours.unwrap(), theirs.expect("asked in time").unwrap())
 }
 
 async fn stop(nodes: impl IntoIterator<Item = Running>) {

@@ -72,7 +72,7 @@ pub(super) async fn resolve_by_cookie(
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
             NeedsClaim::No => {
-                return Ok(Resolved { shard, why: followed, holds: Holds::Cookie(key.clone()) });
+                return Ok(Resolved::directly(shard, followed, Holds::Cookie(key.clone())));
             }
             NeedsClaim::Join => ClaimReason::Join,
             NeedsClaim::Down { failed } => ClaimReason::Down { failed },
@@ -82,7 +82,7 @@ pub(super) async fn resolve_by_cookie(
         }
         match ask_home(worker, key.clone(), &shard.name, reason, record).await {
             Some(answer) if answer == shard.name => {
-                return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
+                return Ok(Resolved::directly(shard, why, Holds::Cookie(key.clone())));
             }
             // Moved a moment ago, so it stays: the next look finds it there, or moves it.
             Some(answer) if entry.as_ref() == Some(&answer) => break,
@@ -93,7 +93,7 @@ pub(super) async fn resolve_by_cookie(
             None => {
                 let Resolved { shard, why, .. } = by_hash(worker, pool, key, topology, excluded, record)?;
                 // A tunnel holds the key all the same, and so hears where it goes.
-                return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
+                return Ok(Resolved::directly(shard, why, Holds::Cookie(key.clone())));
             }
         }
     }
@@ -119,5 +119,5 @@ fn by_hash(
             &mut record.fired,
         )
     })?;
-    Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Nothing })
+    Ok(Resolved::directly(decision.shard, decision.why, Holds::Nothing))
 }

@@ -11,15 +11,32 @@ use crate::routing_key::{RoutingKey, Store};
 use crate::worker::{Settings, Worker};
 use shardgate_discovery::Shard;
 use shardgate_peering::{ClaimReason, Claimed};
-use shardgate_peering_core::{ShardName, StickKey};
+use shardgate_peering_core::{PeerId, ShardName, StickKey};
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Where a request goes.
 pub(super) struct Resolved {
     pub(super) shard: Arc<Shard>,
+    /// The peer that the shard is reached by, where this node does not reach it itself.
+    pub(super) via: Option<PeerId>,
     pub(super) why: Why,
     pub(super) holds: Holds,
+}
+
+impl Resolved {
+    /// To a shard that this node reaches itself, or has not found that it does not.
+    pub(super) fn directly(shard: Arc<Shard>, why: Why, holds: Holds) -> Self {
+        Self { shard, via: None, why, holds }
+    }
+
+    /// By the peer that a test wants all requests to go by.
+    #[cfg(feature = "test-hooks")]
+    pub(super) fn force_way(&mut self, relays: &shardgate_peering::Relays) {
+        if let Some(peer) = relays.forced() {
+            self.via = Some(peer);
+        }
+    }
 }
 
 /// Whether a tunnel of a request holds an entry.
@@ -65,15 +82,15 @@ pub(super) async fn resolve(
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
             NeedsClaim::No if why == Why::Entry => {
-                return Ok(Resolved { shard, why, holds: Holds::Entry });
+                return Ok(Resolved::directly(shard, why, Holds::Entry));
             }
-            NeedsClaim::No => return Ok(Resolved { shard, why, holds: Holds::Nothing }),
+            NeedsClaim::No => return Ok(Resolved::directly(shard, why, Holds::Nothing)),
             NeedsClaim::Join => ClaimReason::Join,
             NeedsClaim::Down { failed } => ClaimReason::Down { failed },
         };
         // The parser keeps tokens within the key's bounds.
         let Ok(stick_key) = StickKey::parse(key.token()) else {
-            return Ok(Resolved { shard, why, holds: Holds::Nothing });
+            return Ok(Resolved::directly(shard, why, Holds::Nothing));
         };
         if reason == ClaimReason::Join {
             admit_new_key(worker, record.sender.ip())?;
@@ -84,18 +101,18 @@ pub(super) async fn resolve(
             let there = worker.lookup(key.token());
             let there = there.and_then(|name| usable(record, key, topology, excluded, &name));
             if let Some(shard) = there {
-                return Ok(Resolved { shard, why: Why::Entry, holds: Holds::Entry });
+                return Ok(Resolved::directly(shard, Why::Entry, Holds::Entry));
             }
             let decision = with_outlook(worker, &settings, excluded, |outlook| {
                 by_hash(key, topology, outlook, &mut record.fired)
             })?;
-            return Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Entry });
+            return Ok(Resolved::directly(decision.shard, decision.why, Holds::Entry));
         };
         if answer == shard.name {
-            return Ok(Resolved { shard, why, holds: Holds::Entry });
+            return Ok(Resolved::directly(shard, why, Holds::Entry));
         }
         if let Some(shard) = usable(record, key, topology, excluded, &answer) {
-            return Ok(Resolved { shard, why: Why::Claimed, holds: Holds::Entry });
+            return Ok(Resolved::directly(shard, Why::Claimed, Holds::Entry));
         }
         if entry.as_ref() == Some(&answer) {
             // The home keeps it where it is: it was moved a moment ago.

@@ -22,7 +22,7 @@ use crate::routing_key::Routing;
 use crate::sessions::{COMMANDS_MAX, Command, Sessions};
 use crate::trust::Trust;
 use shardgate_discovery::{RegionName, Snapshot};
-use shardgate_peering::TableHandle;
+use shardgate_peering::{Relays, TableHandle};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
@@ -138,6 +138,7 @@ impl Workers {
     pub fn start(
         config: WorkersConfig,
         table: &TableHandle,
+        relays: &Relays,
         snapshots: &watch::Receiver<Arc<Snapshot>>,
     ) -> Result<Running, StartError> {
         let settings = settings(&config)?;
@@ -162,6 +163,7 @@ impl Workers {
                 settings: settings.clone(),
                 gate: Arc::clone(&gate),
                 table: table.clone(),
+                relays: relays.clone(),
                 counters: counters.clone(),
                 log: log.log(),
                 listeners,
@@ -245,6 +247,7 @@ struct Seed {
     settings: Settings,
     gate: Arc<Gate>,
     table: TableHandle,
+    relays: Relays,
     counters: Counters,
     log: AccessLog,
     listeners: Vec<Bound>,
@@ -277,6 +280,7 @@ impl Seed {
             settings,
             gate,
             table,
+            relays,
             counters,
             log,
             listeners,
@@ -307,6 +311,7 @@ impl Seed {
                     &settings.routing.region_order,
                 ))),
                 table,
+                relays,
                 counters: counters.of_worker(index),
                 clock: Clock::new(),
                 spare: Spare::new(),

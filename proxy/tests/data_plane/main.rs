@@ -11,6 +11,9 @@ mod flips;
 mod harness;
 mod http;
 mod interims;
+#[cfg(feature = "test-hooks")]
+mod relayed;
+mod relaying;
 mod stop;
 mod timeouts;
 mod tunnels;
