@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use shardgate_discovery::{DiscoveryHandle, Snapshot};
@@ -152,7 +152,7 @@ const fn refusal(error: &ConnectError) -> RelayRefusal {
 /// Carries bytes both ways until both sides have ended, one of them breaks off, or nothing has passed for `idle`.
 async fn carry(stream: RelayStream, mut socket: TcpStream, idle: Duration) {
     let moved = AtomicBool::new(false);
-    let mut stream = Watched { stream, moved: &moved };
+    let mut stream = Watched { stream, moved: &moved, reading: Reading::Open };
     let ended = {
         let mut copying = pin!(copy_bidirectional(&mut stream, &mut socket));
         let mut quiet = 0;
@@ -171,6 +171,8 @@ async fn carry(stream: RelayStream, mut socket: TcpStream, idle: Duration) {
     let ended = match ended {
         // For one that was idle; one that is over has ended both ways already.
         Ok(()) => stream.shutdown().await,
+        // The peer had said its last word, and has left: what of it is under way to the shard still arrives.
+        Err(error) if stream.reading == Reading::Ended => Err(error),
         // Whoever is at the other side learns that it is no end in order. The stream says so as it is dropped.
         Err(error) => socket.set_zero_linger().and(Err(error)),
     };
@@ -183,6 +185,14 @@ async fn carry(stream: RelayStream, mut socket: TcpStream, idle: Duration) {
 struct Watched<'a> {
     stream: RelayStream,
     moved: &'a AtomicBool,
+    reading: Reading,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Open,
+    /// By a FIN.
+    Ended,
 }
 
 impl AsyncRead for Watched<'_> {
@@ -191,18 +201,20 @@ impl AsyncRead for Watched<'_> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        let Self { stream, moved } = self.get_mut();
-        let read = Pin::new(stream).poll_read(cx, buf);
-        if read.is_ready() {
-            moved.store(true, Ordering::Relaxed);
+        let Self { stream, moved, reading } = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(stream).poll_read(cx, buf))?;
+        moved.store(true, Ordering::Relaxed);
+        if buf.filled().len() == before {
+            *reading = Reading::Ended;
         }
-        read
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Watched<'_> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        let Self { stream, moved } = self.get_mut();
+        let Self { stream, moved, .. } = self.get_mut();
         let written = Pin::new(stream).poll_write(cx, buf);
         if written.is_ready() {
             moved.store(true, Ordering::Relaxed);
