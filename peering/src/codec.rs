@@ -14,10 +14,15 @@ mod compare;
 mod frame;
 mod items;
 mod memory;
+mod relay;
 
 pub use batch::{Decoder, Encoder};
-pub use frame::read_frame;
+pub use frame::{read_frame, read_frame_within};
 use memory::{Heard, Told};
+pub use relay::{
+    CONNECT_WITHIN_MAX, RELAY_FRAME_MAX, RelayOpen, RelayRefusal, decode_relay_open, decode_relay_opened,
+    encode_relay_open, encode_relay_opened,
+};
 
 /// The longest frame: 256 items with the longest keys and names fit.
 pub const FRAME_MAX: usize = 1 << 20;
@@ -27,14 +32,16 @@ pub const ITEMS_MAX: usize = 1_024;
 /// Why a frame is no message.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FrameError {
-    /// The length says more than [`FRAME_MAX`].
-    #[error("frame of {len} bytes, expected at most {FRAME_MAX}")]
+    /// The length says more than a frame may have here.
+    #[error("frame of {len} bytes, expected at most {max}")]
     TooLong {
         /// What it says.
         len: usize,
+        /// [`FRAME_MAX`] or [`RELAY_FRAME_MAX`].
+        max: usize,
     },
-    /// A length of more bytes than [`FRAME_MAX`] takes.
-    #[error("the length of a frame takes more than 3 bytes")]
+    /// A length of more bytes than the largest one takes.
+    #[error("the length of a frame takes more bytes than the longest frame's")]
     LongLength,
     /// The stream ended inside a frame.
     #[error("the stream ended inside a frame")]

@@ -16,6 +16,7 @@ use crate::codec::{Decoder, Encoder, FrameError, read_frame};
 use crate::counters::{Counters, LinkEnd};
 use crate::driver::LinkEvent;
 use crate::outbox::Lanes;
+use crate::relay::Acceptor;
 
 /// How long messages of a busy lane wait for others at the most.
 const COMPANY: Duration = Duration::from_millis(8);
@@ -27,6 +28,9 @@ const TOGETHER_MAX: usize = 256;
 /// Streams of a peer that may be open at once: one for each lane, and some for lanes of the future.
 pub(crate) const STREAMS_MAX: u32 = 16;
 
+/// QUIC sends what has a higher one first; relayed streams have 0.
+const LANES_PRIORITY: i32 = 1;
+
 /// What a connection needs to run.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -34,6 +38,7 @@ pub(crate) struct Link {
     pub(crate) id: u64,
     pub(crate) connection: Connection,
     pub(crate) lanes: Lanes,
+    pub(crate) relayed: Acceptor,
     pub(crate) events: mpsc::Sender<LinkEvent>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -41,13 +46,14 @@ pub(crate) struct Link {
 impl Link {
     /// Runs until the connection ends for whatever reason, then tells the driver. Answers whose connection it was.
     pub(crate) async fn run(self) -> (PeerId, u64) {
-        let Self { peer, id, connection, mut lanes, events, counters } = self;
+        let Self { peer, id, connection, mut lanes, relayed, events, counters } = self;
         let end = {
             let (control, bulk) = (&mut lanes.control, &mut lanes.bulk);
             tokio::select! {
                 biased;
                 end = lanes.close.wait_for(Option::is_some) => end.map_or(LinkEnd::Shutdown, |end| end.unwrap_or(LinkEnd::Shutdown)),
                 end = read_streams(&connection, &peer, id, &events, &counters) => end,
+                end = relayed.run() => end,
                 end = write_ordered(&connection, control, Pace::new(BUSY), &counters) => end,
                 // Windows bound it, and what they wait for is the next message.
                 end = write_ordered(&connection, bulk, Pace::new(usize::MAX), &counters) => end,
@@ -111,9 +117,9 @@ async fn write_ordered(
     while let Some(message) = lane.recv().await {
         let opened = match stream.take() {
             Some(stream) => stream,
-            None => match connection.open_uni().await {
+            None => match open_lane(connection).await {
                 Ok(stream) => stream,
-                Err(error) => return end_of(&error),
+                Err(end) => return end,
             },
         };
         let writer = stream.insert(opened);
@@ -136,6 +142,13 @@ async fn write_ordered(
         }
     }
     closed(connection).await
+}
+
+/// Before all relayed streams, whatever these have to send.
+async fn open_lane(connection: &Connection) -> Result<SendStream, LinkEnd> {
+    let stream = connection.open_uni().await.map_err(|error| end_of(&error))?;
+    stream.set_priority(LANES_PRIORITY).map_err(|_| LinkEnd::Other)?;
+    Ok(stream)
 }
 
 /// When a lane is busy its messages wait for company: a packet, its acknowledgement and a frame cost as much as an entry each. A lane

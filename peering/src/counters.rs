@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use shardgate_peering_core::Violation;
 
+use crate::relay::{RelayCounters, RelayCounts};
+
 /// Why a connection to a peer ended, or was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkEnd {
@@ -86,6 +88,7 @@ pub struct Counters {
     dials_failed: AtomicU64,
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
+    pub(crate) relays: RelayCounters,
 }
 
 /// A reading of [`Counters`].
@@ -101,6 +104,8 @@ pub struct LinkCounts {
     pub bytes_sent: u64,
     /// Bytes of frames read.
     pub bytes_received: u64,
+    /// Relayed streams.
+    pub relays: RelayCounts,
 }
 
 impl Counters {
@@ -134,6 +139,7 @@ impl Counters {
             dials_failed: read(&self.dials_failed),
             bytes_sent: read(&self.bytes_sent),
             bytes_received: read(&self.bytes_received),
+            relays: self.relays.read(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use quinn::{Connection, Endpoint, EndpointConfig, Incoming, TokioRuntime};
+use quinn::{Connection, Endpoint, EndpointConfig, Incoming, TokioRuntime, VarInt};
 use shardgate_peering_core::{Config, ConfigError, Node, PeerId, Readiness};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -18,6 +18,7 @@ use crate::dial::Dialer;
 use crate::driver::{Driver, LinkEvent};
 use crate::handle::{ProbeAsk, TableHandle};
 use crate::outbox::Outbox;
+use crate::relay::{self, Acceptor, RELAYED_WAITING_MAX, Relayed, Relays, Taker, Way, Ways};
 use crate::tls::{Environment, Identity, IdentityError, IdentityFiles, Named, named};
 use crate::view::View;
 
@@ -32,8 +33,8 @@ const PROBES_WAITING_MAX: usize = 256;
 const HANDSHAKES_MAX: usize = 128;
 /// Beyond so many an address has to prove that it can be reached (RFC 9000 section 8.1): spoofed packets hold no handshake.
 const HANDSHAKES_UNPROVEN_MAX: usize = 16;
-/// Bytes that a peer may send before the driver has taken them, over all its streams.
-const RECEIVE_WINDOW: u32 = 8 << 20;
+/// Bytes that a peer may send before the driver has taken them, over all streams but relayed ones.
+const LANES_WINDOW: u32 = 8 << 20;
 
 /// Where a peer is reached. Each node may be told another address for the same peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct MeshConfig {
     pub environment: Environment,
     /// A connection on which nothing arrives for so long is dead.
     pub idle_timeout: Duration,
+    /// Relayed streams that either side may have open on one connection, [`crate::RELAYED_STREAMS_MAX`] as a rule.
+    pub relayed_streams_max: u32,
 }
 
 /// Why a mesh does not start.
@@ -84,6 +87,8 @@ pub struct Mesh {
     prober: Arc<OnceLock<mpsc::Sender<ProbeAsk>>>,
     address: Option<SocketAddr>,
     endpoint: Option<Endpoint>,
+    relays: Relays,
+    taker: Taker,
     stop: watch::Sender<bool>,
     driver: JoinHandle<()>,
     supervisor: Option<JoinHandle<()>>,
@@ -124,6 +129,9 @@ impl Mesh {
             endpoint: endpoint.clone(),
             events,
             counters: Arc::clone(&parts.counters),
+            ways: parts.relays.ways(),
+            taker: Arc::clone(&parts.taker),
+            relayed_streams_max: config.relayed_streams_max,
             peers,
             stop: parts.stop.subscribe(),
             kept: BTreeMap::new(),
@@ -144,6 +152,19 @@ impl Mesh {
     #[must_use]
     pub fn handle(&self) -> TableHandle {
         self.handle.clone()
+    }
+
+    /// The way to shards that only peers reach; without peers there is none.
+    #[must_use]
+    pub fn relays(&self) -> Relays {
+        self.relays.clone()
+    }
+
+    /// What peers ask this node to relay, from now on: before, and while more wait than can, they are refused for overload. Once only;
+    /// `None` afterwards.
+    pub fn take_relayed(&mut self) -> Option<mpsc::Receiver<Relayed>> {
+        let (given, taken) = mpsc::channel(RELAYED_WAITING_MAX);
+        self.taker.set(given).is_ok().then_some(taken)
     }
 
     /// Counters of connections.
@@ -179,7 +200,7 @@ impl Mesh {
         let ended = tokio::time::timeout(half, tasks).await.is_ok();
         let told = match self.endpoint {
             Some(endpoint) => {
-                endpoint.close(quinn::VarInt::from_u32(0), b"shutdown");
+                endpoint.close(VarInt::from_u32(0), b"shutdown");
                 tokio::time::timeout(half, endpoint.wait_idle()).await.is_ok()
             }
             None => true,
@@ -231,12 +252,15 @@ impl Parts {
             #[cfg(feature = "test-hooks")]
             forgetful: Arc::default(),
         };
+        let counters = Arc::default();
         let mesh = Mesh {
             handle,
-            counters: Arc::default(),
             prober,
+            relays: Relays::new(Arc::clone(&counters)),
+            counters,
             address: None,
             endpoint: None,
+            taker: Arc::new(OnceLock::new()),
             stop,
             driver: tokio::spawn(driver.run()),
             supervisor: None,
@@ -255,12 +279,16 @@ fn bind(config: &MeshConfig, identity: &Identity) -> Result<Endpoint, MeshError>
     acks.ack_eliciting_threshold(10_u32.into()).max_ack_delay(Some(Duration::from_millis(10)));
     let mut congestion = quinn::congestion::CubicConfig::default();
     congestion.initial_window(INITIAL_WINDOW);
+    let window = relay::window(LANES_WINDOW, config.relayed_streams_max);
     let mut transport = quinn::TransportConfig::default();
     transport
-        .max_concurrent_bidi_streams(0_u32.into())
+        .max_concurrent_bidi_streams(Acceptor::streams_at_first(config.relayed_streams_max))
         .max_concurrent_uni_streams(STREAMS_MAX.into())
         .datagram_receive_buffer_size(None)
-        .receive_window(RECEIVE_WINDOW.into())
+        .stream_receive_window(relay::STREAM_WINDOW.into())
+        // No stream waits for another: neither for what that one's reader leaves, nor for what it has sent into a slow path.
+        .receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX))
+        .send_window(window)
         // A dial whose first packets are lost in a cut repeats them after 0.3, 0.9 and 2.1 s, not after 1 and 3.
         .initial_rtt(Duration::from_millis(100))
         // Every packet that only acknowledges costs as much as an update: one in ten packets is acknowledged at once, the others soon.
@@ -308,6 +336,7 @@ struct Dialing {
 struct Kept {
     id: u64,
     connection: Connection,
+    way: Way,
     outbox: Outbox,
     side: Side,
     since: Instant,
@@ -319,6 +348,9 @@ struct Supervisor {
     endpoint: Endpoint,
     events: mpsc::Sender<LinkEvent>,
     counters: Arc<Counters>,
+    ways: Arc<Ways>,
+    taker: Taker,
+    relayed_streams_max: u32,
     peers: watch::Receiver<Option<Vec<PeerAddress>>>,
     stop: watch::Receiver<bool>,
     kept: BTreeMap<PeerId, Kept>,
@@ -370,9 +402,10 @@ impl Supervisor {
             drop(dialing.task.await);
         }
         // One that came up just now may be unknown to the driver.
-        for kept in self.kept.values() {
+        for kept in std::mem::take(&mut self.kept).into_values() {
             kept.outbox.close(LinkEnd::Shutdown);
         }
+        self.publish_ways();
         // The driver closes the other outboxes; the links write their close frames and end.
         while self.links.join_next().await.is_some() {}
     }
@@ -437,20 +470,31 @@ impl Supervisor {
         info!(%peer, address = %connection.remote_address(), dialled_by = ?side, "connected to peer");
         self.counters.connected();
         dialing.connected.send_replace(true);
-        let kept =
-            Kept { id, connection: connection.clone(), outbox: outbox.clone(), side, since: Instant::now() };
+        let way = Way::new(connection.clone(), self.relayed_streams_max);
+        let since = Instant::now();
+        let kept = Kept { id, connection: connection.clone(), way, outbox: outbox.clone(), side, since };
         self.kept.insert(peer.clone(), kept);
+        self.publish_ways();
         let event = LinkEvent::Connected { peer: peer.clone(), link: id, outbox };
         if self.events.send(event).await.is_ok() {
             let (events, counters) = (self.events.clone(), Arc::clone(&self.counters));
-            self.links.spawn(Link { peer, id, connection, lanes, events, counters }.run());
+            let (taker, relaying) = (Arc::clone(&self.taker), Arc::clone(&self.counters));
+            let relayed =
+                Acceptor::new(peer.clone(), connection.clone(), taker, relaying, self.relayed_streams_max);
+            self.links.spawn(Link { peer, id, connection, lanes, relayed, events, counters }.run());
         }
+    }
+
+    fn publish_ways(&self) {
+        self.ways
+            .store(Arc::new(self.kept.iter().map(|(id, kept)| (id.clone(), kept.way.clone())).collect()));
     }
 
     /// A connection has ended: if it was the kept one, its peer is dialled again.
     fn ended(&mut self, peer: &PeerId, id: u64) {
         if self.kept.get(peer).is_some_and(|kept| kept.id == id) {
             self.kept.remove(peer);
+            self.publish_ways();
             if let Some(dialing) = self.dialers.get(peer) {
                 dialing.connected.send_replace(false);
             }

@@ -55,6 +55,8 @@ labels! {
         Tls = "tls",
         /// This node has no port, descriptor or memory left for it.
         Local = "local",
+        /// The peer that it was to lead by does not reach it, or is not reached itself.
+        Relay = "relay",
     }
 }
 
@@ -225,6 +227,8 @@ counters! {
     https_redirects,
     /// Answers of our own making, errors.
     rescues,
+    /// Requests that went by a peer, or were to.
+    requests_relayed,
     /// Tunnels opened; they end by `tunnel_ends`.
     tunnels_opened,
     /// Bytes read from clients.

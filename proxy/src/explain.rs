@@ -4,7 +4,7 @@ use crate::admission::{check_key, read_head};
 use crate::headers::Sent;
 use crate::rescue::{Failure, Pages, respond};
 use crate::route::{
-    Choice, Decision, Missing, NeedsClaim, NoRoute, Outlook, Stick, Topology, Why, choices, decide, in_pool,
+    Choice, Decision, NeedsClaim, NoRoute, Outlook, Stick, Topology, Why, choices, decide, in_pool,
 };
 use crate::routing_key::{Pool, Routing, RoutingKey, Store};
 use crate::rule::{Fired, Rule, Stage};
@@ -158,7 +158,6 @@ impl Site {
             conferences: &|_| 0,
             // What a file does not list is not there: no one remembers it.
             health: topology.health(),
-            missing: &|_| Missing::Gone,
             balance_percent: *balance_percent,
             nonce: 0,
         };
@@ -298,7 +297,7 @@ fn outcome(key: Option<&str>, fired: Fired, decided: &Result<Decision, Failure>)
     match decided {
         Ok(Decision { shard, why, claim }) => {
             let moved_from = match claim {
-                NeedsClaim::Down { failed } => Some(failed.to_string()),
+                NeedsClaim::Down { failed } | NeedsClaim::Maint { failed } => Some(failed.to_string()),
                 NeedsClaim::No | NeedsClaim::Join => None,
             };
             let stores = *claim != NeedsClaim::No;

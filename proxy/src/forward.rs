@@ -25,7 +25,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body;
 use hyper::body::Incoming;
 use shardgate_discovery::Shard;
-use shardgate_peering_core::{ShardName, StickKey};
+use shardgate_peering_core::StickKey;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -35,12 +35,17 @@ use std::time::Duration;
 use tokio::task::unconstrained;
 
 mod by_cookie;
+mod detours;
 mod resolve;
 use by_cookie::ByCookie;
+pub(crate) use detours::Detours;
 use resolve::{Holds, Resolved, resolve};
 
 /// What hyper holds without a further allocation per request.
 pub(crate) const HEADERS_USUAL: usize = 100;
+
+/// How many ways a request may try: to its shard, by a peer or to another one, and once more.
+const WAYS_MAX: u32 = 3;
 
 /// The longest pause between two attempts at one shard.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -233,12 +238,16 @@ async fn forward(
         client.hears_interims(&mut request);
     }
     let mut resolved = resolve(worker, &key, cookie.as_ref(), &topology, None, record).await?;
-    let mut first: Option<(ShardName, ConnectError)> = None;
+    let mut vain = 0;
     loop {
+        #[cfg(feature = "test-hooks")]
+        resolved.force_way(&worker.relays);
         record.shard = Some(Arc::clone(&resolved.shard));
         record.why = Some(resolved.why);
+        record.via.clone_from(&resolved.via);
         take_place(worker, client, record, &resolved.shard).await?;
         let destination = settings.manners.destination(key.pool(), resolved.shard.address, &request, origin);
+        let destination = destination.by_way_of(resolved.via.as_ref(), &resolved.shard.name);
         let (unsent, cause) = match send(worker, client, record, &resolved.shard, destination, request).await
         {
             Ok(response) => {
@@ -273,20 +282,28 @@ async fn forward(
             | ConnectError::Refused { .. }
             | ConnectError::Timeout { .. }
             | ConnectError::Unreachable { .. }
-            | ConnectError::Handshake { .. } => false,
+            | ConnectError::Handshake { .. }
+            // Its home knows of another peer, or moves it.
+            | ConnectError::Relay { .. } => false,
         };
-        if first.is_some() || ours || settings.limits.redispatch == Redispatch::Off {
+        vain += 1;
+        if vain == WAYS_MAX || ours || settings.limits.redispatch == Redispatch::Off {
             return Err(cause.into());
         }
-        // Once, to another shard. If there is none, the first failure is what happened.
+        // To another shard, or another way to this one, as its home says. If there is none, the first failure is what happened.
         let failed = resolved.shard.name.clone();
+        if let ConnectError::Relay { peer, .. } = &cause {
+            worker.detour_failed(&failed, peer);
+        }
         resolved = match resolve(worker, &key, cookie.as_ref(), &topology, Some(&failed), record).await {
-            Ok(Resolved { shard, holds, .. }) => Resolved { shard, why: Why::Redispatch, holds },
+            Ok(resolved) => resolved,
             Err(_) => return Err(cause.into()),
         };
-        worker.counters.redispatches.up();
-        tracing::debug!(%failed, shard = %resolved.shard.name, %cause, "redispatched");
-        first = Some((failed, cause));
+        if resolved.shard.name != failed {
+            resolved.why = Why::Redispatch;
+            worker.counters.redispatches.up();
+        }
+        tracing::debug!(%failed, shard = %resolved.shard.name, via = ?resolved.via, %cause, "tried in vain");
         request = unsent;
     }
 }
@@ -464,8 +481,12 @@ async fn send(
         record.retries += 1;
         worker.counters.retries.up();
     };
-    // Whoever sends a strange Host shall not make others avoid the shard.
-    if !matches!(cause, ConnectError::Local { .. } | ConnectError::Disagreed { .. }) {
+    // Whoever sends a strange Host shall not make others avoid the shard, and a peer's word is about the peer.
+    let elsewhere = matches!(
+        cause,
+        ConnectError::Local { .. } | ConnectError::Disagreed { .. } | ConnectError::Relay { .. }
+    );
+    if !elsewhere {
         worker.suspect(&shard.name);
     }
     Err(SendError::Unreached { request, cause })
@@ -481,11 +502,15 @@ async fn open(
     client.progress();
     let began = record.elapsed();
     // Boxed: most requests find a connection in the pool.
-    let limits = &record.settings.limits.connect;
-    let upstream = Box::pin(connect(destination, limits, &worker.protocols().shard_http)).await?;
+    let (limits, protocols) = (&record.settings.limits.connect, worker.protocols());
+    let direct = destination.is_direct();
+    let upstream = Box::pin(connect(destination, limits, &protocols.shard_http, &worker.relays)).await?;
     record.timers.connect = Some(record.elapsed() - began);
     worker.counters.shard_connects.up();
-    worker.trust(&shard.name);
+    // That a peer reaches it says nothing about this node.
+    if direct {
+        worker.trust(&shard.name);
+    }
     Ok(upstream)
 }
 

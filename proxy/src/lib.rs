@@ -4,7 +4,6 @@
 //! stick table is asked where the decision needs it, `forward` sends it over a connection of `backend`'s pool, and the answer
 //! streams back. A WebSocket goes on as a `tunnel`. All of it happens in one task on one `worker`'s thread.
 
-mod absent;
 pub mod access_log;
 pub mod address_range;
 pub mod admin;
@@ -31,6 +30,7 @@ pub mod placement;
 pub mod proxy_protocol;
 mod record;
 pub mod redirect;
+pub mod relay;
 pub mod request_id;
 mod rescue;
 pub mod route;

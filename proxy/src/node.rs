@@ -22,6 +22,7 @@ use crate::admin::{Admin, AdminError, AdminParts, Phase};
 use crate::backend::MannerError;
 use crate::config::{Config, ConsulSection, DiscoveryConfig, NodeConfig};
 use crate::health::HealthHandle;
+use crate::relay::Relaying;
 use crate::routing_key::Compat;
 use crate::sessions::Sessions;
 use crate::tls::{ServerTls, TlsErrors, TlsWatch, TlsWatchConfig};
@@ -126,6 +127,7 @@ pub struct RunningNode {
     tls: watch::Sender<Option<ServerTls>>,
     mesh: Mesh,
     table: TableHandle,
+    relaying: Option<Relaying>,
     workers: Running,
     admin: Admin,
     discovery: DiscoveryHandle,
@@ -166,14 +168,22 @@ impl RunningNode {
             None => Mesh::alone(table)?,
         };
         let handle = mesh.handle();
-        let mut workers =
-            Workers::start(settings::workers(&config, tls.as_ref())?, &handle, &discovery.subscribe())?;
+        let mut workers = Workers::start(
+            settings::workers(&config, tls.as_ref())?,
+            &handle,
+            &mesh.relays(),
+            &discovery.subscribe(),
+        )?;
         let health = workers.health().clone();
         let prober = mesh.take_probes().map(|asks| tokio::spawn(probe_for_homes(asks, health)));
         if let (Compat::Haproxy, Some(ready)) = (config.routing.compat, workers.take_agents_ready()) {
             // Ends with the workers.
             drop(tokio::spawn(take_back_orders(ready, discovery.clone())));
         }
+        let relaying = mesh.take_relayed().map(|relayed| {
+            let idle = config.backend.tunnel_timeout;
+            Relaying::start(relayed, discovery.clone(), Arc::clone(workers.gate()), idle)
+        });
         let (tls_told, tls_known) = watch::channel(tls.clone());
         let counts = Arc::default();
         let (phase, phases) = watch::channel(Phase::Serving);
@@ -218,6 +228,7 @@ impl RunningNode {
             tls: tls_told,
             mesh,
             table: handle,
+            relaying,
             workers,
             admin,
             discovery,
@@ -279,8 +290,14 @@ impl RunningNode {
     /// Stops: not ready at once, then nothing new is accepted, what runs gets `[shutdown] drain`, then the peers are told.
     pub async fn shutdown(self) {
         self.phase.send_replace(Phase::Draining);
+        if let Some(relaying) = &self.relaying {
+            relaying.refuse();
+        }
         self.workers.shutdown(self.drain).await;
         self.mesh.shutdown().await;
+        if let Some(relaying) = self.relaying {
+            relaying.end().await;
+        }
         if let Some(prober) = self.prober {
             prober.abort();
         }

@@ -11,6 +11,7 @@ use crate::trust::forwarded_proto;
 use crate::worker::{ForwardedProto, Settings, Worker};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use shardgate_discovery::Shard;
+use shardgate_peering_core::PeerId;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub(crate) struct Record {
     /// Its name in all logs.
     pub(crate) id: Option<HeaderValue>,
     pub(crate) shard: Option<Arc<Shard>>,
+    /// The peer that the request goes by.
+    pub(crate) via: Option<PeerId>,
     pub(crate) why: Option<Why>,
     /// The rules that matched, of all attempts.
     pub(crate) fired: Fired,
@@ -67,6 +70,7 @@ impl Record {
             id: worker.names.name(settings.request_ids, headers),
             settings,
             shard: None,
+            via: None,
             why: None,
             fired: Fired::default(),
             // Until the answer's head is there: whoever drops the record before is the client.
@@ -120,6 +124,9 @@ impl Drop for Record {
             [b'S', b'D'] => counters.shard_aborts.up(),
             _ => {}
         }
+        if self.via.is_some() {
+            counters.requests_relayed.up();
+        }
         if let Some(why) = self.why {
             counters.decisions[why as usize].up();
         }
@@ -132,6 +139,7 @@ impl Drop for Record {
             target = %self.target,
             status,
             shard = self.shard.as_ref().map_or("-", |shard| shard.name.as_str()),
+            via = self.via.as_ref().map_or("-", PeerId::as_str),
             why = self.why.map_or("-", Why::as_str),
             rules = %self.fired,
             "request"
@@ -143,6 +151,7 @@ impl Drop for Record {
                 at: self.worker.clock.wall(self.began),
             },
             shard: self.shard.as_deref(),
+            via: self.via.as_ref(),
             timers: self.timers,
             end: End { status, termination: self.termination },
             size: Size::Body(self.bytes),

@@ -117,7 +117,8 @@ impl Failure {
                 | ConnectError::Refused { .. }
                 | ConnectError::Unreachable { .. }
                 | ConnectError::Handshake { .. }
-                | ConnectError::Disagreed { .. },
+                | ConnectError::Disagreed { .. }
+                | ConnectError::Relay { .. },
             ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken => StatusCode::BAD_GATEWAY,
         }
@@ -149,7 +150,8 @@ impl Failure {
                 ConnectError::Refused { .. }
                 | ConnectError::Unreachable { .. }
                 | ConnectError::Handshake { .. }
-                | ConnectError::Disagreed { .. },
+                | ConnectError::Disagreed { .. }
+                | ConnectError::Relay { .. },
             ) => b"SC",
             Self::ShardTimeout => b"sH",
             Self::ShardDown => b"DH",

@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use shardgate_discovery::{RegionName, ReleaseName, Shard, ShardState, Snapshot};
 use shardgate_peering_core::{ShardName, hash64};
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 mod in_pool;
@@ -78,6 +79,22 @@ impl Topology {
         };
         let remote = of(|own, _| own).filter(|shard| shard.region != self.region);
         remote.chain(of(|own, live| live && !own)).chain(of(|own, live| !live && !own))
+    }
+
+    /// What stands for a shard that is not listed here: it has a name and no address. `None` when there is no release that it could be of.
+    #[must_use]
+    pub fn unlisted(&self, name: &ShardName) -> Option<Shard> {
+        Some(Shard {
+            name: name.clone(),
+            id: 0,
+            region: self.region.clone(),
+            release: self.snapshot.live_release().or_else(|| self.snapshot.releases().next())?.clone(),
+            address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            state: ShardState::Drain,
+            weight: 0,
+            states_in: Vec::new(),
+            agent_port: None,
+        })
     }
 
     /// The snapshot, with the states and weights that count here.
@@ -154,8 +171,13 @@ pub enum NeedsClaim {
     No,
     /// The conference is new here: the shard is a proposal.
     Join,
-    /// The conference is on a shard that cannot be used: the shard is a proposal to move it.
+    /// The conference is on a shard that is not reached from here: if nobody else reaches it either, the shard is a proposal to move it.
     Down {
+        /// Where the entry has it.
+        failed: ShardName,
+    },
+    /// The conference is on a shard that may not be used, as operators or its agent say: the shard is a proposal to move it.
+    Maint {
         /// Where the entry has it.
         failed: ShardName,
     },
@@ -190,24 +212,9 @@ pub enum NoRoute {
     /// There is no live release, or no shard that runs it, and the request asks for no other one (R25).
     #[error("no live release that has shards")]
     NoLiveRelease,
-    /// The conference is on a shard that discovery has not told of here.
-    #[error("the conference is on shard {shard}, which discovery does not list here yet")]
-    Unlisted {
-        /// The shard.
-        shard: ShardName,
-    },
     /// No shard of any release takes new conferences.
     #[error("no shard takes new conferences")]
     Nothing,
-}
-
-/// What it means that an entry names a shard which the snapshot does not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
-    /// Discovery here is behind: others reach it, and its conferences stay.
-    NotYetListed,
-    /// It was taken away: its conferences move.
-    Gone,
 }
 
 /// What a decision needs to know beside the topology.
@@ -221,8 +228,6 @@ pub struct Outlook<'a> {
     pub conferences: &'a dyn Fn(&ShardName) -> u64,
     /// What is known of servers here.
     pub health: &'a Health,
-    /// Why a shard is not in the snapshot.
-    pub missing: &'a dyn Fn(&ShardName) -> Missing,
     /// The most conferences of a shard in percent of the average.
     pub balance_percent: u32,
     /// A number that differs from request to request: it spreads those without a token.
@@ -289,20 +294,19 @@ pub fn decide(
     let stores = key.store() == Store::MatchOrStore;
     let claim = match entry {
         _ if !stores => NeedsClaim::No,
-        Some(shard)
-            if topology.snapshot.shard(shard.as_str()).is_none()
-                && (outlook.missing)(shard) == Missing::NotYetListed =>
-        {
-            fired.note(Rule::UnlistedShard);
-            return Err(NoRoute::Unlisted { shard: shard.clone() });
-        }
-        Some(failed) => NeedsClaim::Down { failed: failed.clone() },
+        // What is not listed here may be listed elsewhere: it is not reached from here.
+        Some(failed) => match topology.snapshot.shard(failed.as_str()) {
+            Some(shard) if !may_keep(shard, key, topology, outlook) => {
+                NeedsClaim::Maint { failed: failed.clone() }
+            }
+            Some(_) | None => NeedsClaim::Down { failed: failed.clone() },
+        },
         None => NeedsClaim::Join,
     };
     match &claim {
         NeedsClaim::No => {}
         NeedsClaim::Join => fired.note(Rule::FirstJoin),
-        NeedsClaim::Down { .. } => fired.note(Rule::Move),
+        NeedsClaim::Down { .. } | NeedsClaim::Maint { .. } => fired.note(Rule::Move),
     }
     let balance = if stores {
         Balance::Bounded { percent: outlook.balance_percent, conferences: outlook.conferences }
@@ -360,8 +364,13 @@ fn takes_new(shard: &Shard, pool: &ReleaseName, outlook: &Outlook<'_>) -> bool {
     ready && shard.weight > 0 && outlook.reaches(&shard.name)
 }
 
-/// Whether a shard keeps the conferences that it has.
+/// Whether a shard keeps the conferences that it has: it may, and is reached.
 pub(crate) fn keeps(shard: &Shard, key: &RoutingKey<'_>, topology: &Topology, outlook: &Outlook<'_>) -> bool {
+    outlook.reaches(&shard.name) && may_keep(shard, key, topology, outlook)
+}
+
+/// Whether operators, and its agent, let a shard keep the conferences that it has.
+fn may_keep(shard: &Shard, key: &RoutingKey<'_>, topology: &Topology, outlook: &Outlook<'_>) -> bool {
     let state = match shard.states_in.is_empty() {
         true => shard.state,
         // R36: HAProxy's states are a backend's. Whether this one counts is said by the rule of the entry.
@@ -370,7 +379,7 @@ pub(crate) fn keeps(shard: &Shard, key: &RoutingKey<'_>, topology: &Topology, ou
             Ok((Backend::Shard(_), _)) | Err(_) => shard.state,
         },
     };
-    state != ShardState::Maint && outlook.reaches(&shard.name)
+    state != ShardState::Maint
 }
 
 fn go_to_named(shard: &Arc<Shard>, outlook: &Outlook<'_>, fired: &mut Fired) -> Result<Decision, NoRoute> {

@@ -119,7 +119,6 @@ rules! {
         NotServed "not-served" [18, 24] "What `release=` or the pin names cannot be used: the live release counts."
         LiveRelease "live-release" [24, 25] "The live release counts; a shard's name stands for that shard."
         NoLiveRelease "no-live-release" [25] "There is no live release that has shards: 503."
-        UnlistedShard "unlisted-shard" [40] "The table has it on a shard that discovery here does not list yet: 503."
         FirstJoin "first-join" [31] "It makes the conference's entry: the key's home decides."
         Move "move" [36, 39] "It moves the conference's entry: the key's home decides."
         BoundedLoad "bounded-load" [35] "A shard beyond its share of conferences gets no new one."

@@ -1,5 +1,7 @@
-//! A byte stream to a client or a shard: plain TCP, or TLS over it.
+//! A byte stream to a client or a shard: plain TCP, or TLS over it. To a shard also by way of a peer, with TLS from end to end.
 
+use shardgate_peering::RelayStream;
+use shardgate_peering_core::PeerId;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,15 +14,28 @@ use tokio_rustls::TlsStream;
 pub(crate) enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Relayed(Box<RelayStream>),
+    RelayedTls(Box<TlsStream<RelayStream>>),
 }
 
 impl Socket {
+    /// The peer by whose way it leads to a shard.
+    pub(crate) fn via(&self) -> Option<&PeerId> {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => None,
+            Self::Relayed(stream) => Some(stream.peer()),
+            Self::RelayedTls(stream) => Some(stream.get_ref().0.peer()),
+        }
+    }
+
     /// Lets the kernel throw away what the other side has not taken, with a reset, when this is dropped. It would else keep it for two
     /// minutes more for somebody who does not read: megabytes that no ceiling of ours knows of (HAProxy's `option nolinger`).
-    pub(crate) fn discard_unread(&self) {
+    pub(crate) fn discard_unread(&mut self) {
         let stream = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
+            Self::Relayed(stream) => return stream.reset(),
+            Self::RelayedTls(stream) => return stream.get_mut().0.reset(),
         };
         if let Err(error) = stream.set_zero_linger() {
             tracing::debug!(%error, "a socket keeps what its client did not read");
@@ -33,6 +48,8 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Relayed(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::RelayedTls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -42,6 +59,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Relayed(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::RelayedTls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -53,6 +72,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Relayed(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::RelayedTls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -64,6 +85,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Relayed(stream) => Pin::new(stream).poll_flush(cx),
+            Self::RelayedTls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -72,6 +95,8 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Relayed(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::RelayedTls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

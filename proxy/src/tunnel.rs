@@ -156,7 +156,9 @@ impl Future for Tunnel {
             ClientEnd::Socket(Socket::Plain(client)) => match shard {
                 // Most tunnels; what they do with every message shall not ask what they are.
                 Socket::Plain(shard) => both(client, shard, up, down, &mut buffer, cx),
-                Socket::Tls(_) => both(client, shard, up, down, &mut buffer, cx),
+                Socket::Tls(_) | Socket::Relayed(_) | Socket::RelayedTls(_) => {
+                    both(client, shard, up, down, &mut buffer, cx)
+                }
             },
             ClientEnd::Socket(client) => both(client, shard, up, down, &mut buffer, cx),
             ClientEnd::Stream(client) => both(client, shard, up, down, &mut buffer, cx),
@@ -201,6 +203,7 @@ impl Drop for Tunnel {
                 at: worker.clock.wall(self.began),
             },
             shard: Some(&self.to),
+            via: self.shard.via(),
             timers: Timers { all: worker.clock.exact() - self.began, ..Timers::default() },
             end: End { status: 101, termination: termination(self.end) },
             size: Size::Tunnel(self.up.bytes, self.down.bytes),

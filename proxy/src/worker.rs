@@ -1,29 +1,28 @@
 //! A worker: one thread with a runtime of its own, its listeners, its upstream pool, its tunnels, its log buffer. What it has is
 //! `Rc` and `Cell`; nothing that a request touches is shared with another core, but the stick table's read view.
 
-use crate::absent::Absent;
 use crate::access_log::{AccessLog, End, From, Line, Request, Size, Timers};
 use crate::answer_headers::AnswerHeaders;
 use crate::backend::{Manners, Pool, Suspects};
 use crate::client::{Client, Origin};
 use crate::clock::{Clock, Millis};
 use crate::counters::{TimeoutKind, TunnelEnd, WorkerCounters};
-use crate::forward::{HEADERS_USUAL, Limits};
+use crate::forward::{Detours, HEADERS_USUAL, Limits};
 use crate::frontend::{Http2, Http2Builder, Streams, http2_builder};
 use crate::head_guard::{HeadRules, HostRule};
 use crate::headers::Marks;
-use crate::health::{Health, HealthHandle, HealthSettings, Observed, Observer};
+use crate::health::{CutTold, Health, HealthHandle, HealthSettings, Observed, Observer};
 use crate::limits::{Admitted, Gate, Seat, Spare};
 use crate::request_id::{Maker, RequestIds};
 use crate::rescue::{Failure, Pages};
-use crate::route::{Missing, Topology};
+use crate::route::Topology;
 use crate::routing_key::{Compat, Routing};
 use crate::sessions::Registry;
 use crate::trust::Trust;
 use hyper::{client, server};
 use shardgate_discovery::{RegionName, Snapshot};
-use shardgate_peering::{ClaimReason, Claimed, TableHandle, Unstored};
-use shardgate_peering_core::{ShardName, StickKey};
+use shardgate_peering::{ClaimReason, Claimed, Relays, TableHandle, Unstored};
+use shardgate_peering_core::{PeerId, ShardName, StickKey};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -95,6 +94,7 @@ pub(crate) struct Worker {
     settings: RefCell<Rc<Settings>>,
     protocols: RefCell<Rc<Protocols>>,
     pub(crate) table: TableHandle,
+    pub(crate) relays: Relays,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) clock: Clock,
     pub(crate) spare: Spare,
@@ -111,7 +111,7 @@ pub(crate) struct Worker {
     health: HealthHandle,
     observer: RefCell<Observer>,
     suspects: RefCell<Suspects>,
-    absent: RefCell<Absent>,
+    detours: RefCell<Detours>,
     watched: RefCell<Slab<Watched>>,
     log: RefCell<AccessLog>,
     releases: Releases,
@@ -147,14 +147,28 @@ impl Worker {
         Rc::clone(&self.topology.borrow())
     }
 
-    /// Why discovery does not list a shard that an entry names.
-    pub(crate) fn missing(&self, shard: &ShardName) -> Missing {
-        self.absent.borrow_mut().why(shard, self.clock.coarse())
+    /// The peer by which a shard is reached, where this node is known not to reach it.
+    pub(crate) fn detour(&self, shard: &ShardName) -> Option<PeerId> {
+        self.detours.borrow().by(shard).cloned()
+    }
+
+    /// This node does not reach a shard, but these peers do: they are gone by until the way is back, which the health thread finds out.
+    pub(crate) fn goes_by(&self, shard: &ShardName, peers: Vec<PeerId>) {
+        if self.health.cut(shard.clone()) == CutTold::Yes {
+            self.detours.borrow_mut().found(shard, peers);
+        }
+    }
+
+    /// A peer did not reach a shard after all.
+    pub(crate) fn detour_failed(&self, shard: &ShardName, peer: &PeerId) {
+        self.detours.borrow_mut().failed(shard, peer);
     }
 
     fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
-        self.absent.borrow_mut().changed(self.topology.borrow().snapshot(), &snapshot);
-        self.snapshot.replace(snapshot);
+        // What comes to be listed is tried directly.
+        let before = self.snapshot.replace(Arc::clone(&snapshot));
+        let listed = |shard: &ShardName| snapshot.shard(shard.as_str()).is_some();
+        self.detours.borrow_mut().retain(|shard| before.shard(shard.as_str()).is_some() || !listed(shard));
         let health = Arc::clone(self.topology.borrow().health());
         self.arrange(health);
     }
@@ -172,7 +186,9 @@ impl Worker {
             tracing::debug!(shard = %server, tunnels = ended, "its sessions end");
         }
         // Who was found well by a check need not prove it once more.
-        self.suspects.borrow_mut().retain(|server| !before.is_down(server) || health.is_down(server));
+        let came_up = |server: &ShardName| before.is_down(server) && !health.is_down(server);
+        self.suspects.borrow_mut().retain(|server| !came_up(server));
+        self.detours.borrow_mut().retain(|server| !came_up(server));
         self.arrange(health);
     }
 
@@ -248,6 +264,7 @@ impl Worker {
                 at: self.clock.wall(self.clock.exact()),
             },
             shard: None,
+            via: None,
             timers: Timers::default(),
             end: End { status, termination: failure.termination() },
             size: Size::Body(0),

@@ -6,14 +6,24 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::{FRAME_MAX, FrameError};
 
-/// The last seven bits of a length begin at this one.
-const LENGTH_BITS_MAX: u32 = FRAME_MAX.ilog2() / 7 * 7;
-
 /// The body of the next frame; `None` at the end of the stream between two frames, or when the connection is gone.
 ///
 /// # Errors
 /// [`FrameError::TooLong`], [`FrameError::LongLength`] and [`FrameError::Truncated`].
 pub async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Vec<u8>>, FrameError> {
+    read_frame_within(stream, FRAME_MAX).await
+}
+
+/// The same for a body of at most `max` bytes. Nothing behind the frame is read.
+///
+/// # Errors
+/// As [`read_frame`].
+pub async fn read_frame_within(
+    stream: &mut (impl AsyncRead + Unpin),
+    max: usize,
+) -> Result<Option<Vec<u8>>, FrameError> {
+    // The last seven bits of a length begin at this one.
+    let length_bits_max = max.max(1).ilog2() / 7 * 7;
     let mut len = 0_usize;
     for shift in (0..).step_by(7) {
         let byte = match stream.read_u8().await {
@@ -24,13 +34,13 @@ pub async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<
             Err(_) => return Ok(None),
         };
         len |= usize::from(byte & 0x7f) << shift;
-        if len > FRAME_MAX {
-            return Err(FrameError::TooLong { len });
+        if len > max {
+            return Err(FrameError::TooLong { len, max });
         }
         if byte < 0x80 {
             break;
         }
-        if shift >= LENGTH_BITS_MAX {
+        if shift >= length_bits_max {
             return Err(FrameError::LongLength);
         }
     }

@@ -364,6 +364,22 @@ pub struct Reconciled {
     #[prost(uint64, tag = "1")]
     pub id: u64,
 }
+/// First from who opens it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RelayOpen {
+    /// The shard that the receiver connects to.
+    #[prost(string, tag = "1")]
+    pub shard: ::prost::alloc::string::String,
+    /// How long the opener waits for that.
+    #[prost(uint32, tag = "2")]
+    pub connect_timeout_ms: u32,
+}
+/// First from who took it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RelayOpened {
+    #[prost(enumeration = "RelayAnswer", tag = "1")]
+    pub answer: i32,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Rank {
@@ -465,6 +481,53 @@ impl Refusal {
             "REFUSAL_HELD" => Some(Self::Held),
             "REFUSAL_NO_ENTRY" => Some(Self::NoEntry),
             "REFUSAL_OUTRANKED" => Some(Self::Outranked),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RelayAnswer {
+    Unspecified = 0,
+    /// Bytes follow.
+    Opened = 1,
+    /// The others end the stream.
+    UnknownShard = 2,
+    /// Nobody listens there.
+    Refused = 3,
+    TimedOut = 4,
+    Unreachable = 5,
+    Overload = 6,
+    ShuttingDown = 7,
+}
+impl RelayAnswer {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RELAY_ANSWER_UNSPECIFIED",
+            Self::Opened => "RELAY_ANSWER_OPENED",
+            Self::UnknownShard => "RELAY_ANSWER_UNKNOWN_SHARD",
+            Self::Refused => "RELAY_ANSWER_REFUSED",
+            Self::TimedOut => "RELAY_ANSWER_TIMED_OUT",
+            Self::Unreachable => "RELAY_ANSWER_UNREACHABLE",
+            Self::Overload => "RELAY_ANSWER_OVERLOAD",
+            Self::ShuttingDown => "RELAY_ANSWER_SHUTTING_DOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RELAY_ANSWER_UNSPECIFIED" => Some(Self::Unspecified),
+            "RELAY_ANSWER_OPENED" => Some(Self::Opened),
+            "RELAY_ANSWER_UNKNOWN_SHARD" => Some(Self::UnknownShard),
+            "RELAY_ANSWER_REFUSED" => Some(Self::Refused),
+            "RELAY_ANSWER_TIMED_OUT" => Some(Self::TimedOut),
+            "RELAY_ANSWER_UNREACHABLE" => Some(Self::Unreachable),
+            "RELAY_ANSWER_OVERLOAD" => Some(Self::Overload),
+            "RELAY_ANSWER_SHUTTING_DOWN" => Some(Self::ShuttingDown),
             _ => None,
         }
     }

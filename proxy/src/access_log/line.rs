@@ -4,6 +4,7 @@ use super::{End, From, Timers};
 use crate::clock::Millis;
 use http::{Method, Uri};
 use shardgate_discovery::Shard;
+use shardgate_peering_core::PeerId;
 use std::net::IpAddr;
 
 const MONTHS: [&str; 12] =
@@ -34,6 +35,8 @@ pub(crate) enum Size {
 pub(crate) struct Line<'a> {
     pub(crate) from: From<'a>,
     pub(crate) shard: Option<&'a Shard>,
+    /// The peer by whose way the shard was reached.
+    pub(crate) via: Option<&'a PeerId>,
     pub(crate) timers: Timers,
     pub(crate) end: End,
     pub(crate) size: Size,
@@ -72,6 +75,11 @@ impl Line<'_> {
                 out.extend_from_slice(shard.name.as_str().as_bytes());
             }
             None => out.extend_from_slice(b"-/-"),
+        }
+        // Neither a shard's nor a peer's name has this sign.
+        if let Some(peer) = self.via {
+            out.push(b'@');
+            out.extend_from_slice(peer.as_str().as_bytes());
         }
         out.push(b' ');
         let Timers { head, claim, connect, answer, all } = self.timers;
@@ -220,6 +228,7 @@ mod tests {
                 at: 1_795_293_781_123,
             },
             shard: Some(&shard),
+            via: None,
             timers: Timers { head: 0, claim: Some(0), connect: Some(1), answer: Some(12), all: 15 },
             end: End { status: 200, termination: COMPLETE },
             size: Size::Body(345),
@@ -233,6 +242,10 @@ mod tests {
             "127.0.0.1:40001 [21/Nov/2026:20:43:01.123] http release-1/prod-s1 0/0/1/12/15 200 345 -- entry 0 \
              \"GET /http-bind?room=x\" a#221\n"
         );
+        let peer = PeerId::parse("node-b").unwrap();
+        line.via = Some(&peer);
+        assert!(text(&line).contains(" release-1/prod-s1@node-b 0/0/"), "{}", text(&line));
+        line.via = None;
         line.from.client = "[::1]:7".parse().unwrap();
         line.shard = None;
         line.timers = Timers { all: 1234, ..Timers::default() };

@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use shardgate_discovery::{Origin, ShardState};
 use shardgate_peering::core::{Agreement, LinkState};
-use shardgate_peering::{LinkCounts, MeshStatus};
+use shardgate_peering::{LinkCounts, MeshStatus, RelaySide};
 use std::time::Instant;
 
 use super::AdminParts;
@@ -123,7 +123,8 @@ impl Collector for Reading {
         self.ceilings(&mut out)?;
         self.health(&mut out)?;
         self.table(&mut out)?;
-        self.peers(&mut out)
+        self.peers(&mut out)?;
+        self.relays(&mut out)
     }
 }
 
@@ -280,6 +281,13 @@ impl Reading {
             let help = "How long the last check of a server took";
             out.family("shard_check_seconds", help, MetricType::Gauge, "shard", took)?;
         }
+        let cut = self.watched.iter().map(|report| (report.name.as_str(), u64::from(report.cut.is_some())));
+        out.gauges(
+            "shard_cut",
+            "1 while a shard is not reached from here, and requests go by a peer",
+            "shard",
+            cut,
+        )?;
         let agents = || self.watched.iter().filter_map(|report| Some((report, report.agent.as_ref()?)));
         if agents().next().is_some() {
             let well = |(report, agent): (&'_ ServerReport, &AgentReport)| {
@@ -419,5 +427,23 @@ impl Reading {
         out.counter("peer_dials_failed", "Dials in vain", self.links.dials_failed)?;
         out.counter("peer_sent_bytes", "Frames written to peers", self.links.bytes_sent)?;
         out.counter("peer_received_bytes", "Frames read from peers", self.links.bytes_received)
+    }
+
+    /// In: for peers, to shards that this node reaches. Out: by peers, to shards that it does not reach.
+    fn relays(&self, out: &mut Writer<'_>) -> Written {
+        let relays = &self.links.relays;
+        let each = |of: [u64; 2]| RelaySide::ALL.map(RelaySide::as_str).into_iter().zip(of);
+        out.gauges("relay_streams", "Relayed streams open", "direction", each(relays.open))?;
+        out.counters("relay_opened", "Relayed streams that came about", "direction", each(relays.opened))?;
+        out.counters("relay_bytes", "On relayed streams, both ways", "direction", each(relays.bytes))?;
+        let refused = relays.refused.iter().copied();
+        out.counters("relay_refused", "Streams that peers were refused", "reason", refused)?;
+        let failed = relays.failed.iter().copied();
+        out.counters("relay_failed", "Streams that peers were asked for in vain", "reason", failed)?;
+        out.counter(
+            "requests_relayed",
+            "Requests that went by a peer, or were to",
+            self.totals.requests_relayed,
+        )
     }
 }

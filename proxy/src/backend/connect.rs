@@ -1,6 +1,6 @@
 //! Opening a connection to a shard.
 
-use super::manner::Terms;
+use super::manner::{Hop, Terms};
 use super::{Destination, State, Upstream};
 use crate::counters::ConnectReason;
 use crate::proxy_protocol;
@@ -8,6 +8,8 @@ use crate::socket::Socket;
 use crate::tls::Asked;
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
+use shardgate_peering::{RelayError, Relays};
+use shardgate_peering_core::{PeerId, ShardName};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -60,6 +62,9 @@ pub(crate) enum ConnectError {
     /// This node cannot.
     #[error("no connection to {address} can be opened here")]
     Local { address: SocketAddr, source: io::Error },
+    /// The peer that was to be gone by does not reach it, or is not reached itself.
+    #[error("shard {shard} cannot be reached by way of {peer}")]
+    Relay { shard: ShardName, peer: PeerId, source: RelayError },
 }
 
 impl ConnectError {
@@ -122,6 +127,7 @@ impl ConnectError {
             Self::Unreachable { .. } | Self::Down { .. } => ConnectReason::Unreachable,
             Self::Handshake { .. } | Self::Disagreed { .. } => ConnectReason::Tls,
             Self::Local { .. } => ConnectReason::Local,
+            Self::Relay { .. } => ConnectReason::Relay,
         }
     }
 
@@ -136,13 +142,23 @@ pub(crate) async fn connect(
     destination: Destination,
     limits: &ConnectLimits,
     http: &Builder,
+    relays: &Relays,
 ) -> Result<Box<Upstream>, ConnectError> {
     let address = destination.address;
-    let socket = match &destination.terms {
-        None => timeout(limits.timeout, tcp(address)).await,
-        Some(terms) => {
-            let made = async { on_terms(tcp(address).await?, address, terms).await };
-            // Boxed: shards in a network of their own have no terms.
+    let socket = match (&destination.hop, &destination.terms) {
+        (None, None) => timeout(limits.timeout, tcp(address)).await.map(|made| made.map(Socket::Plain)),
+        (hop, terms) => {
+            let made = async {
+                let socket = match hop {
+                    None => Socket::Plain(tcp(address).await?),
+                    Some(hop) => relayed(relays, hop, limits.timeout).await?,
+                };
+                match terms {
+                    None => Ok(socket),
+                    Some(terms) => on_terms(socket, address, terms).await,
+                }
+            };
+            // Boxed: shards in a network of their own have no terms, and this node reaches them.
             timeout(limits.timeout, Box::pin(made)).await
         }
     };
@@ -156,11 +172,23 @@ pub(crate) async fn connect(
     }
 }
 
-async fn tcp(address: SocketAddr) -> Result<Socket, ConnectError> {
+/// A connection without a bound in time.
+pub(crate) async fn tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> {
     let failed = |error| ConnectError::new(address, error);
     let stream = TcpStream::connect(address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
-    Ok(Socket::Plain(stream))
+    Ok(stream)
+}
+
+async fn relayed(
+    relays: &Relays,
+    Hop { peer, shard }: &Hop,
+    within: Duration,
+) -> Result<Socket, ConnectError> {
+    match relays.open(peer, shard, within).await {
+        Ok(stream) => Ok(Socket::Relayed(Box::new(stream))),
+        Err(source) => Err(ConnectError::Relay { shard: shard.clone(), peer: peer.clone(), source }),
+    }
 }
 
 /// The PROXY header goes first, in the clear, and then TLS, as HAProxy does it.
@@ -169,16 +197,18 @@ async fn on_terms(mut socket: Socket, address: SocketAddr, terms: &Terms) -> Res
         let header = proxy_protocol::encode(addresses.as_ref());
         socket.write_all(&header).await.map_err(|error| ConnectError::new(address, error))?;
     }
-    match (socket, &terms.manner.tls, &terms.name) {
-        (Socket::Plain(stream), Some(tls), Some(name)) => {
-            let connecting = TlsConnector::from(tls.config()).connect(name.clone(), stream);
-            let asked = tls.asked(name);
-            let stream =
-                connecting.await.map_err(|error| ConnectError::of_handshake(address, error, asked))?;
-            Ok(Socket::Tls(Box::new(stream.into())))
+    let (Some(tls), Some(name)) = (&terms.manner.tls, &terms.name) else { return Ok(socket) };
+    let (connector, name, asked) = (TlsConnector::from(tls.config()), name.clone(), tls.asked(name));
+    let failed = |error| ConnectError::of_handshake(address, error, asked);
+    Ok(match socket {
+        Socket::Plain(stream) => {
+            Socket::Tls(Box::new(connector.connect(name, stream).await.map_err(failed)?.into()))
         }
-        (socket, _, _) => Ok(socket),
-    }
+        Socket::Relayed(stream) => {
+            Socket::RelayedTls(Box::new(connector.connect(name, *stream).await.map_err(failed)?.into()))
+        }
+        socket @ (Socket::Tls(_) | Socket::RelayedTls(_)) => socket,
+    })
 }
 
 #[cfg(test)]

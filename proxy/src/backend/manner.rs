@@ -8,6 +8,7 @@ use http::Request;
 use http::header::HOST;
 use http::uri::Authority;
 use rustls::pki_types::ServerName;
+use shardgate_peering_core::{PeerId, ShardName};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -95,7 +96,7 @@ impl Manners {
         };
         let plain = name.is_none() && proxied.is_none();
         let terms = || Rc::new(Terms { manner: Arc::clone(manner), name, proxied });
-        Destination { address, terms: (!plain).then(terms) }
+        Destination { address, terms: (!plain).then(terms), hop: None }
     }
 }
 
@@ -111,6 +112,14 @@ fn host<B>(request: &Request<B>) -> Option<String> {
 pub(crate) struct Destination {
     pub(crate) address: SocketAddr,
     pub(crate) terms: Option<Rc<Terms>>,
+    pub(super) hop: Option<Rc<Hop>>,
+}
+
+/// A way by a peer. The address is the shard's as it is known here; the peer goes by the name.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Hop {
+    pub(super) peer: PeerId,
+    pub(super) shard: ShardName,
 }
 
 /// What a connection was begun with, and what all its requests have to be good with.
@@ -124,6 +133,16 @@ pub(crate) struct Terms {
 }
 
 impl Destination {
+    /// The same by way of a peer, if there is one.
+    pub(crate) fn by_way_of(self, peer: Option<&PeerId>, shard: &ShardName) -> Self {
+        let hop = peer.map(|peer| Rc::new(Hop { peer: peer.clone(), shard: shard.clone() }));
+        Self { hop, ..self }
+    }
+
+    pub(crate) const fn is_direct(&self) -> bool {
+        self.hop.is_none()
+    }
+
     /// Whether a connection to the one is a connection to the other.
     pub(crate) fn is_served_by(&self, other: &Self) -> bool {
         let same = match (&self.terms, &other.terms) {
@@ -137,6 +156,6 @@ impl Destination {
             }
             (Some(_), None) | (None, Some(_)) => false,
         };
-        same && self.address == other.address
+        same && self.address == other.address && self.hop == other.hop
     }
 }

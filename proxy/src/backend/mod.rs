@@ -18,7 +18,7 @@ mod suspects;
 
 pub(crate) use connect::ConnectError;
 pub use connect::ConnectLimits;
-pub(crate) use connect::connect;
+pub(crate) use connect::{connect, tcp};
 pub(crate) use manner::Destination;
 pub use manner::{MannerError, Manners};
 pub(crate) use pool::Pool;

@@ -58,13 +58,14 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection whose answer is complete, unless there are enough. One with terms takes the place of the oldest then:
-    /// whoever that was good for may never come back.
+    /// Keeps a connection whose answer is complete, unless there are enough. One with terms, or by way of a peer, takes the place of the
+    /// oldest then: whoever that was good for may never come back.
     pub(crate) fn put(&self, upstream: Box<Upstream>, now: Millis) {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(upstream.destination.address).or_default();
         let full = connections.len() >= self.limits.borrow().idle_per_shard;
-        if full && upstream.destination.terms.is_some() && !connections.is_empty() {
+        let particular = upstream.destination.terms.is_some() || !upstream.destination.is_direct();
+        if full && particular && !connections.is_empty() {
             connections.remove(0);
         } else if full {
             return;

@@ -67,7 +67,7 @@ impl Facts<'_> {
             }
             Rule::BanSubstring | Rule::TokenHash | Rule::FirstJoin => format!("token {}", self.token()),
             Rule::BanDenied | Rule::BanRedirect => format!("parameter {}", self.routing.room_parameter),
-            Rule::Entry | Rule::EntryUnusable | Rule::UnlistedShard | Rule::Move => {
+            Rule::Entry | Rule::EntryUnusable | Rule::Move => {
                 format!("entry of {} on {}", self.token(), self.entry.map_or("", ShardName::as_str))
             }
             Rule::AskedRelease | Rule::AskedShard | Rule::NotServed | Rule::TenantPin => self.asked(),
@@ -96,7 +96,6 @@ impl Facts<'_> {
             | Rule::BanDenied
             | Rule::BanRedirect
             | Rule::NoLiveRelease
-            | Rule::UnlistedShard
             | Rule::TriedInVain
             | Rule::NoShard => self.status(),
             Rule::HealthPath => "a health check: no tenant, no room".to_owned(),

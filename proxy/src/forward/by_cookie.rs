@@ -76,18 +76,18 @@ pub(super) async fn resolve_by_cookie(
         let reason = match claim {
             NeedsClaim::No => {
                 let why = if why == Why::Entry { followed } else { why };
-                return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
+                return Ok(Resolved::directly(shard, why, Holds::Cookie(key.clone())));
             }
             NeedsClaim::Join => ClaimReason::Join,
             // A pool's server is no shard: nobody else can tell whether it can be reached.
-            NeedsClaim::Down { failed } => ClaimReason::Maint { failed },
+            NeedsClaim::Down { failed } | NeedsClaim::Maint { failed } => ClaimReason::Maint { failed },
         };
         if reason == ClaimReason::Join {
             admit_new_key(worker, record.sender.ip())?;
         }
         match ask_home(worker, key.clone(), &shard.name, reason, record).await {
             Answer::On(answer) if answer == shard.name => {
-                return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
+                return Ok(Resolved::directly(shard, why, Holds::Cookie(key.clone())));
             }
             // Moved a moment ago, so it stays: the next look finds it there, or moves it.
             Answer::On(answer) if entry.as_ref() == Some(&answer) => break,
@@ -99,7 +99,7 @@ pub(super) async fn resolve_by_cookie(
             Answer::Nothing => {
                 let Resolved { shard, why, .. } = by_hash(worker, pool, key, topology, excluded, record)?;
                 // A tunnel holds the key all the same, and so hears where it goes.
-                return Ok(Resolved { shard, why, holds: Holds::Cookie(key.clone()) });
+                return Ok(Resolved::directly(shard, why, Holds::Cookie(key.clone())));
             }
         }
     }
@@ -125,5 +125,5 @@ fn by_hash(
             &mut record.fired,
         )
     })?;
-    Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Nothing })
+    Ok(Resolved::directly(decision.shard, decision.why, Holds::Nothing))
 }

@@ -9,7 +9,7 @@ use crate::rescue::Failure;
 use crate::route::{Decision, NeedsClaim, NoRoute, Outlook, Topology, Why, by_hash, decide, keeps};
 use crate::routing_key::{RoutingKey, Store};
 use crate::worker::{Settings, Worker};
-use shardgate_discovery::Shard;
+use shardgate_discovery::{Shard, ShardState};
 use shardgate_peering::{ClaimReason, Claimed};
 use shardgate_peering_core::{PeerId, ShardName, StickKey};
 use std::rc::Rc;
@@ -18,8 +18,25 @@ use std::sync::Arc;
 /// Where a request goes.
 pub(super) struct Resolved {
     pub(super) shard: Arc<Shard>,
+    /// The peer that the shard is reached by, where this node does not reach it itself.
+    pub(super) via: Option<PeerId>,
     pub(super) why: Why,
     pub(super) holds: Holds,
+}
+
+impl Resolved {
+    /// To a shard that this node reaches itself, or has not found that it does not.
+    pub(super) fn directly(shard: Arc<Shard>, why: Why, holds: Holds) -> Self {
+        Self { shard, via: None, why, holds }
+    }
+
+    /// By the peer that a test wants all requests to go by.
+    #[cfg(feature = "test-hooks")]
+    pub(super) fn force_way(&mut self, relays: &shardgate_peering::Relays) {
+        if let Some(peer) = relays.forced() {
+            self.via = Some(peer);
+        }
+    }
 }
 
 /// Whether a tunnel of a request holds an entry.
@@ -56,6 +73,9 @@ pub(super) async fn resolve(
         }
         Store::MatchOnly | Store::MatchOrStore => None,
     };
+    if let Some(resolved) = entry.as_ref().and_then(|entry| by_detour(worker, topology, excluded, entry)) {
+        return Ok(resolved);
+    }
     let settings = Rc::clone(&record.settings);
     let routing = &settings.routing;
     for _ in 0..CLAIMS_MAX {
@@ -65,17 +85,19 @@ pub(super) async fn resolve(
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
             NeedsClaim::No if why == Why::Entry => {
-                return Ok(Resolved { shard, why, holds: Holds::Entry });
+                return Ok(Resolved::directly(shard, why, Holds::Entry));
             }
-            NeedsClaim::No => return Ok(Resolved { shard, why, holds: Holds::Nothing }),
+            NeedsClaim::No => {
+                let via = worker.detour(&shard.name).filter(|_| why == Why::Named);
+                return Ok(Resolved { shard, via, why, holds: Holds::Nothing });
+            }
             NeedsClaim::Join => ClaimReason::Join,
-            NeedsClaim::Down { failed } if excluded == Some(&failed) => ClaimReason::Down { failed },
-            // Not a word about whether it can be reached: it is gone, or may not be used.
-            NeedsClaim::Down { failed } => ClaimReason::Maint { failed },
+            NeedsClaim::Down { failed } => ClaimReason::Down { failed },
+            NeedsClaim::Maint { failed } => ClaimReason::Maint { failed },
         };
         // The parser keeps tokens within the key's bounds.
         let Ok(stick_key) = StickKey::parse(key.token()) else {
-            return Ok(Resolved { shard, why, holds: Holds::Nothing });
+            return Ok(Resolved::directly(shard, why, Holds::Nothing));
         };
         if reason == ClaimReason::Join {
             admit_new_key(worker, record.sender.ip())?;
@@ -84,29 +106,26 @@ pub(super) async fn resolve(
         let answer = match Box::pin(ask_home(worker, stick_key, &shard.name, reason, record)).await {
             Answer::On(answer) => answer,
             Answer::Kept { shard, via } => {
-                let shard = topology.snapshot().shard(shard.as_str());
-                // It was reached from here a moment ago.
-                let again = shard.filter(|_| via.contains(worker.table.me())).ok_or(NoRoute::Nothing)?;
-                return Ok(Resolved { shard: Arc::clone(again), why: Why::Claimed, holds: Holds::Entry });
+                return kept(worker, topology, excluded, &shard, &via).ok_or_else(|| NoRoute::Nothing.into());
             }
             Answer::Nothing => {
                 // Somebody else's answer may have come meanwhile; a tunnel holds the key all the same, and so hears where it goes.
                 let there = worker.lookup(key.token());
                 let there = there.and_then(|name| usable(record, key, topology, excluded, &name));
                 if let Some(shard) = there {
-                    return Ok(Resolved { shard, why: Why::Entry, holds: Holds::Entry });
+                    return Ok(Resolved::directly(shard, Why::Entry, Holds::Entry));
                 }
                 let decision = with_outlook(worker, topology, &settings, excluded, |outlook| {
                     by_hash(key, topology, outlook, &mut record.fired)
                 })?;
-                return Ok(Resolved { shard: decision.shard, why: decision.why, holds: Holds::Entry });
+                return Ok(Resolved::directly(decision.shard, decision.why, Holds::Entry));
             }
         };
         if answer == shard.name {
-            return Ok(Resolved { shard, why, holds: Holds::Entry });
+            return Ok(Resolved::directly(shard, why, Holds::Entry));
         }
         if let Some(shard) = usable(record, key, topology, excluded, &answer) {
-            return Ok(Resolved { shard, why: Why::Claimed, holds: Holds::Entry });
+            return Ok(Resolved::directly(shard, Why::Claimed, Holds::Entry));
         }
         if entry.as_ref() == Some(&answer) {
             // The home keeps it where it is: it was moved a moment ago.
@@ -115,6 +134,51 @@ pub(super) async fn resolve(
         entry = Some(answer);
     }
     Err(NoRoute::Nothing.into())
+}
+
+/// An entry's shard that this node is known not to reach, and a peer is known to.
+fn by_detour(
+    worker: &Worker,
+    topology: &Topology,
+    excluded: Option<&ShardName>,
+    entry: &ShardName,
+) -> Option<Resolved> {
+    if excluded == Some(entry) {
+        return None;
+    }
+    let via = worker.detour(entry)?;
+    let shard = listed_or_not(topology, entry)?;
+    Some(Resolved { shard, via: Some(via), why: Why::Entry, holds: Holds::Entry })
+}
+
+/// Where a conference stays whose shard was not reached from here, while these nodes reach it: by the nearest of them that there is a
+/// connection to. This node itself may be among them: it tries again then, unless that is what failed just now and somebody else is there.
+fn kept(
+    worker: &Worker,
+    topology: &Topology,
+    excluded: Option<&ShardName>,
+    name: &ShardName,
+    reached_by: &[PeerId],
+) -> Option<Resolved> {
+    let shard = listed_or_not(topology, name)?;
+    let here = reached_by.contains(worker.table.me());
+    let peers = worker.relays.nearest(reached_by);
+    if here && (excluded != Some(name) || peers.is_empty()) {
+        return Some(Resolved::directly(shard, Why::Claimed, Holds::Entry));
+    }
+    let via = peers.first()?.clone();
+    worker.goes_by(name, peers);
+    Some(Resolved { shard, via: Some(via), why: Why::Claimed, holds: Holds::Entry })
+}
+
+/// A shard by its name, for a peer to go by. One that discovery does not list here (it lags) has no address here; the peer knows it. `None`
+/// for one that takes nothing.
+fn listed_or_not(topology: &Topology, name: &ShardName) -> Option<Arc<Shard>> {
+    match topology.snapshot().shard(name.as_str()) {
+        Some(shard) if shard.state == ShardState::Maint => None,
+        Some(shard) => Some(Arc::clone(shard)),
+        None => Some(Arc::new(topology.unlisted(name)?)),
+    }
 }
 
 /// The shard of that name, when it keeps conferences that it has.
@@ -176,10 +240,9 @@ pub(super) fn with_outlook<T>(
 ) -> T {
     ask(&Outlook {
         excluded,
-        suspect: &|name| worker.is_suspect(name),
+        suspect: &|name| worker.is_suspect(name) || worker.detour(name).is_some(),
         conferences: &|name| worker.table.conferences(name),
         health: topology.health(),
-        missing: &|name| worker.missing(name),
         balance_percent: settings.limits.balance_percent,
         nonce: worker.nonce(),
     })

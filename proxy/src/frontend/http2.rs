@@ -251,7 +251,7 @@ pub(super) async fn serve(worker: Rc<Worker>, origin: Rc<Origin>, socket: Socket
     poll_fn(|cx| poll(&connection, http.as_mut(), &mut leaving, cx)).await;
     drop((http, registered));
     if connection.end.get() == Some(End::LetGo) && connection.blocked_since.get().is_some() {
-        wire.borrow().socket.discard_unread();
+        wire.borrow_mut().socket.discard_unread();
     }
     if let Some(End::Fault(fault)) = connection.end.get() {
         if fault == Fault::Flood {

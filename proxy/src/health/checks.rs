@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Check,
     /// Its agent.
     Agent,
+    /// Whether it is reached again, while the way to it is cut.
+    Way,
     /// Nothing: its weight grows by a step.
     Ramp,
 }
@@ -52,6 +54,8 @@ pub(super) enum Passed {
 pub(super) enum News {
     Down { name: ShardName, why: String },
     Up { name: ShardName, why: String },
+    Cut { name: ShardName },
+    Reached { name: ShardName },
     Agent { name: ShardName, says: String },
     AgentSilent { name: ShardName, why: String },
 }
@@ -68,6 +72,9 @@ pub(super) struct Checks {
     begun: Begun,
     changed: bool,
 }
+
+/// From one question whether the way to a server is back to the next.
+const WAY_PAUSE_MS: At = 1_000;
 
 /// Whether servers have been listed before: those of the first list do not ramp up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,6 +94,8 @@ struct Server {
     passed: u64,
     failed: u64,
     agent: Agent,
+    /// Since when the way to it has been cut: others reach it.
+    cut: Option<At>,
     /// When it began to take new requests, while its weight grows.
     ramping_since: Option<At>,
     /// When it went up or down last.
@@ -112,6 +121,7 @@ impl Server {
 
     fn reach(&self) -> Reach {
         match &self.counter {
+            _ if self.cut.is_some() => Reach::Down,
             Some(counter) if !counter.is_up() => Reach::Down,
             Some(_) | None => Reach::Up,
         }
@@ -192,6 +202,7 @@ impl Checks {
                 passed: 0,
                 failed: 0,
                 agent: Agent::default(),
+                cut: None,
                 ramping_since: None,
                 since: now,
                 downs: 0,
@@ -217,7 +228,7 @@ impl Checks {
                 let pause = match kind {
                     Kind::Check if server.counter.is_some() => config.inter,
                     Kind::Agent if server.target.agent.is_some() => config.agent_inter,
-                    Kind::Check | Kind::Agent | Kind::Ramp => {
+                    Kind::Check | Kind::Agent | Kind::Way | Kind::Ramp => {
                         self.due.retain(|(_, other, planned)| (other, *planned) != (name, kind));
                         continue;
                     }
@@ -284,6 +295,39 @@ impl Checks {
         server.last = Some(checked);
         self.due.insert((next, question.name.clone(), Kind::Check));
         self.turned(now, &question.name, before, took_new, why);
+    }
+
+    /// A home says that others reach a server which this node did not reach: it is down here, and asked each second whether it is reached.
+    pub(super) fn cut(&mut self, now: At, name: &ShardName) {
+        let Some(server) = self.servers.get_mut(name).filter(|server| server.cut.is_none()) else { return };
+        let (took_new, before) = (server.takes_new(), server.reach());
+        server.cut = Some(now);
+        self.news.push(News::Cut { name: name.clone() });
+        self.due.insert((now + WAY_PAUSE_MS, name.clone(), Kind::Way));
+        self.turned(now, name, before, took_new, "the way to it is cut".to_owned());
+    }
+
+    /// It was asked whether it is reached again. One that is reached, but not well, is its checks' affair.
+    pub(super) fn way(&mut self, now: At, question: &Question, passed: Passed) {
+        let Some(server) = Self::asked(&mut self.servers, question) else { return };
+        if server.cut.is_none() {
+            return;
+        }
+        let (took_new, before) = (server.takes_new(), server.reach());
+        match passed {
+            Passed::No => {
+                self.due.insert((now + WAY_PAUSE_MS, question.name.clone(), Kind::Way));
+            }
+            Passed::Yes => {
+                server.cut = None;
+                // What its checks held against it was the way.
+                if let Some(counter) = &mut server.counter {
+                    counter.set_up();
+                }
+                self.news.push(News::Reached { name: question.name.clone() });
+                self.turned(now, &question.name, before, took_new, "the way to it is back".to_owned());
+            }
+        }
     }
 
     /// An agent has answered, or has not.
@@ -420,6 +464,7 @@ impl Checks {
             }),
             since: since(server.since),
             downs: server.downs,
+            cut: server.cut.map(since),
         };
         self.servers.iter().map(report).collect()
     }

@@ -24,6 +24,7 @@ pub use counter::Phase;
 pub(crate) use observe::{Observed, Observer};
 pub use report::{AgentReport, CheckReport, ServerReport};
 pub use target::{HealthSettings, Plan};
+pub(crate) use thread::CutTold;
 pub use thread::{HealthHandle, HealthThread};
 
 /// Whether a server takes connections from here.

@@ -19,6 +19,8 @@ pub struct ServerReport {
     pub since: Duration,
     /// How often it went down since the node started, or since it was listed.
     pub downs: u64,
+    /// How long it has been gone to by peers, because this node does not reach it; `None` when it goes there itself.
+    pub cut: Option<Duration>,
 }
 
 /// A server's check.

@@ -33,8 +33,16 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(400);
 #[derive(Debug)]
 enum Ask {
     Observed(ShardName),
+    Cut(ShardName),
     Probe(ProbeAsk),
     Report(oneshot::Sender<Vec<ServerReport>>),
+}
+
+/// Whether the thread has been told of a way that is cut. If not, nobody would find out that it is back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CutTold {
+    Yes,
+    No,
 }
 
 /// The way to the thread. Cheap to clone.
@@ -55,6 +63,14 @@ impl HealthHandle {
     pub(crate) fn observed(&self, server: ShardName) {
         // A thread that is busy with as many troubles has heard enough; one that has ended needs to hear nothing.
         drop(self.asks.try_send(Ask::Observed(server)));
+    }
+
+    /// This node does not reach a shard, and another one does: it is down here until it is reached again; never waits.
+    pub(crate) fn cut(&self, shard: ShardName) -> CutTold {
+        match self.asks.try_send(Ask::Cut(shard)) {
+            Ok(()) => CutTold::Yes,
+            Err(_) => CutTold::No,
+        }
     }
 
     /// Asks a shard now, as its check does, and by a connection where there is none: for a home that wants to know who reaches it. It is
@@ -216,7 +232,7 @@ impl Keeper {
                 let within = question.target.config().timeout;
                 let answer = match (question.kind, question.target.agent) {
                     (Kind::Agent, Some(agent)) => Answer::Heard(probe::hear(agent, within).await),
-                    (Kind::Agent, None) | (Kind::Check | Kind::Ramp, _) => {
+                    (Kind::Agent, None) | (Kind::Check | Kind::Way | Kind::Ramp, _) => {
                         Answer::Checked(probe::check(&question.target, within).await)
                     }
                 };
@@ -228,6 +244,9 @@ impl Keeper {
     fn ended(&mut self, ended: Result<(Question, Answer), tokio::task::JoinError>) {
         let now = self.now();
         match ended {
+            Ok((question, Answer::Checked(checked))) if question.kind == Kind::Way => {
+                self.checks.way(now, &question, checked.passed);
+            }
             Ok((question, Answer::Checked(checked))) => self.checks.checked(now, &question, checked),
             Ok((question, Answer::Heard(heard))) => {
                 if heard.as_ref().is_ok_and(|said| said.state == Some(ShardState::Ready)) {
@@ -243,6 +262,7 @@ impl Keeper {
     fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Observed(server) => self.checks.observed(self.now(), &server),
+            Ask::Cut(shard) => self.checks.cut(self.now(), &shard),
             Ask::Probe(ask) => self.probe(ask),
             // Who asked may have gone.
             Ask::Report(reply) => drop(reply.send(self.checks.report(self.now()))),
@@ -270,6 +290,10 @@ impl Keeper {
     fn publish(&mut self) {
         for news in self.checks.take_news() {
             match news {
+                News::Cut { name } => {
+                    warn!(shard = %name, "not reached from here, but by others: requests go by a peer")
+                }
+                News::Reached { name } => info!(shard = %name, "reached from here again"),
                 News::Down { name, why } => warn!(shard = %name, %why, "down"),
                 News::Up { name, why } => info!(shard = %name, %why, "up"),
                 News::Agent { name, says } => info!(shard = %name, %says, "its agent has news"),

@@ -117,6 +117,9 @@ impl RunningNode {
             }
         }
         self.workers.apply(workers).await;
+        if let Some(relaying) = &self.relaying {
+            relaying.set_idle(next.backend.tunnel_timeout);
+        }
         self.drain = next.shutdown.drain;
         let reloaded =
             Reloaded { applied: self.config.differences(&next), waiting: next.differences(&config) };

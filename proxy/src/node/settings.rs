@@ -8,7 +8,7 @@ use shardgate_discovery::ServiceName;
 use shardgate_discovery::consul::{
     AgentConfig, AgentError, AgentTls, ConsulConfig, Datacenter, Place, Token,
 };
-use shardgate_peering::{Environment, IdentityFiles, MeshConfig, core};
+use shardgate_peering::{Environment, IdentityFiles, MeshConfig, RELAYED_STREAMS_MAX, core};
 
 use super::NodeError;
 use crate::answer_headers::AnswerHeaders;
@@ -46,6 +46,7 @@ pub(super) fn mesh(config: &Config) -> Result<Option<MeshConfig>, NodeError> {
         identity: IdentityFiles { ca: mesh.ca.clone(), cert: mesh.cert.clone(), key: mesh.key.clone() },
         environment: Environment::parse(config.node.environment.as_str()).map_err(NodeError::Environment)?,
         idle_timeout: mesh.idle_timeout,
+        relayed_streams_max: RELAYED_STREAMS_MAX,
     }))
 }
 

@@ -60,7 +60,7 @@ pub fn in_pool(
         })?;
     let claim = match stick {
         Stick::New => NeedsClaim::Join,
-        Stick::Entry(failed) if kept.is_none() => NeedsClaim::Down { failed: failed.clone() },
+        Stick::Entry(failed) if kept.is_none() => NeedsClaim::Maint { failed: failed.clone() },
         Stick::Turns | Stick::Entry(_) => NeedsClaim::No,
     };
     Ok(Decision { shard: Arc::clone(server), why, claim })
@@ -70,7 +70,6 @@ pub fn in_pool(
 mod tests {
     use super::*;
     use crate::health::Health;
-    use crate::route::Missing;
     use crate::routing_key::PoolServer;
     use shardgate_discovery::RegionName;
 
@@ -91,7 +90,6 @@ mod tests {
             suspect: &|server| suspects.iter().any(|number| name(*number) == *server),
             conferences: &|_| 0,
             health: &Health::default(),
-            missing: &|_| Missing::Gone,
             balance_percent: 150,
             nonce: turn,
         };
@@ -100,7 +98,7 @@ mod tests {
                 let claim = match claim {
                     NeedsClaim::No => "",
                     NeedsClaim::Join => " join",
-                    NeedsClaim::Down { .. } => " down",
+                    NeedsClaim::Down { .. } | NeedsClaim::Maint { .. } => " down",
                 };
                 format!("{} {}{claim}", shard.id + 1, why.as_str())
             }
@@ -147,7 +145,6 @@ mod tests {
             suspect: &|_| false,
             conferences: &|_| 0,
             health: &Health::default(),
-            missing: &|_| Missing::Gone,
             balance_percent: 150,
             nonce: 0,
         };

@@ -69,7 +69,6 @@ fn ask_suspecting(
         suspect: &|name| suspects.contains(&name.as_str()),
         conferences: &|_| 0,
         health: topology.health(),
-        missing: &|_| Missing::Gone,
         balance_percent: 150,
         nonce: 7,
     };
@@ -83,6 +82,7 @@ fn said(result: Result<Decision, NoRoute>) -> String {
                 NeedsClaim::No => String::new(),
                 NeedsClaim::Join => " join".to_owned(),
                 NeedsClaim::Down { failed } => format!(" down {failed}"),
+                NeedsClaim::Maint { failed } => format!(" maint {failed}"),
             };
             format!("{} {}{claim}", shard.name, why.as_str())
         }
@@ -131,11 +131,14 @@ fn entries_win_while_their_shard_can_be_used() {
     let service = "/http-bind?room=foo";
     assert_eq!(said(ask(&topology(&[]), service, Some("n1"), None)), "n1 entry");
     assert_eq!(said(ask(&topology(&[("n1", Drain)]), "/foo", Some("n1"), None)), "n1 entry");
-    for (states, entry, excluded) in
-        [(&[("n1", Maint)][..], "n1", None), (&[][..], "gone", None), (&[][..], "n1", Some("n1"))]
-    {
+    for (states, entry, excluded, why) in [
+        (&[("n1", Maint)][..], "n1", None, "maint"),
+        (&[("n1", Maint)][..], "n1", Some("n1"), "maint"),
+        (&[][..], "gone", None, "down"),
+        (&[][..], "n1", Some("n1"), "down"),
+    ] {
         let join = said(ask(&topology(states), service, Some(entry), excluded));
-        assert!(join.starts_with('l') && join.ends_with(&format!(" live down {entry}")), "{join}");
+        assert!(join.starts_with('l') && join.ends_with(&format!(" live {why} {entry}")), "{join}");
         let page = said(ask(&topology(states), "/foo", Some(entry), excluded));
         assert!(page.starts_with('l') && page.ends_with(" live"), "{page}");
     }
@@ -170,7 +173,7 @@ fn states_count_where_they_are_set() {
     // For its own release only; elsewhere it stands in as before.
     let own = with(&[("o1", "old", Maint), ("l1", "live", Drain), ("l2", "live", Drain)]);
     assert_eq!(said(ask(&own, service, None, None)), "o2 pin join");
-    assert_eq!(said(ask(&own, service, Some("o1"), None)), "o2 pin down o1");
+    assert_eq!(said(ask(&own, service, Some("o1"), None)), "o2 pin maint o1");
     assert_eq!(said(ask(&own, "/foo", Some("o1"), None)), "o1 entry");
     assert_eq!(said(ask(&own, "/foo", None, None)), "l3 live");
     assert_eq!(said(ask(&own, "/o1/foo", None, None)), "o1 named");
@@ -232,7 +235,6 @@ fn no_token_spreads() {
             suspect: &|_| false,
             conferences: &|_| 0,
             health: all.health(),
-            missing: &|_| Missing::Gone,
             balance_percent: 150,
             nonce,
         };

@@ -4,7 +4,7 @@ use crate::cookie::CookieName;
 use crate::explain::{Explanation, Site, decide_by_cookie};
 use crate::headers::Sent;
 use crate::redirect::ToHttps;
-use crate::route::{Missing, Outlook, Topology};
+use crate::route::{Outlook, Topology};
 use crate::routing_key::{Compat, Pool, PoolServer, Routing};
 use http::Request;
 use http::request::Parts;
@@ -60,7 +60,6 @@ pub(crate) struct Case<'a> {
     entry: Option<&'a str>,
     excluded: Option<&'a str>,
     suspects: &'a [&'a str],
-    missing: Option<Missing>,
     discovery: Option<&'a str>,
     to_https: Option<ToHttps>,
 }
@@ -74,7 +73,6 @@ const fn get(target: &str) -> Case<'_> {
         entry: None,
         excluded: None,
         suspects: &[],
-        missing: None,
         discovery: None,
         to_https: None,
     }
@@ -143,7 +141,6 @@ impl Case<'_> {
             suspect: &|name| self.suspects.contains(&name.as_str()),
             conferences: &|_| 0,
             health: topology.health(),
-            missing: &|_| self.missing.unwrap_or(Missing::Gone),
             balance_percent: 150,
             nonce: 1,
         };
@@ -219,10 +216,6 @@ pub(crate) fn cases() -> Vec<(Rule, Case<'static>)> {
         (Rule::NotServed, get("/foo?release=nothing")),
         (Rule::LiveRelease, get("/foo")),
         (Rule::NoLiveRelease, Case { discovery: Some(SHARDS), ..get("/foo") }),
-        (
-            Rule::UnlistedShard,
-            Case { entry: Some("new"), missing: Some(Missing::NotYetListed), ..get(service) },
-        ),
         (Rule::FirstJoin, get(service)),
         (Rule::Move, Case { entry: Some("m1"), ..get(service) }),
         (Rule::BoundedLoad, get(service)),

@@ -5,7 +5,6 @@ use super::housekeeping::{Inbox, Stop, run};
 use super::listeners::{Bound, FrontendConfig, Listening, bind};
 use super::releases::Releases;
 use super::{COPY_BUFFER_BYTES, Protocols, Settings, Worker, connected_max};
-use crate::absent::Absent;
 use crate::access_log::{AccessLog, AccessLogError, AccessLogTarget, LogWriter};
 use crate::answer_headers::AnswerHeaders;
 use crate::backend::{Manners, Pool, Suspects};
@@ -23,7 +22,7 @@ use crate::routing_key::Routing;
 use crate::sessions::{COMMANDS_MAX, Command, Sessions};
 use crate::trust::Trust;
 use shardgate_discovery::{RegionName, Snapshot};
-use shardgate_peering::TableHandle;
+use shardgate_peering::{Relays, TableHandle};
 use shardgate_peering_core::{ShardName, hash64};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -146,6 +145,7 @@ impl Workers {
     pub fn start(
         config: WorkersConfig,
         table: &TableHandle,
+        relays: &Relays,
         snapshots: &watch::Receiver<Arc<Snapshot>>,
     ) -> Result<Running, StartError> {
         let settings = settings(&config)?;
@@ -173,6 +173,7 @@ impl Workers {
                 settings: settings.clone(),
                 gate: Arc::clone(&gate),
                 table: table.clone(),
+                relays: relays.clone(),
                 counters: counters.clone(),
                 log: log.log(),
                 listeners,
@@ -269,6 +270,7 @@ struct Seed {
     settings: Settings,
     gate: Arc<Gate>,
     table: TableHandle,
+    relays: Relays,
     counters: Counters,
     log: AccessLog,
     listeners: Vec<Bound>,
@@ -302,6 +304,7 @@ impl Seed {
             settings,
             gate,
             table,
+            relays,
             counters,
             log,
             listeners,
@@ -337,6 +340,7 @@ impl Seed {
                     &settings.routing.region_order,
                 ))),
                 table,
+                relays,
                 counters: counters.of_worker(index),
                 clock: Clock::new(),
                 spare: Spare::new(),
@@ -346,7 +350,7 @@ impl Seed {
                 health,
                 observer: RefCell::default(),
                 suspects: RefCell::new(Suspects::default()),
-                absent: RefCell::new(Absent::default()),
+                detours: RefCell::default(),
                 watched: RefCell::default(),
                 log: RefCell::new(log),
                 releases: Releases::default(),

@@ -1,21 +1,16 @@
 //! Pools that stick on a cookie, over one node and over two of a real mesh.
 
-use crate::harness::{Answer, Node, Wire, config, eventually, key, limits, name};
+use crate::harness::{Answer, Node, Pair, Wire, config, eventually, key, limits, name, peer};
 use shardgate_discovery::RegionName;
-use shardgate_peering::core::{Config, PeerId, ShardName, StickKey};
-use shardgate_peering::pki::CaFiles;
-use shardgate_peering::{
-    ClaimReason, Claimed, Environment, IdentityFiles, Mesh, MeshConfig, PeerAddress, Readiness,
-};
+use shardgate_peering::core::{Config, ShardName, StickKey};
+use shardgate_peering::{ClaimReason, Claimed, Mesh};
 use shardgate_proxy::cookie::{CookieName, stick_key};
 use shardgate_proxy::counters::{ClaimOutcome, TunnelEnd};
 use shardgate_proxy::routing_key::{Pool, PoolServer, Routing};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A server that tells its label, sets what `?set=` asks it to set, and echoes over WebSockets. It ends connections after an answer, so
@@ -135,50 +130,9 @@ fn with(routing: Routing) -> shardgate_proxy::worker::WorkersConfig {
     shardgate_proxy::worker::WorkersConfig { routing, ..config(limits()) }
 }
 
-fn peer(text: &str) -> PeerId {
-    PeerId::parse(text).unwrap()
-}
-
-/// Two nodes of a mesh.
-struct Pair {
-    nodes: [Node; 2],
-    /// Who is in the mesh: it ends with its source.
-    _listed: watch::Sender<Option<Vec<PeerAddress>>>,
-}
-
-impl Pair {
-    async fn stop(self) {
-        for node in self.nodes {
-            node.stop().await;
-        }
-    }
-}
-
 /// Two nodes that are ready.
 async fn pair(servers: &[Server]) -> Pair {
-    let folder = tempfile::tempdir().unwrap();
-    let (ca, environment) = (CaFiles::at(folder.path()), Environment::parse("test").unwrap());
-    ca.init(&environment).unwrap();
-    let free = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let (both, addresses) = (["a", "b"], [free(), free()]);
-    let listed: Vec<_> =
-        both.iter().zip(addresses).map(|(id, address)| PeerAddress { id: peer(id), address }).collect();
-    let (source, peers) = watch::channel(Some(listed));
-    let nodes = [0, 1].map(|at| {
-        let files = ca.issue(&environment, &peer(both[at])).unwrap();
-        let config = MeshConfig {
-            listen: addresses[at],
-            identity: IdentityFiles { ca: ca.cert(), cert: files.cert, key: files.key },
-            environment: environment.clone(),
-            idle_timeout: Duration::from_secs(4),
-        };
-        let mesh = Mesh::start(Config::new(peer(both[at]), 1), config, peers.clone()).unwrap();
-        Node::start_on(mesh, &[], with(routing(servers)))
-    });
-    for node in &nodes {
-        eventually("ready", async || matches!(node.table.readiness(), Readiness::Ready { .. })).await;
-    }
-    Pair { nodes, _listed: source }
+    Pair::start(|_, mesh| Node::start_on(mesh, &[], with(routing(servers)))).await
 }
 
 /// One request; `cookie` is a whole line, or none.

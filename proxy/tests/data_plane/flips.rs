@@ -340,7 +340,8 @@ async fn each_request_is_decided_by_one_snapshot() {
     let (publisher, handle) = Publisher::new("flips", servers.snapshot(1));
     // Few connections lie idle: there are 33 servers, and all sockets are this process's.
     let limits = Limits { pool: PoolLimits { idle_per_shard: 4, ..PoolLimits::default() }, ..limits() };
-    let running = Workers::start(config(limits), &mesh.handle(), &handle.subscribe()).unwrap();
+    let running =
+        Workers::start(config(limits), &mesh.handle(), &mesh.relays(), &handle.subscribe()).unwrap();
     let claimed = mesh.handle().claim(key("held"), name("steady"), ClaimReason::Join).await;
     assert_eq!(claimed, Claimed::Stick { shard: name("steady") });
     let flips = Arc::new(Mutex::new(Flips {

@@ -11,26 +11,32 @@ use shardgate_discovery::{
     DiscoveryHandle, Publisher, RegionName, ReleaseName, Shard, ShardState, Snapshot, SnapshotBuilder,
 };
 use shardgate_peering::core::{Config, PeerId, ShardName, StickKey};
-use shardgate_peering::{Mesh, TableHandle};
+use shardgate_peering::pki::CaFiles;
+use shardgate_peering::{
+    Environment, IdentityFiles, Mesh, MeshConfig, PeerAddress, RELAYED_STREAMS_MAX, Readiness, RelayCounts,
+    Relays, TableHandle,
+};
 use shardgate_proxy::access_log::AccessLogTarget;
 use shardgate_proxy::answer_headers::AnswerHeaders;
 use shardgate_proxy::config::AcceptProxy;
 use shardgate_proxy::counters::Totals;
 use shardgate_proxy::health::HealthSettings;
 use shardgate_proxy::limits::Ceilings;
+use shardgate_proxy::relay::Relaying;
 use shardgate_proxy::request_id::RequestIds;
 use shardgate_proxy::routing_key::Routing;
 use shardgate_proxy::trust::Trust;
 use shardgate_proxy::worker::{ForwardedProto, FrontendConfig, Running, Security, Workers, WorkersConfig};
 use shardgate_proxy::{ConnectLimits, Limits, Manners, Pages};
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
@@ -46,6 +52,10 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
 
 pub(crate) fn key(text: &str) -> StickKey {
     StickKey::parse(text).unwrap()
+}
+
+pub(crate) fn peer(text: &str) -> PeerId {
+    PeerId::parse(text).unwrap()
 }
 
 pub(crate) fn name(text: &str) -> ShardName {
@@ -93,8 +103,50 @@ pub(crate) struct Node {
     pub(crate) table: TableHandle,
     pub(crate) discovery: Publisher,
     pub(crate) log: tempfile::TempPath,
+    pub(crate) relaying: Relaying,
     handle: DiscoveryHandle,
     mesh: Mesh,
+}
+
+/// Two nodes of a mesh.
+pub(crate) struct Pair {
+    pub(crate) nodes: [Node; 2],
+    /// Who is in the mesh: it ends with its source.
+    pub(crate) listed: watch::Sender<Option<Vec<PeerAddress>>>,
+}
+
+impl Pair {
+    /// `a` and `b`, which are ready; `start` makes nodes of their meshes, by their numbers.
+    pub(crate) async fn start(start: impl Fn(usize, Mesh) -> Node) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (ca, environment) = (CaFiles::at(folder.path()), Environment::parse("test").unwrap());
+        ca.init(&environment).unwrap();
+        let free = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let (both, addresses) = (["a", "b"].map(peer), [free(), free()]);
+        let listed = both.iter().zip(addresses).map(|(id, address)| PeerAddress { id: id.clone(), address });
+        let (source, peers) = watch::channel(Some(listed.collect()));
+        let nodes = [0, 1].map(|at| {
+            let files = ca.issue(&environment, &both[at]).unwrap();
+            let config = MeshConfig {
+                listen: addresses[at],
+                identity: IdentityFiles { ca: ca.cert(), cert: files.cert, key: files.key },
+                environment: environment.clone(),
+                idle_timeout: Duration::from_secs(4),
+                relayed_streams_max: RELAYED_STREAMS_MAX,
+            };
+            start(at, Mesh::start(Config::new(both[at].clone(), 1), config, peers.clone()).unwrap())
+        });
+        for node in &nodes {
+            eventually("ready", async || matches!(node.table.readiness(), Readiness::Ready { .. })).await;
+        }
+        Self { nodes, listed: source }
+    }
+
+    pub(crate) async fn stop(self) {
+        for node in self.nodes {
+            node.stop().await;
+        }
+    }
 }
 
 /// A node's configuration; the access log is off.
@@ -140,25 +192,36 @@ impl Node {
     }
 
     /// A node with this table; its access log is a file.
-    pub(crate) fn start_on(mesh: Mesh, shards: &[Shard], config: WorkersConfig) -> Self {
+    pub(crate) fn start_on(mut mesh: Mesh, shards: &[Shard], config: WorkersConfig) -> Self {
         let (discovery, handle) = Publisher::new("test", snapshot(shards));
         let log = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         let config = WorkersConfig { access_log: AccessLogTarget::File(log.to_path_buf()), ..config };
         let table = mesh.handle();
-        let running = Workers::start(config, &table, &handle.subscribe()).unwrap();
-        Self { running, table, discovery, log, handle, mesh }
+        let idle = config.limits.tunnel_timeout;
+        let running = Workers::start(config, &table, &mesh.relays(), &handle.subscribe()).unwrap();
+        let relayed = mesh.take_relayed().unwrap();
+        let relaying = Relaying::start(relayed, handle.clone(), Arc::clone(running.gate()), idle);
+        Self { running, table, discovery, log, relaying, handle, mesh }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.running.addresses()[0]
     }
 
-    pub(crate) fn snapshots(&self) -> tokio::sync::watch::Receiver<Arc<Snapshot>> {
+    pub(crate) fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.handle.subscribe()
     }
 
     pub(crate) async fn client(&self) -> Wire {
         Wire::connect(self.address()).await
+    }
+
+    pub(crate) fn relays(&self) -> Relays {
+        self.mesh.relays()
+    }
+
+    pub(crate) fn relay_counts(&self) -> RelayCounts {
+        self.mesh.counters().read().relays
     }
 
     pub(crate) fn totals(&self) -> Totals {
@@ -176,6 +239,7 @@ impl Node {
     pub(crate) async fn stop(self) -> String {
         self.running.shutdown(Duration::from_secs(1)).await;
         self.mesh.shutdown().await;
+        self.relaying.end().await;
         std::fs::read_to_string(&self.log).unwrap()
     }
 }

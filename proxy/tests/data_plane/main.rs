@@ -12,6 +12,9 @@ mod harness;
 mod health;
 mod http;
 mod interims;
+#[cfg(feature = "test-hooks")]
+mod relayed;
+mod relaying;
 mod stop;
 mod timeouts;
 mod tunnels;

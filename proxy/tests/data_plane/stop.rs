@@ -102,7 +102,7 @@ async fn an_address_is_not_shared_with_another_daemon() {
     let node = Node::start(&[], limits());
     let mut config = config(limits());
     config.frontends[0].address = node.address();
-    let refused = Workers::start(config, &node.table, &node.snapshots()).unwrap_err();
+    let refused = Workers::start(config, &node.table, &node.relays(), &node.snapshots()).unwrap_err();
     assert!(matches!(refused, StartError::Listen { .. }), "{refused}");
     node.stop().await;
 }

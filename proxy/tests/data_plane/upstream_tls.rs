@@ -16,16 +16,16 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// A CA, certificates of it, and a nginx that shows them.
-struct Site {
+pub(crate) struct Site {
     folder: tempfile::TempDir,
     nginx: Child,
-    address: [SocketAddr; 4],
+    pub(crate) address: [SocketAddr; 4],
 }
 
-const TLS: usize = 0;
+pub(crate) const TLS: usize = 0;
 const CLIENT_CERTIFICATE: usize = 1;
-const TLS_BEHIND_PROXY: usize = 2;
-const BEHIND_PROXY: usize = 3;
+pub(crate) const TLS_BEHIND_PROXY: usize = 2;
+pub(crate) const BEHIND_PROXY: usize = 3;
 
 /// What each server of the nginx answers: what it saw.
 const SAW: &str = r#"default_type text/plain; keepalive_timeout 60s;
@@ -35,7 +35,7 @@ const SAW: &str = r#"default_type text/plain; keepalive_timeout 60s;
 
 impl Site {
     /// On the addresses 127.93.N.1 to 4; `echo` answers WebSockets behind the first one.
-    async fn start(number: u8, echo: SocketAddr) -> Self {
+    pub(crate) async fn start(number: u8, echo: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let ca = ca();
         for (file, names) in [("server", &["meet.example", "fixed.example"][..]), ("node", &["node.example"])]
@@ -94,7 +94,7 @@ impl Site {
     }
 
     /// TLS that believes this site's CA.
-    fn https(&self) -> UpstreamConfig {
+    pub(crate) fn https(&self) -> UpstreamConfig {
         UpstreamConfig {
             protocol: UpstreamProtocol::Https,
             ca: self.path("ca.pem"),
@@ -147,7 +147,7 @@ async fn get(node: &Node, host: &str) -> (u16, String) {
     ask(&mut node.client().await, host).await
 }
 
-fn said<'a>(page: &'a str, what: &str) -> &'a str {
+pub(crate) fn said<'a>(page: &'a str, what: &str) -> &'a str {
     let line = page.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix('='));
     line.unwrap_or_else(|| panic!("no {what} in {page}"))
 }

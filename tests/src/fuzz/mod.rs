@@ -14,6 +14,7 @@ mod mesh;
 mod node;
 mod observed;
 mod proxy_header;
+mod relay;
 mod request_head;
 mod routing_key;
 mod seeds;
@@ -28,6 +29,7 @@ pub use frame::frame;
 pub use mesh::mesh;
 pub use node::node;
 pub use proxy_header::proxy_header;
+pub use relay::relay;
 pub use request_head::request_head;
 pub use routing_key::routing_key;
 pub use seeds::seeds;
@@ -53,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "node", run: node },
     Target { name: "request_head", run: request_head },
     Target { name: "proxy_header", run: proxy_header },
+    Target { name: "relay", run: relay },
     Target { name: "routing_key", run: routing_key },
     Target { name: "stream", run: stream },
 ];

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use shardgate_discovery::file::parse_text;
 use shardgate_discovery::{RegionName, ShardName, ShardState};
 use shardgate_peering::core::StickKey;
-use shardgate_proxy::route::{Missing, NeedsClaim, Outlook, Topology, Why, by_hash, decide};
+use shardgate_proxy::route::{NeedsClaim, Outlook, Topology, Why, by_hash, decide};
 use shardgate_proxy::routing_key::{Compat, Routing, RoutingKey, Said, Store, TOKEN_LEN_MAX};
 use shardgate_proxy::rule::{Fired, Stage};
 
@@ -109,13 +109,12 @@ fn read(target: &str, said: &Said<'_>, routing: &Routing, circumstances: u8) {
 fn go(key: &RoutingKey<'_>, routing: &Routing, circumstances: u8) {
     let entry = shard(circumstances & 7);
     let excluded = shard(circumstances >> 3 & 7);
-    let (suspected, listed_later) = (circumstances & 64 != 0, circumstances & 128 != 0);
+    let suspected = circumstances & 64 != 0;
     let outlook = Outlook {
         excluded: excluded.as_ref(),
         suspect: &|_| suspected,
         conferences: &|shard| u64::from(shard.as_str() == "r1-s1") * 100,
         health: TOPOLOGY.health(),
-        missing: &|_| if listed_later { Missing::NotYetListed } else { Missing::Gone },
         balance_percent: 125,
         nonce: u64::from(circumstances),
     };
@@ -129,7 +128,7 @@ fn go(key: &RoutingKey<'_>, routing: &Routing, circumstances: u8) {
         assert!(named || usable(&decision.shard.name), "{} takes no traffic", decision.shard.name);
         match decision.claim {
             NeedsClaim::No => {}
-            NeedsClaim::Join | NeedsClaim::Down { .. } => {
+            NeedsClaim::Join | NeedsClaim::Down { .. } | NeedsClaim::Maint { .. } => {
                 assert_eq!(key.store(), Store::MatchOrStore, "only signaling makes entries");
                 assert!(!matches!(decision.why, Why::Named | Why::Entry));
             }

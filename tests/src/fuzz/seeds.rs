@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use prost::bytes::BytesMut;
-use shardgate_peering::codec;
+use shardgate_peering::RelayRefusal;
+use shardgate_peering::codec::{self, RelayOpen};
+use shardgate_peering::core::ShardName;
 
 use super::hostile;
 
@@ -31,6 +34,7 @@ pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
             let binary = PROXY_BINARY.iter().map(|rest| [&b"\r\n\r\n\0\r\nQUIT\n"[..], rest].concat());
             PROXY_LINES.iter().map(|line| line.as_bytes().to_vec()).chain(binary).collect()
         }
+        "relay" => relays(),
         "routing_key" => TARGETS.iter().map(|line| [b"\x00", line.as_bytes()].concat()).collect(),
         _ => Vec::new(),
     };
@@ -49,6 +53,19 @@ fn streams() -> Vec<Vec<u8>> {
     let (one, two) = (encoded(1), encoded(2));
     let cut = one[..one.len() - 1].to_vec();
     vec![one, two, cut, vec![0], vec![0xff, 0xff, 0xff, 0xff, 0x0f]]
+}
+
+/// A question with bytes behind it, every answer, one from the future, and frames that are too long.
+fn relays() -> Vec<Vec<u8>> {
+    let shard = ShardName::parse("prod-s1").expect("a name");
+    let open = codec::encode_relay_open(&RelayOpen { shard, connect_within: Duration::from_secs(10) });
+    let answers = RelayRefusal::ALL.into_iter().map(Err).chain([Ok(())]);
+    let answers = answers.map(|answer| codec::encode_relay_opened(answer).to_vec());
+    let asked = [&open[..], b"GET / HTTP/1.1\r\n\r\n"].concat();
+    [asked, vec![2, 8, 99], vec![0], vec![0x81, 0x04], vec![0x80, 0x80], vec![9, 1]]
+        .into_iter()
+        .chain(answers)
+        .collect()
 }
 
 fn example(name: &str) -> Vec<u8> {

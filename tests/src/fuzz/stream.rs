@@ -19,7 +19,7 @@ pub fn stream(data: &[u8]) {
                 assert!(from.is_empty(), "{} bytes are left out", from.len());
                 return;
             }
-            Err(error) => return assert_refused(&error, from),
+            Err(error) => return assert_refused(&error, from, FRAME_MAX),
         };
         let mut said = from;
         assert_eq!(prost::decode_length_delimiter(&mut said), Ok(body.len()), "the length is protobuf's");
@@ -31,14 +31,16 @@ pub fn stream(data: &[u8]) {
     }
 }
 
-fn assert_refused(error: &FrameError, whole: &[u8]) {
+/// What is refused is no frame of at most `max` bytes.
+pub(super) fn assert_refused(error: &FrameError, whole: &[u8], max: usize) {
+    let length_bytes_max = max.ilog2() as usize / 7 + 1;
     let mut from = whole;
     let said = prost::decode_length_delimiter(&mut from);
     let says_why = if matches!(error, FrameError::TooLong { .. }) {
         // The first bits of it are enough to know.
-        said.is_err() || said.is_ok_and(|len| len > FRAME_MAX)
+        said.is_err() || said.is_ok_and(|len| len > max)
     } else if matches!(error, FrameError::LongLength) {
-        whole.len() >= 3 && whole[..3].iter().all(|byte| *byte >= 0x80)
+        whole.len() >= length_bytes_max && whole[..length_bytes_max].iter().all(|byte| *byte >= 0x80)
     } else {
         matches!(error, FrameError::Truncated) && (said.is_err() || said.is_ok_and(|len| len > from.len()))
     };
@@ -46,7 +48,7 @@ fn assert_refused(error: &FrameError, whole: &[u8]) {
 }
 
 /// Bytes in memory keep nobody waiting.
-fn at_once<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
         Poll::Pending => panic!("reading from memory waits"),

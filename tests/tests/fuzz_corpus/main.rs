@@ -51,7 +51,7 @@ macro_rules! replayed {
     };
 }
 
-replayed! { config consul cookie discovery_file frame mesh node proxy_header request_head routing_key stream }
+replayed! { config consul cookie discovery_file frame mesh node proxy_header relay request_head routing_key stream }
 
 #[test]
 fn every_target_is_replayed_has_a_file_for_cargo_fuzz_and_a_corpus() {

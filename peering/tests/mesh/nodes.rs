@@ -1,153 +1,19 @@
-//! Real endpoints on loopback: who is let in, who is refused, and what a refusal costs the others.
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+//! Who is let in, who is refused, and what a refusal costs the others.
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
-use shardgate_peering::core::{Config, PeerId, ShardName, StickKey};
-use shardgate_peering::pki::CaFiles;
+use shardgate_peering::core::{Config, ShardName, StickKey};
 use shardgate_peering::{
-    ALPN, ClaimReason, Claimed, Environment, IdentityFiles, Mesh, MeshConfig, MeshError, PeerAddress,
-    Reached, Readiness,
+    ALPN, ClaimReason, Claimed, IdentityFiles, Mesh, MeshConfig, MeshError, RELAYED_STREAMS_MAX, Reached,
+    Readiness,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-fn peer(name: &str) -> PeerId {
-    PeerId::parse(name).unwrap()
-}
-
-fn environment(name: &str) -> Environment {
-    Environment::parse(name).unwrap()
-}
-
-/// A CA with certificates for some nodes of one environment.
-struct Ca {
-    dir: tempfile::TempDir,
-    environment: Environment,
-}
-
-impl Ca {
-    fn new(name: &str, nodes: &[&str]) -> Self {
-        let ca = Self { dir: tempfile::tempdir().unwrap(), environment: environment(name) };
-        ca.files().init(&ca.environment).unwrap();
-        for node in nodes {
-            ca.files().issue(&ca.environment, &peer(node)).unwrap();
-        }
-        ca
-    }
-
-    fn files(&self) -> CaFiles {
-        CaFiles::at(self.dir.path())
-    }
-
-    fn identity(&self, node: &str) -> IdentityFiles {
-        identity(self.dir.path(), node)
-    }
-}
-
-fn identity(dir: &Path, node: &str) -> IdentityFiles {
-    IdentityFiles {
-        ca: dir.join("ca.pem"),
-        cert: dir.join(format!("{node}.pem")),
-        key: dir.join(format!("{node}.key")),
-    }
-}
-
-fn addresses(list: &[(&str, SocketAddr)]) -> Vec<PeerAddress> {
-    list.iter().map(|(id, address)| PeerAddress { id: peer(id), address: *address }).collect()
-}
-
-struct Running {
-    mesh: Mesh,
-    peers: watch::Sender<Option<Vec<PeerAddress>>>,
-}
-
-impl Running {
-    fn address(&self) -> SocketAddr {
-        self.mesh.address().unwrap()
-    }
-
-    fn knows(&self, list: &[(&str, SocketAddr)]) {
-        self.peers.send_replace(Some(addresses(list)));
-    }
-
-    fn ends(&self, reason: &str) -> u64 {
-        self.mesh.counters().read().ends.iter().find(|(label, _)| *label == reason).unwrap().1
-    }
-}
-
-/// A UDP address that is free now.
-fn free() -> SocketAddr {
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// A node that nobody is listed for yet.
-fn start(node: &str, identity: IdentityFiles, environment: &Environment) -> Result<Running, MeshError> {
-    start_at(free(), &[], node, identity, environment)
-}
-
-fn start_at(
-    listen: SocketAddr,
-    list: &[(&str, SocketAddr)],
-    node: &str,
-    identity: IdentityFiles,
-    environment: &Environment,
-) -> Result<Running, MeshError> {
-    let (peers, listed) = watch::channel(Some(addresses(list)));
-    let config = MeshConfig {
-        listen,
-        identity,
-        environment: environment.clone(),
-        idle_timeout: Duration::from_secs(4),
-    };
-    let mesh = Mesh::start(Config::new(peer(node), rand_incarnation()), config, listed)?;
-    Ok(Running { mesh, peers })
-}
-
-fn rand_incarnation() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    u64::try_from(since.as_nanos()).unwrap()
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(15);
-    while !holds().await {
-        assert!(tokio::time::Instant::now() < deadline, "not within 15 s: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-async fn ready(running: &Running) {
-    until("ready", async || matches!(running.mesh.handle().readiness(), Readiness::Ready { .. })).await;
-}
-
-async fn join(running: &Running, room: &str, proposal: &str) -> String {
-    let (key, shard) = (StickKey::parse(room).unwrap(), ShardName::parse(proposal).unwrap());
-    match running.mesh.handle().claim(key, shard, ClaimReason::Join).await {
-        Claimed::Stick { shard } => shard.to_string(),
-        other @ (Claimed::Unstored { .. } | Claimed::Keep { .. } | Claimed::Cleared | Claimed::Held) => {
-            panic!("{room}: {other:?}")
-        }
-    }
-}
-
-/// Two nodes of one mesh that know each other.
-async fn pair(ca: &Ca) -> (Running, Running) {
-    pair_and(ca, &[]).await
-}
-
-/// The same, with further peers on their lists.
-async fn pair_and(ca: &Ca, further: &[(&str, SocketAddr)]) -> (Running, Running) {
-    let (at_a, at_b) = (free(), free());
-    let list = [&[("a", at_a), ("b", at_b)], further].concat();
-    let a = start_at(at_a, &list, "a", ca.identity("a"), &ca.environment).unwrap();
-    let b = start_at(at_b, &list, "b", ca.identity("b"), &ca.environment).unwrap();
-    ready(&a).await;
-    ready(&b).await;
-    (a, b)
-}
+use crate::harness::{
+    Ca, Raw, Running, environment, free, join, pair, pair_and, peer, rand_incarnation, ready, start,
+    start_at, until,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_share_their_table_and_first_joins_at_once_get_one_shard() {
@@ -312,6 +178,7 @@ async fn a_node_whose_discovery_is_silent_does_not_decide_alone() {
         identity: ca.identity("b"),
         environment: ca.environment.clone(),
         idle_timeout: Duration::from_secs(4),
+        relayed_streams_max: RELAYED_STREAMS_MAX,
     };
     let mesh = Mesh::start(Config::new(peer("b"), rand_incarnation()), config, listed).unwrap();
     let b = Running { mesh, peers };
@@ -387,38 +254,6 @@ async fn a_node_does_not_start_with_another_ones_certificate() {
     let files = IdentityFiles { key: ca.dir.path().join("b.key"), ..ca.identity("a") };
     let mixed = start("a", files, &ca.environment).err().unwrap().to_string();
     assert!(mixed.starts_with("mesh.identity"), "{mixed}");
-}
-
-/// A QUIC endpoint that speaks whatever a test wants.
-struct Raw {
-    endpoint: quinn::Endpoint,
-}
-
-impl Raw {
-    fn new(files: &IdentityFiles, alpn: &[u8]) -> Self {
-        use rustls::pki_types::pem::PemObject as _;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&files.ca).unwrap()).unwrap();
-        let chain = vec![CertificateDer::from_pem_file(&files.cert).unwrap()];
-        let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .unwrap();
-        tls.alpn_protocols = vec![alpn.to_vec()];
-        let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-        let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(std::sync::Arc::new(crypto)));
-        Self { endpoint }
-    }
-
-    async fn dial(&self, to: SocketAddr, name: &str) -> Result<quinn::Connection, quinn::ConnectionError> {
-        self.endpoint.connect(to, name).unwrap().await
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
