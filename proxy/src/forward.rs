@@ -63,6 +63,8 @@ pub struct Limits {
     pub tunnel_timeout: Duration,
     /// A tunnel's pause once one side has closed.
     pub client_fin_timeout: Duration,
+    /// How long a BOSH session lasts behind its last request.
+    pub bosh_pause: Duration,
     /// The largest head of a request, in bytes; also of an answer.
     pub head_bytes_max: usize,
     /// What is read and written at once at most, per connection and direction; at least 8 KiB.
@@ -89,6 +91,8 @@ impl Default for Limits {
             server_timeout: Duration::from_secs(180),
             tunnel_timeout: Duration::from_secs(3600),
             client_fin_timeout: Duration::from_secs(50),
+            // A client polls again at once; one that is suspended comes back within a minute, or is gone.
+            bosh_pause: Duration::from_secs(65),
             head_bytes_max: 16 * 1024,
             buffer_bytes_max: 64 * 1024,
             headers_max: HEADERS_USUAL,
@@ -199,6 +203,7 @@ async fn forward(
     check_key(&key, bans, routing.compat, &mut record.fired)?;
     let cookie = ByCookie::of(&key, &head.headers, routing);
     // An upgrade with a body is none: the tunnel could begin only after it.
+    let polls = key.is_bosh() && matches!(head.method, Method::POST | Method::GET);
     let upgrade = match body.is_end_stream() {
         true => upgrade_of(&head.method, head.version, &head.headers),
         false => Upgrade::None,
@@ -236,6 +241,9 @@ async fn forward(
     loop {
         record.shard = Some(Arc::clone(&resolved.shard));
         record.why = Some(resolved.why);
+        if polls {
+            worker.poll_begins(record, key.token(), &resolved.shard.name, resolved.holds.entry());
+        }
         take_place(worker, client, record, &resolved.shard).await?;
         let destination = settings.manners.destination(key.pool(), resolved.shard.address, &request, origin);
         let (unsent, cause) = match send(worker, client, record, &resolved.shard, destination, request).await

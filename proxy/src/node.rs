@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use crate::admin::{Admin, AdminError, AdminParts, Phase};
+use crate::admin::{Admin, AdminError, AdminParts, Phase, Traffic};
 use crate::backend::MannerError;
 use crate::config::{Config, ConsulSection, DiscoveryConfig, NodeConfig};
 use crate::sessions::Sessions;
@@ -176,6 +176,7 @@ impl RunningNode {
             gate: Arc::clone(workers.gate()),
             discovery: discovery.clone(),
             phase: phases,
+            traffic: Arc::new(watch::Sender::new(Traffic::Wanted)),
         };
         let admin = Admin::start(&config.admin, parts.clone()).await?;
         let registered = match (&config.discovery, &watch) {
