@@ -186,6 +186,7 @@ impl RunningNode {
                     section: consul,
                     mesh: mesh.address(),
                     frontend: workers.addresses().first().copied(),
+                    admin: &config.admin,
                 };
                 from.registration().map(|registration| {
                     Registered::keep(watch.agent().clone(), registration, move || {

@@ -244,6 +244,9 @@ pub struct ConferencesRequest {
     /// Only those that come after this key.
     #[prost(string, tag = "4")]
     pub after: ::prost::alloc::string::String,
+    /// Only those that this node has sessions of.
+    #[prost(bool, tag = "5")]
+    pub with_sessions: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Conference {
@@ -281,6 +284,9 @@ pub struct SessionsResponse {
     /// Those that discovery lists, and those that have sessions here.
     #[prost(message, repeated, tag = "6")]
     pub shards: ::prost::alloc::vec::Vec<ShardSessions>,
+    /// Whether its table holds what its peers' do, as far as it can know: one that has just begun knows of no conference.
+    #[prost(bool, tag = "7")]
+    pub knows_table: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShardSessions {

@@ -80,10 +80,15 @@ impl Admin for Service {
         &self,
         request: Request<wire::ConferencesRequest>,
     ) -> Result<Response<Self::ConferencesStream>, Status> {
-        let wire::ConferencesRequest { shard, release, tenant, after } = request.into_inner();
+        let wire::ConferencesRequest { shard, release, tenant, after, with_sessions } = request.into_inner();
         let given = |text: String| (!text.is_empty()).then_some(text);
         let after = given(after).map(|text| key(&text)).transpose()?;
-        let wanted = rows::Wanted { shard: given(shard), release: given(release), tenant: given(tenant) };
+        let wanted = rows::Wanted {
+            shard: given(shard),
+            release: given(release),
+            tenant: given(tenant),
+            sessions: if with_sessions { rows::Sessions::Some } else { rows::Sessions::Any },
+        };
         Ok(Response::new(rows::conferences(self.parts.clone(), wanted, after)))
     }
 

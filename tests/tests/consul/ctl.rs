@@ -483,9 +483,9 @@ fn who_cannot_look_says_why() {
             "pin list",
             &["SHARDGATE_DATACENTERS has \"b.c\""],
         ),
-        (&[], "pin list --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
-        (&[], "release live get --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
-        (&[], "ban add x --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
+        (&[], "pin list --node 127.61.20.9:1", &["pin, release live and ban are about Consul"]),
+        (&[], "release live get --node 127.61.20.9:1", &["pin, release live and ban are about Consul"]),
+        (&[], "ban add x --node 127.61.20.9:1", &["pin, release live and ban are about Consul"]),
         (
             &[("SHARDGATE_ENVIRONMENT", "test")],
             "--consul-token-file /no\u{1b}[2Jwhere\u{202e} pin list",

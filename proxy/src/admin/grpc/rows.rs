@@ -52,6 +52,15 @@ pub(super) struct Wanted {
     pub(super) shard: Option<String>,
     pub(super) release: Option<String>,
     pub(super) tenant: Option<String>,
+    pub(super) sessions: Sessions,
+}
+
+/// Whether conferences without sessions of this node are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Sessions {
+    #[default]
+    Any,
+    Some,
 }
 
 impl Wanted {
@@ -106,7 +115,8 @@ async fn joined(parts: &AdminParts, wanted: &Wanted, page: Vec<TableRow>) -> Vec
     }
     let keys: Arc<[StickKey]> = found.iter().map(|(key, ..)| key.clone()).collect();
     let sessions = parts.sessions.of_keys(keys).await;
-    let joined = found.into_iter().zip(sessions);
+    let counts = |counted: &Counted| wanted.sessions == Sessions::Any || *counted != Counted::default();
+    let joined = found.into_iter().zip(sessions).filter(|(_, counted)| counts(counted));
     let joined =
         joined.map(|((key, shard, release, remaining_ms), Counted { tunnels, bosh })| wire::Conference {
             key: key.to_string(),
@@ -161,7 +171,12 @@ mod tests {
             ("s1", "release-1", "other", false),
             ("", "", "acm", false),
         ] {
-            let wanted = Wanted { shard: given(shard), release: given(release), tenant: given(tenant) };
+            let wanted = Wanted {
+                shard: given(shard),
+                release: given(release),
+                tenant: given(tenant),
+                sessions: Sessions::Any,
+            };
             assert_eq!(wanted.takes("acme/room", "s1", "release-1"), taken, "{wanted:?}");
         }
         let wanted = Wanted { tenant: given("acme"), ..Wanted::default() };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Instant, UNIX_EPOCH};
 
 use shardgate_discovery::{Origin, PartStatus, SourceStatus};
+use shardgate_peering::Readiness;
 use shardgate_peering::core::{Agreement, LinkState};
 use shardgate_proto::admin as wire;
 
@@ -82,6 +83,7 @@ pub(super) async fn sessions(parts: &AdminParts) -> wire::SessionsResponse {
         tunnels: sessions.values().map(|here| here.tunnels).sum(),
         bosh_sessions: sessions.values().map(|here| here.bosh).sum(),
         shards: shards.into_values().collect(),
+        knows_table: matches!(parts.table.readiness(), Readiness::Ready { .. }),
     }
 }
 
