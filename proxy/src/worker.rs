@@ -6,7 +6,7 @@ use crate::access_log::{AccessLog, End, From, Line, Request, Size, Timers};
 use crate::answer_headers::AnswerHeaders;
 use crate::backend::{Manners, Pool, Suspects};
 use crate::client::{Client, Origin};
-use crate::clock::{Clock, Millis};
+use crate::clock::{Clock, Millis, to_millis};
 use crate::counters::{TimeoutKind, WorkerCounters};
 use crate::forward::{HEADERS_USUAL, Limits};
 use crate::frontend::{Http2, Http2Builder, Streams, http2_builder};
@@ -18,7 +18,7 @@ use crate::request_id::{Maker, RequestIds};
 use crate::rescue::{Failure, Pages};
 use crate::route::{Missing, Topology};
 use crate::routing_key::{Compat, Routing};
-use crate::sessions::{Bosh, BoshId, HoldChange, HoldsEntry, Registry, Table};
+use crate::sessions::{Bosh, BoshId, HoldChange, HoldsEntry, Registry};
 use crate::trust::Trust;
 use hyper::{client, server};
 use shardgate_discovery::{RegionName, Snapshot};
@@ -222,7 +222,7 @@ impl Worker {
 
     /// A request over BOSH is about to be sent to `shard`, for the first time or because another one did not take it.
     pub(crate) fn poll_begins(&self, record: &mut Record, token: &str, shard: &ShardName, holds: HoldsEntry) {
-        let table = if self.releases.is_behind() { Table::Behind } else { Table::Listens };
+        let table = self.releases.state();
         match record.bosh {
             Some(id) => self.change_bosh(|bosh| bosh.goes_to(id, shard, holds, table)),
             None => {
@@ -243,6 +243,13 @@ impl Worker {
     /// It was answered by this node.
     pub(crate) fn poll_fails(&self, id: BoshId) {
         self.change_bosh(|bosh| bosh.failed(id));
+    }
+
+    /// Ends and counts BOSH sessions, every second.
+    fn sweep_bosh(&self, now: Millis) {
+        let pause = to_millis(self.settings.borrow().limits.bosh_pause);
+        let table = self.releases.state();
+        self.change_bosh(|bosh| bosh.sweep(now, pause, table));
     }
 
     /// Changes BOSH sessions; the table will hear of it.

@@ -1,5 +1,8 @@
 //! BOSH sessions of one worker. A body is never parsed, so a session is what can be seen from outside: a client's connection that asks for
 //! one conference over and over. It counts while a request of it is held, and for a pause behind the last one; then it is forgotten.
+//!
+//! A new one is counted, and its conference held, by the next sweep, which comes every second: whoever sends the requests of many clients
+//! over one connection would otherwise tell the table of two changes with each of them.
 
 use super::{Counted, HoldChange, Which};
 use crate::clock::Millis;
@@ -13,7 +16,7 @@ use std::collections::HashMap;
 /// those that were used last.
 const KEYS_MAX: usize = 4;
 
-/// Sessions of a worker. A request that would begin one more is none's: its conference lives on by what each request says to the table.
+/// Sessions of a worker, new ones included. A request that would begin one more is none's: its conference lives on by what each request says to the table.
 const SESSIONS_MAX: usize = 65_536;
 
 /// A session; never another one that got its place.
@@ -46,16 +49,27 @@ struct Session {
     key: StickKey,
     shard: ShardName,
     holds: HoldsEntry,
+    stage: Stage,
     /// Requests under way.
     held: u32,
     /// When the last one ended that a shard answered, or its client gave up.
     ended: Option<Millis>,
 }
 
+/// Whether a sweep has seen a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    Counted,
+}
+
 /// The sessions. What holds and releases entries is left in order for whoever tells the table.
 #[derive(Default)]
 pub(crate) struct Bosh {
     sessions: Slab<Session>,
+    /// How many are counted.
+    counted: usize,
+    /// The same by key.
     of_key: HashMap<StickKey, u32, RandomState>,
     serial: u32,
     changes: Vec<HoldChange>,
@@ -63,10 +77,10 @@ pub(crate) struct Bosh {
 
 impl Bosh {
     pub(crate) fn len(&self) -> usize {
-        self.sessions.len()
+        self.counted
     }
 
-    /// A connection's request for `token` goes to `shard`. `None` when it is no session's: there are too many, or the table is behind.
+    /// A connection's request for `token` goes to `shard`. `None` when it is no session's: there are too many.
     pub(crate) fn asks(
         &mut self,
         connection: &BoshOfConnection,
@@ -77,7 +91,7 @@ impl Bosh {
     ) -> Option<BoshId> {
         let mut known = connection.0.take();
         let id = self.find(known.as_deref_mut(), token).or_else(|| {
-            let id = self.begin(token, shard, holds, table)?;
+            let id = self.begin(token, shard, holds)?;
             let known = known.get_or_insert_default();
             if let Some(oldest) = known[KEYS_MAX - 1].take() {
                 self.end(oldest);
@@ -104,19 +118,16 @@ impl Bosh {
         known[0]
     }
 
-    fn begin(&mut self, token: &str, shard: &ShardName, holds: HoldsEntry, table: Table) -> Option<BoshId> {
-        if self.sessions.len() >= SESSIONS_MAX || table == Table::Behind {
+    fn begin(&mut self, token: &str, shard: &ShardName, holds: HoldsEntry) -> Option<BoshId> {
+        if self.sessions.len() >= SESSIONS_MAX {
             return None;
         }
         // The parser keeps tokens within the key's bounds.
         let key = StickKey::parse(token).ok()?;
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        *self.of_key.entry(key.clone()).or_default() += 1;
-        if holds == HoldsEntry::Yes {
-            self.changes.push(HoldChange::Taken(key.clone(), shard.clone()));
-        }
-        let session = Session { serial, key, shard: shard.clone(), holds, held: 0, ended: None };
+        let (stage, shard) = (Stage::New, shard.clone());
+        let session = Session { serial, key, shard, holds, stage, held: 0, ended: None };
         // There are fewer than SESSIONS_MAX.
         let place = self.sessions.insert(session) as u32;
         Some(BoshId { place, serial })
@@ -128,7 +139,14 @@ impl Bosh {
         else {
             return;
         };
-        if (&session.shard, session.holds) == (shard, holds) || table == Table::Behind {
+        if (&session.shard, session.holds) == (shard, holds) {
+            return;
+        }
+        if session.stage == Stage::New {
+            (session.shard, session.holds) = (shard.clone(), holds);
+            return;
+        }
+        if table == Table::Behind {
             return;
         }
         if holds == HoldsEntry::Yes {
@@ -160,8 +178,8 @@ impl Bosh {
         }
     }
 
-    /// Forgets those whose last request ended a `pause` ago.
-    pub(crate) fn sweep(&mut self, now: Millis, pause: Millis) {
+    /// Forgets those whose last request ended a `pause` ago, and counts those that are new, when the table can be told of them.
+    pub(crate) fn sweep(&mut self, now: Millis, pause: Millis, table: Table) {
         let over = |session: &Session| {
             session.held == 0 && session.ended.is_none_or(|ended| now.saturating_sub(ended) >= pause)
         };
@@ -171,15 +189,27 @@ impl Bosh {
         for id in over {
             self.end(id);
         }
+        if table == Table::Behind {
+            return;
+        }
+        for (_, session) in self.sessions.iter_mut().filter(|(_, session)| session.stage == Stage::New) {
+            session.stage = Stage::Counted;
+            self.counted += 1;
+            *self.of_key.entry(session.key.clone()).or_default() += 1;
+            if session.holds == HoldsEntry::Yes {
+                self.changes.push(HoldChange::Taken(session.key.clone(), session.shard.clone()));
+            }
+        }
     }
 
     /// Forgets all.
     pub(crate) fn clear(&mut self) {
         for session in self.sessions.drain() {
-            if session.holds == HoldsEntry::Yes {
+            if (session.stage, session.holds) == (Stage::Counted, HoldsEntry::Yes) {
                 self.changes.push(HoldChange::Released(session.key, session.shard));
             }
         }
+        self.counted = 0;
         self.of_key.clear();
     }
 
@@ -190,20 +220,25 @@ impl Bosh {
 
     pub(crate) fn count(&self, which: &Which) -> usize {
         match which {
-            Which::All => self.sessions.len(),
+            Which::All => self.counted,
             Which::Key(key) => self.of_key.get(key).map_or(0, |number| *number as usize),
             Which::KeyElsewhere { key, shard } => {
-                self.sessions.iter().filter(|(_, it)| it.key == *key && it.shard != *shard).count()
+                self.all().filter(|it| it.key == *key && it.shard != *shard).count()
             }
-            Which::Shard(shard) => self.sessions.iter().filter(|(_, it)| it.shard == *shard).count(),
+            Which::Shard(shard) => self.all().filter(|it| it.shard == *shard).count(),
         }
     }
 
     /// Adds the sessions of each shard.
     pub(super) fn tally(&self, mut add: impl FnMut(&ShardName, Counted)) {
-        for (_, session) in &self.sessions {
+        for session in self.all() {
             add(&session.shard, Counted { tunnels: 0, bosh: 1 });
         }
+    }
+
+    /// Those that are counted.
+    fn all(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().map(|(_, session)| session).filter(|session| session.stage == Stage::Counted)
     }
 
     fn session(&self, id: BoshId) -> Option<&Session> {
@@ -214,7 +249,11 @@ impl Bosh {
         if self.session(id).is_none() {
             return;
         }
-        let Session { key, shard, holds, .. } = self.sessions.remove(id.place as usize);
+        let Session { key, shard, holds, stage, .. } = self.sessions.remove(id.place as usize);
+        if stage == Stage::New {
+            return;
+        }
+        self.counted -= 1;
         if let Some(number) = self.of_key.get_mut(&key) {
             *number -= 1;
             if *number == 0 {

@@ -5,7 +5,6 @@ use super::listeners::Listening;
 use super::releases::tell;
 use super::{SECOND_MS, Worker, tick_of};
 use crate::clock::Millis;
-use crate::clock::to_millis;
 use crate::sessions::{Bosh, Command, Which, obey};
 use shardgate_discovery::Snapshot;
 use shardgate_peering::Moved;
@@ -97,7 +96,7 @@ fn tick(worker: &Worker, last_second: &mut Millis) {
         *last_second = now;
         worker.pool.sweep(now);
         worker.suspects.borrow_mut().sweep(now);
-        worker.change_bosh(|bosh| bosh.sweep(now, to_millis(limits.bosh_pause)));
+        worker.sweep_bosh(now);
         let lost = worker.log.borrow_mut().flush();
         worker.counters.log_lines_lost.add(lost);
     }

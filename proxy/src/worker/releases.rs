@@ -1,13 +1,13 @@
 //! What sessions hold and have released, on its way to the table: their ends cannot wait, and the table may have to be waited for.
 
-use crate::sessions::HoldChange;
+use crate::sessions::{HoldChange, Table};
 use shardgate_peering::TableHandle;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use tokio::sync::Notify;
 
-/// So many changes wait when the table is behind: BOSH sessions that would be new are not counted until it has caught up.
+/// So many changes wait when the table is behind: BOSH sessions that are new are not counted, and known ones stay where they are, until it has caught up.
 const BEHIND: usize = 16_384;
 
 /// The queue. Its bound is [`BEHIND`] and the number of sessions that a worker can have: no release is ever lost, or its entry would be
@@ -25,9 +25,9 @@ impl Releases {
         self.more.notify_one();
     }
 
-    /// Whether the table should not be told of anything new.
-    pub(super) fn is_behind(&self) -> bool {
-        self.queue.borrow().len() >= BEHIND
+    /// Whether the table can be told of anything new.
+    pub(super) fn state(&self) -> Table {
+        if self.queue.borrow().len() < BEHIND { Table::Listens } else { Table::Behind }
     }
 
     /// Nothing more will come.
