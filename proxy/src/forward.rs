@@ -121,7 +121,8 @@ pub(crate) async fn answer(
         Ok(Reached::Switched { response }) => response.map(|()| AnswerBody::page(Bytes::new(), record)),
         Err(failure) => {
             record.failed(&failure);
-            rescue::respond(&failure, &record.settings.pages).map(|page| AnswerBody::page(page, record))
+            let response = rescue::respond(&failure, &record.settings.pages, record.reader);
+            response.map(|page| AnswerBody::page(page, record))
         }
     };
     tell_client(&settings, response.headers_mut(), id, proto);
@@ -144,7 +145,8 @@ pub(crate) fn refused(
     let mut record = Record::begin(worker, client, method, target, headers);
     record.failed(failure);
     let (settings, id, proto) = (Rc::clone(&record.settings), record.id.clone(), record.proto);
-    let mut response = rescue::respond(failure, &settings.pages).map(|page| AnswerBody::page(page, record));
+    let response = rescue::respond(failure, &settings.pages, record.reader);
+    let mut response = response.map(|page| AnswerBody::page(page, record));
     tell_client(&settings, response.headers_mut(), id, proto);
     response
 }
@@ -208,6 +210,7 @@ async fn forward(
         true => upgrade_of(&head.method, head.version, &head.headers),
         false => Upgrade::None,
     };
+    record.reader = rescue::reader(&head.method, &key, upgrade);
     settings.trust.strip(&mut head.headers, origin.standing);
     let way = Way {
         forwarded_for: &origin.forwarded_for,

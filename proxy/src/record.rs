@@ -4,7 +4,7 @@ use crate::access_log::{End, From, Line, Request, Size, Timers};
 use crate::client::{Carrier, Client};
 use crate::clock::Millis;
 use crate::limits::ShardPlace;
-use crate::rescue::{COMPLETE, Failure, Termination};
+use crate::rescue::{COMPLETE, Failure, Reader, Termination};
 use crate::route::Why;
 use crate::rule::Fired;
 use crate::sessions::BoshId;
@@ -40,6 +40,8 @@ pub(crate) struct Record {
     pub(crate) timers: Timers,
     /// At the shard, until the answer is complete; a tunnel takes it along.
     pub(crate) shard_place: Option<ShardPlace>,
+    /// Who reads the answer.
+    pub(crate) reader: Reader,
     /// The BOSH session that it is a request of.
     pub(crate) bosh: Option<BoshId>,
     status: Option<StatusCode>,
@@ -78,6 +80,7 @@ impl Record {
             bytes: 0,
             timers: Timers { head: now - began, ..Timers::default() },
             shard_place: None,
+            reader: Reader::Program,
             bosh: None,
             status: None,
             began,

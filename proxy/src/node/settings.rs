@@ -149,6 +149,8 @@ pub(super) fn workers(config: &Config, tls: Option<&ServerTls>) -> Result<Worker
     for (status, page) in config.pages.iter() {
         pages.replace(status, page.body.clone())?;
     }
+    let maintenance = config.pages.maintenance().map(|page| page.body.clone());
+    pages.set_maintenance(maintenance, config.pages.maintenance_retry_after().as_secs());
     Ok(WorkersConfig {
         threads: config.frontend.workers.count(),
         frontends: frontends(config, tls),

@@ -12,6 +12,7 @@ mod flips;
 mod harness;
 mod http;
 mod interims;
+mod maintenance;
 mod stop;
 mod timeouts;
 mod tunnels;

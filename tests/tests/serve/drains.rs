@@ -239,7 +239,10 @@ fn a_node_is_drained_and_comes_back() {
     let refused = output("shardgatectl", &["--node", &admin.to_string(), "node", "drain"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     // A release is drained at nodes as well.
-    let done = run("shardgatectl", &["--node", &node, "release", "drain", "release-1", "--wait", "--timeout", "60s"]);
+    let done = run(
+        "shardgatectl",
+        &["--node", &node, "release", "drain", "release-1", "--wait", "--timeout", "60s"],
+    );
     println!("{done}");
     assert!(done.contains("s1 is in drain") && done.contains("release-1: empty after"), "{done}");
     let unknown = output("shardgatectl", &["--node", &node, "release", "drain", "release-9"]);
