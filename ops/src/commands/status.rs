@@ -19,6 +19,7 @@ struct Status {
     reason: String,
     entries: u64,
     tunnels: u64,
+    bosh_sessions: u64,
     snapshot_version: u64,
     discovery: Discovery,
     peers: Vec<Peer>,
@@ -127,6 +128,7 @@ pub(super) struct Shard {
     command: Option<Command>,
     conferences: u64,
     tunnels: u64,
+    bosh_sessions: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -154,12 +156,13 @@ impl From<shardgate_proto::admin::Shard> for Shard {
             command,
             conferences: shard.conferences,
             tunnels: shard.tunnels,
+            bosh_sessions: shard.bosh_sessions,
         }
     }
 }
 
 impl Shard {
-    pub(super) const HEAD: [&'static str; 9] = [
+    pub(super) const HEAD: [&'static str; 10] = [
         "SHARD",
         "RELEASE",
         "REGION",
@@ -169,10 +172,22 @@ impl Shard {
         "COMMANDED",
         "CONFERENCES",
         "TUNNELS HERE",
+        "BOSH HERE",
     ];
 
     pub(super) fn cells(&self) -> Vec<String> {
-        let Self { name, release, region, address, state, weight, command, conferences, tunnels } = self;
+        let Self {
+            name,
+            release,
+            region,
+            address,
+            state,
+            weight,
+            command,
+            conferences,
+            tunnels,
+            bosh_sessions,
+        } = self;
         let commanded = command.as_ref().map(|Command { state, weight, age_s }| {
             let weight = weight.map(|weight| format!("weight {weight}"));
             let state = (state != "ready").then(|| state.clone());
@@ -181,7 +196,8 @@ impl Shard {
         });
         let texts = [name, release, region, address, state].into_iter().cloned();
         let commanded = commanded.unwrap_or_else(|| "-".to_owned());
-        texts.chain([weight.to_string(), commanded, conferences.to_string(), tunnels.to_string()]).collect()
+        let counts = [conferences, tunnels, bosh_sessions].map(ToString::to_string);
+        texts.chain([weight.to_string(), commanded]).chain(counts).collect()
     }
 }
 
@@ -203,6 +219,7 @@ impl From<StatusResponse> for Status {
             reason: answer.reason,
             entries: answer.entries,
             tunnels: answer.tunnels,
+            bosh_sessions: answer.bosh_sessions,
             snapshot_version: answer.snapshot_version,
             discovery: Discovery::from(answer.discovery.unwrap_or_default()),
             peers: answer.peers.into_iter().map(peer).collect(),
@@ -230,7 +247,7 @@ pub(super) async fn run(nodes: &Nodes, output: Output) -> Result<ExitCode, AskEr
 
 fn page(status: &Status) -> String {
     let ready = if status.ready { "ready".to_owned() } else { format!("NOT READY ({})", status.reason) };
-    let Status { node, region, version, entries, tunnels, .. } = status;
+    let Status { node, region, version, entries, tunnels, bosh_sessions, .. } = status;
     let peers: Vec<Vec<String>> = status
         .peers
         .iter()
@@ -250,7 +267,7 @@ fn page(status: &Status) -> String {
         .collect();
     let shards: Vec<Vec<String>> = status.shards.iter().map(Shard::cells).collect();
     format!(
-        "{node} in {region}, {version}: {ready}, {entries} entries, {tunnels} tunnels\n{}\n{}\n{}\n",
+        "{node} in {region}, {version}: {ready}, {entries} entries, {tunnels} tunnels, {bosh_sessions} BOSH sessions\n{}\n{}\n{}\n",
         status.discovery.page(),
         table(&["PEER", "LINK", "TABLE", "READY", "BEHIND", "RTT"], &peers),
         table(&Shard::HEAD, &shards),

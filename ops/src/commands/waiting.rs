@@ -395,6 +395,7 @@ impl Moment<'_> {
                 };
                 let pace = match estimate.per_minute {
                     None => "unknown".to_owned(),
+                    Some(0.0) => "none ends".to_owned(),
                     Some(rate) if rate < 0.0 => format!("{:.1} more a minute", -rate),
                     Some(rate) => format!("{rate:.1} fewer a minute"),
                 };
@@ -408,7 +409,8 @@ impl Moment<'_> {
                 )
             }
         };
-        text.push_str(&format!(" ({} nodes asked)\n", now.nodes));
+        let nodes = if now.nodes == 1 { "node" } else { "nodes" };
+        text.push_str(&format!(" ({} {nodes} asked)\n", now.nodes));
         for Unasked { name, why } in &now.unasked {
             text.push_str(&format!("  {} cannot be asked: {}\n", printable(name), printable(why)));
         }
