@@ -354,10 +354,10 @@ impl Screen {
         };
         match self {
             Self::Terminal { lines } => {
-                let text = moment.text();
-                // Up to where it began, and everything below goes.
+                let text = moment.text().replacen("; ", "\n  ", 1);
+                // Up to where it began, and everything below goes. What is wider than the terminal is cut, or it would be two lines.
                 let up = if *lines > 0 { format!("\x1b[{lines}A") } else { String::new() };
-                show(&format!("{up}\r\x1b[J{text}"));
+                show(&format!("{up}\r\x1b[J\x1b[?7l{text}\x1b[?7h"));
                 *lines = text.matches('\n').count();
             }
             Self::Log { told } => {
