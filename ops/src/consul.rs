@@ -1,12 +1,13 @@
 //! The connection to Consul's agent, by the options and variables that the consul command has.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use shardgate_discovery::consul::{
-    Agent, AgentAddress, AgentConfig, AgentError, AgentTls, Datacenter, PolicyKind, ServiceNames, Survey,
-    Token, survey,
+    Agent, AgentAddress, AgentConfig, AgentError, AgentTls, AskedNodes, Datacenter, PolicyKind, Reports,
+    ServiceNames, Survey, Token, asked_nodes, survey,
 };
 use shardgate_discovery::{EnvironmentName, ServiceName};
 
@@ -77,6 +78,9 @@ pub(crate) struct ConsulOptions {
     /// The service that shards with their bridge in one are registered as, or "off".
     #[arg(long, value_name = "NAME", default_value = "all", global = true)]
     standalone_service: String,
+    /// The service that nodes of ours are registered as.
+    #[arg(long, value_name = "NAME", default_value = "shardgate", global = true)]
+    node_service: String,
 }
 
 /// Why Consul cannot be asked.
@@ -293,6 +297,11 @@ fn not_honoured(variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
 }
 
 impl ConsulOptions {
+    /// Whether it is said which environment is meant, without which Consul is not asked.
+    pub(crate) fn is_given(&self) -> bool {
+        given(self.environment.as_ref()).is_some()
+    }
+
     /// Whether datacenters are named by option, which only Consul is asked about.
     pub(crate) const fn names_datacenters(&self) -> bool {
         !self.datacenters.is_empty()
@@ -317,6 +326,7 @@ impl ConsulOptions {
         let services = ServiceNames {
             shards: service("shard-service", &self.shard_service)?,
             standalones: Some(standalones).filter(|name| name != "off"),
+            nodes: service("node-service", &self.node_service)?,
             ..ServiceNames::default()
         };
         let config = AgentConfig {
@@ -367,6 +377,29 @@ impl Consul {
         let known = self.agent.datacenters().await?;
         let meant = meant(&known, &self.named, self.agent.address())?;
         Ok((known, meant))
+    }
+
+    /// The nodes of all datacenters, whatever keys are meant: sessions are everywhere.
+    pub(crate) async fn nodes(
+        &self,
+    ) -> Result<BTreeMap<Datacenter, Result<AskedNodes, AgentError>>, ConsulError> {
+        let known = self.agent.datacenters().await?;
+        if known.is_empty() {
+            return Err(ConsulError::NoDatacenters { agent: self.agent.address().to_string() });
+        }
+        Ok(asked_nodes(&self.agent, &self.environment, &self.services, &known).await)
+    }
+
+    /// What the shards of all datacenters report of themselves.
+    pub(crate) async fn reports(
+        &self,
+    ) -> Result<BTreeMap<Datacenter, Result<Reports, AgentError>>, ConsulError> {
+        let mut reports = BTreeMap::new();
+        for datacenter in self.agent.datacenters().await? {
+            let read = self.agent.reports(&datacenter, self.environment.as_str()).await;
+            reports.insert(datacenter, read);
+        }
+        Ok(reports)
     }
 
     /// The datacenters whose keys are meant.

@@ -6,7 +6,9 @@ use clap::Parser as _;
 
 mod commands;
 mod consul;
+mod fleet;
 mod node;
+mod pace;
 mod render;
 
 use commands::Cli;

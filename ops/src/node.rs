@@ -14,8 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const USUAL: &str = "127.0.0.1:8405";
 
 /// Whom to ask, and how.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Nodes (status, table, shard, override-readiness, close-tunnels)")]
+#[derive(Debug, Clone, Args)]
+#[command(
+    next_help_heading = "Nodes (status, table, conferences, node, shard, release drain, override-readiness, close-tunnels)"
+)]
 pub(crate) struct Nodes {
     /// A node's admin listener, HOST:PORT or unix:PATH (default: 127.0.0.1:8405); repeat it to ask several. One that serves "status"
     /// answers questions, one that serves "admin" takes orders as well. `shard` without it speaks to Consul.
@@ -103,6 +105,7 @@ fn root(error: &tonic::transport::Error) -> String {
 }
 
 /// A node and how to ask it.
+#[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) address: String,
     pub(crate) client: AdminClient<Channel>,
@@ -139,6 +142,11 @@ impl Nodes {
         Ok(Node { address: address.to_owned(), client: AdminClient::new(channel) })
     }
 
+    /// Whether they are spoken to with TLS.
+    pub(crate) const fn with_tls(&self) -> bool {
+        self.tls_ca.is_some()
+    }
+
     fn tls(&self) -> Result<Option<ClientTlsConfig>, AskError> {
         let (Some(ca), Some(cert), Some(key)) = (&self.tls_ca, &self.tls_cert, &self.tls_key) else {
             return Ok(None);
@@ -154,7 +162,7 @@ impl Nodes {
 }
 
 impl Node {
-    pub(crate) fn refused(&self) -> impl Fn(tonic::Status) -> AskError {
+    pub(crate) fn refused(&self) -> impl Fn(tonic::Status) -> AskError + use<> {
         let address = self.address.clone();
         move |status| AskError::Refused { address: address.clone(), status: Box::new(status) }
     }

@@ -6,6 +6,7 @@ use crate::counters::TimeoutKind;
 use crate::forward::Limits;
 use crate::frontend::{Frontend, OpenStream};
 use crate::proxy_protocol::Addresses;
+use crate::sessions::BoshOfConnection;
 use crate::trust::{Peer, Trust, client_address};
 use crate::tunnel::Opening;
 use crate::worker::Worker;
@@ -72,6 +73,7 @@ pub(crate) struct Origin {
     accepted_at: Option<SocketAddr>,
     pub(crate) forwarded_for: HeaderValue,
     pub(crate) frontend: Rc<Frontend>,
+    pub(crate) bosh: BoshOfConnection,
 }
 
 impl Origin {
@@ -81,7 +83,8 @@ impl Origin {
         // An address is plain ASCII.
         let forwarded_for = HeaderValue::from_str(&peer.ip().to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        Self { peer, standing: trust.peer(peer.ip()), accepted_at: None, forwarded_for, frontend }
+        let (standing, bosh) = (trust.peer(peer.ip()), BoshOfConnection::default());
+        Self { peer, standing, accepted_at: None, forwarded_for, frontend, bosh }
     }
 
     /// The same, accepted there.

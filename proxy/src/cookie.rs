@@ -68,6 +68,12 @@ pub fn stick_key(pool: &ShardName, name: &CookieName, value: &[u8]) -> Option<St
     StickKey::parse(&format!("cookie\u{203a}{pool}\u{203a}{half:032x}")).ok()
 }
 
+/// Whether a key is such a cookie's, and not a conference's.
+#[must_use]
+pub fn is_cookie(key: &StickKey) -> bool {
+    key.as_str().starts_with("cookie\u{203a}")
+}
+
 type Pair<'h> = (&'h [u8], &'h [u8]);
 
 /// Name and value, without the blanks around them; what has no `=` names nothing.

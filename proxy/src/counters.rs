@@ -17,6 +17,11 @@ impl Count {
         self.add(1);
     }
 
+    /// A number that goes down as well.
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -231,6 +236,10 @@ counters! {
     requests_relayed,
     /// Tunnels opened; they end by `tunnel_ends`.
     tunnels_opened,
+    /// BOSH sessions now.
+    bosh_sessions,
+    /// BOSH requests that are no session's, because there are too many sessions.
+    bosh_uncounted,
     /// Bytes read from clients.
     client_bytes_in,
     /// Bytes written to clients.

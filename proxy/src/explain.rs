@@ -2,7 +2,7 @@
 
 use crate::admission::{check_key, read_head};
 use crate::headers::Sent;
-use crate::rescue::{Failure, Pages, respond};
+use crate::rescue::{Failure, Pages, Reader, respond};
 use crate::route::{
     Choice, Decision, NeedsClaim, NoRoute, Outlook, Stick, Topology, Why, choices, decide, in_pool,
 };
@@ -312,7 +312,7 @@ fn outcome(key: Option<&str>, fired: Fired, decided: &Result<Decision, Failure>)
             }
         }
         Err(failure) => {
-            let response = respond(failure, &Pages::default());
+            let response = respond(failure, &Pages::default(), Reader::Program);
             let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             Outcome::Answered {
                 status: response.status().as_u16(),

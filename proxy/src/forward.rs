@@ -69,6 +69,8 @@ pub struct Limits {
     pub tunnel_timeout: Duration,
     /// A tunnel's pause once one side has closed.
     pub client_fin_timeout: Duration,
+    /// How long a BOSH session lasts behind its last request.
+    pub bosh_pause: Duration,
     /// The largest head of a request, in bytes; also of an answer.
     pub head_bytes_max: usize,
     /// What is read and written at once at most, per connection and direction; at least 8 KiB.
@@ -95,6 +97,8 @@ impl Default for Limits {
             server_timeout: Duration::from_secs(180),
             tunnel_timeout: Duration::from_secs(3600),
             client_fin_timeout: Duration::from_secs(50),
+            // A client polls again at once; one that is suspended comes back within a minute, or is gone.
+            bosh_pause: Duration::from_secs(65),
             head_bytes_max: 16 * 1024,
             buffer_bytes_max: 64 * 1024,
             headers_max: HEADERS_USUAL,
@@ -123,7 +127,8 @@ pub(crate) async fn answer(
         Ok(Reached::Switched { response }) => response.map(|()| AnswerBody::page(Bytes::new(), record)),
         Err(failure) => {
             record.failed(&failure);
-            rescue::respond(&failure, &record.settings.pages).map(|page| AnswerBody::page(page, record))
+            let response = rescue::respond(&failure, &record.settings.pages, record.reader);
+            response.map(|page| AnswerBody::page(page, record))
         }
     };
     tell_client(&settings, response.headers_mut(), id, proto);
@@ -146,7 +151,8 @@ pub(crate) fn refused(
     let mut record = Record::begin(worker, client, method, target, headers);
     record.failed(failure);
     let (settings, id, proto) = (Rc::clone(&record.settings), record.id.clone(), record.proto);
-    let mut response = rescue::respond(failure, &settings.pages).map(|page| AnswerBody::page(page, record));
+    let response = rescue::respond(failure, &settings.pages, record.reader);
+    let mut response = response.map(|page| AnswerBody::page(page, record));
     tell_client(&settings, response.headers_mut(), id, proto);
     response
 }
@@ -205,10 +211,12 @@ async fn forward(
     check_key(&key, bans, routing.compat, &mut record.fired)?;
     let cookie = ByCookie::of(&key, &head.headers, routing);
     // An upgrade with a body is none: the tunnel could begin only after it.
+    let polls = key.is_bosh() && matches!(head.method, Method::POST | Method::GET);
     let upgrade = match body.is_end_stream() {
         true => upgrade_of(&head.method, head.version, &head.headers),
         false => Upgrade::None,
     };
+    record.reader = rescue::reader(&head.method, &key, upgrade);
     settings.trust.strip(&mut head.headers, origin.standing);
     let way = Way {
         forwarded_for: &origin.forwarded_for,
@@ -245,6 +253,9 @@ async fn forward(
         record.shard = Some(Arc::clone(&resolved.shard));
         record.why = Some(resolved.why);
         record.via.clone_from(&resolved.via);
+        if polls {
+            worker.poll_begins(record, key.token(), &resolved.shard.name, resolved.holds.entry());
+        }
         take_place(worker, client, record, &resolved.shard).await?;
         let destination = settings.manners.destination(key.pool(), resolved.shard.address, &request, origin);
         let destination = destination.by_way_of(resolved.via.as_ref(), &resolved.shard.name);

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use crate::admin::{Admin, AdminError, AdminParts, Phase};
+use crate::admin::{Admin, AdminError, AdminParts, Phase, Traffic};
 use crate::backend::MannerError;
 use crate::config::{Config, ConsulSection, DiscoveryConfig, NodeConfig};
 use crate::health::HealthHandle;
@@ -199,6 +199,7 @@ impl RunningNode {
             gate: Arc::clone(workers.gate()),
             discovery: discovery.clone(),
             phase: phases,
+            traffic: Arc::new(watch::Sender::new(Traffic::Wanted)),
         };
         let admin = Admin::start(&config.admin, parts.clone()).await?;
         let registered = match (&config.discovery, &watch) {
@@ -208,6 +209,7 @@ impl RunningNode {
                     section: consul,
                     mesh: mesh.address(),
                     frontend: workers.addresses().first().copied(),
+                    admin: &config.admin,
                 };
                 from.registration().map(|registration| {
                     Registered::keep(watch.agent().clone(), registration, move || {

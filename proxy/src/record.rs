@@ -4,9 +4,10 @@ use crate::access_log::{End, From, Line, Request, Size, Timers};
 use crate::client::{Carrier, Client};
 use crate::clock::Millis;
 use crate::limits::ShardPlace;
-use crate::rescue::{COMPLETE, Failure, Termination};
+use crate::rescue::{COMPLETE, Failure, Reader, Termination};
 use crate::route::Why;
 use crate::rule::Fired;
+use crate::sessions::BoshId;
 use crate::trust::forwarded_proto;
 use crate::worker::{ForwardedProto, Settings, Worker};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
@@ -42,6 +43,10 @@ pub(crate) struct Record {
     pub(crate) timers: Timers,
     /// At the shard, until the answer is complete; a tunnel takes it along.
     pub(crate) shard_place: Option<ShardPlace>,
+    /// Who reads the answer.
+    pub(crate) reader: Reader,
+    /// The BOSH session that it is a request of.
+    pub(crate) bosh: Option<BoshId>,
     status: Option<StatusCode>,
     began: Millis,
 }
@@ -79,6 +84,8 @@ impl Record {
             bytes: 0,
             timers: Timers { head: now - began, ..Timers::default() },
             shard_place: None,
+            reader: Reader::Program,
+            bosh: None,
             status: None,
             began,
         })
@@ -94,6 +101,9 @@ impl Record {
     pub(crate) fn failed(&mut self, failure: &Failure) {
         self.status = Some(failure.status());
         self.termination = failure.termination();
+        if let Some(id) = self.bosh.take() {
+            self.worker.poll_fails(id);
+        }
         if matches!(failure, Failure::Elsewhere(_)) {
             self.worker.counters.https_redirects.up();
         } else {
@@ -111,6 +121,9 @@ impl Drop for Record {
         let now = self.worker.clock.exact();
         self.timers.all = now.saturating_sub(self.began);
         self.client.end_answer(self.worker.clock.coarse());
+        if let Some(id) = self.bosh {
+            self.worker.poll_ends(id);
+        }
         let counters = &self.worker.counters;
         let status = self.status.map_or(0, |status| status.as_u16());
         counters.responses[usize::from(status / 100).min(5)].up();

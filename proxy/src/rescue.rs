@@ -3,18 +3,37 @@
 use crate::admission::Refusal;
 use crate::answer_headers::AnswerHeaders;
 use crate::backend::ConnectError;
+use crate::headers::Upgrade;
 use crate::limits::{NoPlace, RetryAfter};
 use crate::redirect::{Elsewhere, NoHost};
 use crate::route::NoRoute;
-use crate::routing_key::KeyRefused;
+use crate::routing_key::{KeyRefused, RoutingKey};
 use crate::rule::Rule;
 use crate::worker::ForwardedProto;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 mod pages;
 pub use pages::{PageError, Pages};
+
+/// Who reads an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// A person at a browser, who may be shown a page.
+    Person,
+    /// A program: signaling, an upgrade, whatever is no plain view of a page.
+    Program,
+}
+
+/// Who reads the answer to a request.
+pub(crate) fn reader(method: &Method, key: &RoutingKey<'_>, upgrade: Upgrade) -> Reader {
+    let views = matches!(*method, Method::GET | Method::HEAD) && upgrade == Upgrade::None;
+    let signals = key.has_room_parameter()
+        || key.pool().is_some()
+        || [Rule::SignalingPath, Rule::HealthPath].iter().any(|rule| key.fired().has(*rule));
+    if views && !signals { Reader::Person } else { Reader::Program }
+}
 
 /// Why a request is answered by this node and not by a shard.
 #[derive(Debug, thiserror::Error)]
@@ -185,9 +204,15 @@ impl Failure {
         }
     }
 
+    /// Whether no shard is left for whoever comes.
+    const fn is_maintenance(&self) -> bool {
+        matches!(self, Self::NoRoute(NoRoute::Nothing | NoRoute::NoLiveRelease))
+    }
+
     /// When the client may come again.
-    const fn retry_after(&self) -> Option<RetryAfter> {
+    fn retry_after(&self, pages: &Pages) -> Option<RetryAfter> {
         match self {
+            Self::NoRoute(_) if self.is_maintenance() => Some(pages.maintenance_retry_after()),
             Self::TooManyRequests { retry_after } | Self::TooManyNewKeys { retry_after } => {
                 Some(*retry_after)
             }
@@ -219,7 +244,7 @@ impl Failure {
 }
 
 /// The answer to a failure.
-pub(crate) fn respond(failure: &Failure, pages: &Pages) -> Response<Bytes> {
+pub(crate) fn respond(failure: &Failure, pages: &Pages, reader: Reader) -> Response<Bytes> {
     let status = failure.status();
     if let Failure::Elsewhere(elsewhere) = failure {
         let mut response = Response::new(Bytes::new());
@@ -234,12 +259,13 @@ pub(crate) fn respond(failure: &Failure, pages: &Pages) -> Response<Bytes> {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         return response;
     }
-    let mut response = Response::new(pages.body(status));
+    let maintenance = pages.maintenance().filter(|_| reader == Reader::Person && failure.is_maintenance());
+    let mut response = Response::new(maintenance.unwrap_or_else(|| pages.body(status)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if let Some(RetryAfter(seconds)) = failure.retry_after() {
+    if let Some(RetryAfter(seconds)) = failure.retry_after(pages) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     if failure.ends_connection() {
@@ -301,17 +327,63 @@ mod tests {
             (Failure::Queue(NoPlace::QueueTimeout), 503, "sQ"),
             (Failure::Broken, 502, "SH"),
         ] {
-            let response = respond(&failure, &pages);
+            let response = respond(&failure, &pages, Reader::Person);
             assert_eq!(response.status().as_u16(), status, "{failure}");
             assert_eq!(failure.termination(), termination.as_bytes(), "{failure}");
             let retry_after = response.headers().get(RETRY_AFTER).map(|seconds| seconds.to_str().unwrap());
-            assert_eq!(retry_after.is_some(), status == 429, "{failure}");
+            let again = status == 429 || matches!(failure, Failure::NoRoute(_));
+            assert_eq!(retry_after.is_some(), again, "{failure}");
             let body = String::from_utf8(response.body().to_vec()).unwrap();
             assert!(body.contains("<h1>"), "{body}");
             let raw = respond_raw(&failure, &pages, &set, ForwardedProto::Http);
             let raw = String::from_utf8(raw).unwrap();
             assert!(raw.starts_with(&format!("HTTP/1.1 {status} ")) && raw.ends_with(&body), "{raw}");
             assert!(raw.contains("\r\nx-a: b\r\n\r\n<"), "{raw}");
+        }
+    }
+
+    #[test]
+    fn people_are_shown_that_nothing_is_left() {
+        let mut pages = Pages::default();
+        let nothing = Failure::NoRoute(NoRoute::Nothing);
+        let plain = respond(&nothing, &pages, Reader::Person).into_body();
+        pages.set_maintenance(Some(Bytes::from_static(b"back soon")), 90);
+        for (failure, reader, body, retry_after) in [
+            (&nothing, Reader::Person, "back soon", Some("90")),
+            (&Failure::NoRoute(NoRoute::NoLiveRelease), Reader::Person, "back soon", Some("90")),
+            (&nothing, Reader::Program, std::str::from_utf8(&plain).unwrap(), Some("90")),
+            (&Failure::Memory, Reader::Person, std::str::from_utf8(&plain).unwrap(), None),
+        ] {
+            let response = respond(failure, &pages, reader);
+            assert_eq!((response.status().as_u16(), response.body()), (503, &Bytes::from(body.to_owned())));
+            let said = response.headers().get(RETRY_AFTER).map(|seconds| seconds.to_str().unwrap());
+            assert_eq!(said, retry_after, "{failure}");
+        }
+    }
+
+    #[test]
+    fn who_reads_an_answer() {
+        let routing = crate::routing_key::Routing::default();
+        let read_by = |method: Method, target: &str, upgrade| {
+            let key = RoutingKey::parse(target, &crate::routing_key::Said::default(), &routing).unwrap();
+            reader(&method, &key, upgrade)
+        };
+        for target in ["/", "/foo", "/acme/foo", "/acme/foo?lang=de", "/libs/app.css", "/foo?release=2"] {
+            assert_eq!(read_by(Method::GET, target, Upgrade::None), Reader::Person, "{target}");
+            assert_eq!(read_by(Method::HEAD, target, Upgrade::None), Reader::Person, "{target}");
+            assert_eq!(read_by(Method::POST, target, Upgrade::None), Reader::Program, "{target}");
+            assert_eq!(read_by(Method::GET, target, Upgrade::WebSocket), Reader::Program, "{target}");
+        }
+        let programs = [
+            "/http-bind",
+            "/acme/_unlock",
+            "/foo?room=x",
+            "/conference-request/v1",
+            "/xmpp-websocket",
+            "/about/health",
+        ];
+        for target in programs {
+            assert_eq!(read_by(Method::GET, target, Upgrade::None), Reader::Program, "{target}");
         }
     }
 }

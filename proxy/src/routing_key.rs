@@ -130,6 +130,8 @@ pub struct RoutingKey<'a> {
     release_override: Option<Cow<'a, str>>,
     /// Whether the room parameter stands anywhere in the target (R05, R21).
     has_room_parameter: bool,
+    /// Whether the path is BOSH's.
+    is_bosh: bool,
     flag: Flag,
     store: Store,
     fired: Fired,
@@ -214,6 +216,7 @@ impl<'a> RoutingKey<'a> {
             first_segment,
             release_override,
             has_room_parameter: has_parameter(target, &routing.room_parameter),
+            is_bosh: is_bosh_path(path),
             flag,
             store,
             fired,
@@ -261,6 +264,12 @@ impl<'a> RoutingKey<'a> {
     #[must_use]
     pub const fn has_room_parameter(&self) -> bool {
         self.has_room_parameter
+    }
+
+    /// Whether it is a conference's request over BOSH (XEP-0124): by its path, bodies are not looked at.
+    #[must_use]
+    pub fn is_bosh(&self) -> bool {
+        self.is_bosh && self.store != Store::Nothing && self.pool.is_none()
     }
 
     /// The rules that made it what it is.
@@ -350,6 +359,11 @@ fn marked_by(
     } else {
         None
     }
+}
+
+/// Whether a path is where clients poll over BOSH, of a tenant or of none: by its last segment.
+fn is_bosh_path(path: &str) -> bool {
+    path.strip_suffix("http-bind").is_some_and(|before| before.ends_with('/'))
 }
 
 /// R08: `acme/` of `/acme/foo`.

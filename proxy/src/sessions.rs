@@ -1,4 +1,4 @@
-//! The open tunnels: each worker has a registry of its own, and [`Sessions`] speaks to all of them.
+//! The open tunnels and BOSH sessions: each worker has registries of its own, and [`Sessions`] speaks to all of them.
 //!
 //! A tunnel is closed by closing its connections (FIN) to both sides; no WebSocket close frame is forged. Clients take it for a
 //! lost connection and come back at once, to where the conference is by then.
@@ -10,13 +10,16 @@ use crate::worker::Worker;
 use foldhash::fast::RandomState;
 use shardgate_peering_core::{ShardName, StickKey};
 use slab::Slab;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use tokio::sync::{mpsc, oneshot};
 
-/// Which tunnels are meant.
+mod bosh;
+pub(crate) use bosh::{Bosh, BoshId, BoshOfConnection, HoldsEntry, Table};
+
+/// Which sessions are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
     /// All.
@@ -34,19 +37,52 @@ pub enum Which {
     Shard(ShardName),
 }
 
-/// What is to be done with them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Count,
-    Close,
+/// Sessions, by what carries them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// WebSocket tunnels.
+    pub tunnels: u64,
+    /// BOSH sessions: a request of a client's connection for a key is held, or the last one ended less than 65 s ago.
+    pub bosh: u64,
 }
 
-/// An order to one worker.
+impl Counted {
+    fn add(&mut self, other: Self) {
+        self.tunnels += other.tunnels;
+        self.bosh += other.bosh;
+    }
+}
+
+/// Sessions per shard; shards without any are missing.
+pub type OfShards = BTreeMap<ShardName, Counted>;
+
+/// What a session does to its entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HoldChange {
+    Taken(StickKey, ShardName),
+    Released(StickKey, ShardName),
+}
+
+/// What one worker is asked or told.
 #[derive(Debug)]
-pub(crate) struct Command {
-    pub(crate) which: Which,
-    pub(crate) verb: Verb,
-    pub(crate) reply: oneshot::Sender<usize>,
+pub(crate) enum Command {
+    /// Closes tunnels, and answers how many were told to.
+    Close {
+        which: Which,
+        reply: oneshot::Sender<usize>,
+    },
+    Count {
+        which: Which,
+        reply: oneshot::Sender<Counted>,
+    },
+    OfShards {
+        reply: oneshot::Sender<OfShards>,
+    },
+    /// Counts each key's, in their order.
+    OfKeys {
+        keys: Arc<[StickKey]>,
+        reply: oneshot::Sender<Vec<Counted>>,
+    },
 }
 
 /// Orders in one worker's queue; whoever gives more waits.
@@ -70,30 +106,69 @@ impl Sessions {
         self.counters.snapshot().tunnels()
     }
 
-    /// Counts tunnels.
-    pub async fn count(&self, which: Which) -> usize {
-        self.tell(which, Verb::Count).await
+    /// How many BOSH sessions there are.
+    #[must_use]
+    pub fn bosh(&self) -> u64 {
+        self.counters.snapshot().bosh_sessions
     }
 
-    /// Closes tunnels, and answers how many were told to.
+    /// Counts sessions.
+    pub async fn count(&self, which: Which) -> Counted {
+        let mut total = Counted::default();
+        let ask = |reply| Command::Count { which: which.clone(), reply };
+        self.ask(ask, |counted| total.add(counted)).await;
+        total
+    }
+
+    /// Counts the sessions of each shard.
+    pub async fn of_shards(&self) -> OfShards {
+        let mut total = OfShards::new();
+        let ask = |reply| Command::OfShards { reply };
+        self.ask(ask, |part| {
+            for (shard, counted) in part {
+                total.entry(shard).or_default().add(counted);
+            }
+        })
+        .await;
+        total
+    }
+
+    /// Counts the sessions of each of these keys, in their order.
+    pub async fn of_keys(&self, keys: Arc<[StickKey]>) -> Vec<Counted> {
+        let mut total = vec![Counted::default(); keys.len()];
+        let ask = |reply| Command::OfKeys { keys: Arc::clone(&keys), reply };
+        self.ask(ask, |part: Vec<Counted>| {
+            for (total, counted) in total.iter_mut().zip(part) {
+                total.add(counted);
+            }
+        })
+        .await;
+        total
+    }
+
+    /// Closes tunnels, and answers how many were told to. A BOSH session has nothing that could be closed: its client's next request goes
+    /// where its conference is.
     pub async fn close(&self, which: Which) -> usize {
-        self.tell(which, Verb::Close).await
+        let mut total = 0;
+        let ask = |reply| Command::Close { which: which.clone(), reply };
+        self.ask(ask, |closed: usize| total += closed).await;
+        total
     }
 
-    async fn tell(&self, which: Which, verb: Verb) -> usize {
+    async fn ask<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command, mut take: impl FnMut(T)) {
         let mut replies = Vec::with_capacity(self.workers.len());
         for worker in self.workers.iter() {
             let (reply, answer) = oneshot::channel();
-            // A worker that has ended has no tunnels.
-            if worker.send(Command { which: which.clone(), verb, reply }).await.is_ok() {
+            // A worker that has ended has no sessions.
+            if worker.send(command(reply)).await.is_ok() {
                 replies.push(answer);
             }
         }
-        let mut total = 0;
         for reply in replies {
-            total += reply.await.unwrap_or(0);
+            if let Ok(part) = reply.await {
+                take(part);
+            }
         }
-        total
     }
 }
 
@@ -190,12 +265,15 @@ impl Registry {
         }
     }
 
-    pub(crate) fn obey(&mut self, which: &Which, verb: Verb) -> usize {
+    pub(crate) fn count(&self, which: &Which) -> usize {
+        self.select(which).len()
+    }
+
+    /// Closes them, and answers how many.
+    pub(crate) fn close(&mut self, which: &Which) -> usize {
         let ids = self.select(which);
-        if verb == Verb::Close {
-            for id in &ids {
-                self.end(*id, TunnelEnd::Closed);
-            }
+        for id in &ids {
+            self.end(*id, TunnelEnd::Closed);
         }
         ids.len()
     }
@@ -207,6 +285,13 @@ impl Registry {
             self.end(*id, end);
         }
         ids.len()
+    }
+
+    /// Adds the tunnels of each shard.
+    fn tally(&self, mut add: impl FnMut(&ShardName, Counted)) {
+        for (_, session) in &self.sessions {
+            add(&session.shard, Counted { tunnels: 1, bosh: 0 });
+        }
     }
 
     /// A conference is on `shard` now: its tunnels to other shards end.
@@ -237,6 +322,32 @@ impl Registry {
             }
         }
     }
+}
+
+/// Obeys a command. Whoever asked may be gone.
+pub(crate) fn obey(tunnels: &mut Registry, bosh: &Bosh, command: Command) {
+    match command {
+        Command::Close { which, reply } => drop(reply.send(tunnels.close(&which))),
+        Command::Count { which, reply } => drop(reply.send(counted(tunnels, bosh, &which))),
+        Command::OfShards { reply } => {
+            let mut shards = OfShards::new();
+            let mut add = |shard: &ShardName, counted| match shards.get_mut(shard) {
+                Some(total) => Counted::add(total, counted),
+                None => drop(shards.insert(shard.clone(), counted)),
+            };
+            tunnels.tally(&mut add);
+            bosh.tally(&mut add);
+            drop(reply.send(shards));
+        }
+        Command::OfKeys { keys, reply } => {
+            let counted = keys.iter().map(|key| counted(tunnels, bosh, &Which::Key(key.clone())));
+            drop(reply.send(counted.collect()));
+        }
+    }
+}
+
+fn counted(tunnels: &Registry, bosh: &Bosh, which: &Which) -> Counted {
+    Counted { tunnels: tunnels.count(which) as u64, bosh: bosh.count(which) as u64 }
 }
 
 /// A tunnel's claim on its entry: while it exists, the conference does not end.
@@ -283,7 +394,7 @@ mod tests {
         let first = registry.insert(Some(key("a")), shard("s1"), 0);
         let second = registry.insert(Some(key("a")), shard("s2"), 0);
         let third = registry.insert(None, shard("s1"), 0);
-        let count = |registry: &mut Registry, which: Which| registry.obey(&which, Verb::Count);
+        let count = |registry: &mut Registry, which: Which| registry.count(&which);
         assert_eq!(count(&mut registry, Which::All), 3);
         assert_eq!(count(&mut registry, Which::Key(key("a"))), 2);
         assert_eq!(count(&mut registry, Which::KeyElsewhere { key: key("a"), shard: shard("s2") }), 1);
@@ -291,7 +402,7 @@ mod tests {
         registry.moved(&key("a"), &shard("s2"));
         assert_eq!(registry.attend(first, Waker::noop()), Some(TunnelEnd::Moved));
         assert_eq!(registry.attend(second, Waker::noop()), None);
-        assert_eq!(registry.obey(&Which::Shard(shard("s1")), Verb::Close), 2);
+        assert_eq!(registry.close(&Which::Shard(shard("s1"))), 2);
         assert_eq!(registry.attend(third, Waker::noop()), Some(TunnelEnd::Closed));
         assert_eq!(registry.attend(first, Waker::noop()), Some(TunnelEnd::Moved));
         for id in [first, second, third, third] {

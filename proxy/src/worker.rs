@@ -5,7 +5,7 @@ use crate::access_log::{AccessLog, End, From, Line, Request, Size, Timers};
 use crate::answer_headers::AnswerHeaders;
 use crate::backend::{Manners, Pool, Suspects};
 use crate::client::{Client, Origin};
-use crate::clock::{Clock, Millis};
+use crate::clock::{Clock, Millis, to_millis};
 use crate::counters::{TimeoutKind, TunnelEnd, WorkerCounters};
 use crate::forward::{Detours, HEADERS_USUAL, Limits};
 use crate::frontend::{Http2, Http2Builder, Streams, http2_builder};
@@ -13,11 +13,12 @@ use crate::head_guard::{HeadRules, HostRule};
 use crate::headers::Marks;
 use crate::health::{CutTold, Health, HealthHandle, HealthSettings, Observed, Observer};
 use crate::limits::{Admitted, Gate, Seat, Spare};
+use crate::record::Record;
 use crate::request_id::{Maker, RequestIds};
 use crate::rescue::{Failure, Pages};
 use crate::route::Topology;
 use crate::routing_key::{Compat, Routing};
-use crate::sessions::Registry;
+use crate::sessions::{Bosh, BoshId, HoldChange, HoldsEntry, Registry};
 use crate::trust::Trust;
 use hyper::{client, server};
 use shardgate_discovery::{RegionName, Snapshot};
@@ -103,6 +104,7 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     pub(crate) names: Maker,
     pub(crate) sessions: RefCell<Registry>,
+    bosh: RefCell<Bosh>,
     pub(crate) copy_buffer: RefCell<Box<[u8]>>,
     pub(crate) streams: Streams,
     /// As discovery published it; the topology has it under what health says.
@@ -277,7 +279,48 @@ impl Worker {
 
     /// A tunnel no longer holds its entry.
     pub(crate) fn release(&self, key: StickKey, shard: ShardName) {
-        self.releases.push((key, shard));
+        self.releases.push(HoldChange::Released(key, shard));
+    }
+
+    /// A request over BOSH is about to be sent to `shard`, for the first time or because another one did not take it.
+    pub(crate) fn poll_begins(&self, record: &mut Record, token: &str, shard: &ShardName, holds: HoldsEntry) {
+        let table = self.releases.state();
+        match record.bosh {
+            Some(id) => self.change_bosh(|bosh| bosh.goes_to(id, shard, holds, table)),
+            None => {
+                let connection = &record.client.origin.bosh;
+                record.bosh = self.change_bosh(|bosh| bosh.asks(connection, token, shard, holds, table));
+                if record.bosh.is_none() {
+                    self.counters.bosh_uncounted.up();
+                }
+            }
+        }
+    }
+
+    /// It has ended, with a shard's answer or because its client gave up.
+    pub(crate) fn poll_ends(&self, id: BoshId) {
+        self.bosh.borrow_mut().over(id, self.clock.coarse());
+    }
+
+    /// It was answered by this node.
+    pub(crate) fn poll_fails(&self, id: BoshId) {
+        self.change_bosh(|bosh| bosh.failed(id));
+    }
+
+    /// Ends and counts BOSH sessions, every second.
+    fn sweep_bosh(&self, now: Millis) {
+        let pause = to_millis(self.settings.borrow().limits.bosh_pause);
+        let table = self.releases.state();
+        self.change_bosh(|bosh| bosh.sweep(now, pause, table));
+    }
+
+    /// Changes BOSH sessions; the table will hear of it.
+    fn change_bosh<T>(&self, change: impl FnOnce(&mut Bosh) -> T) -> T {
+        let mut bosh = self.bosh.borrow_mut();
+        let result = change(&mut bosh);
+        bosh.changes().for_each(|change| self.releases.push(change));
+        self.counters.bosh_sessions.set(bosh.len() as u64);
+        result
     }
 
     /// Waits while there are as many connections as there may be.

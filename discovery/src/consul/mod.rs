@@ -22,6 +22,7 @@ mod blocking;
 mod disk;
 mod error;
 mod findings;
+mod fleet;
 mod keeper;
 mod keys;
 mod lock;
@@ -37,11 +38,13 @@ mod world;
 pub use agent::{Agent, AgentAddress, AgentConfig, AgentTls, Cas, Datacenter, Token};
 pub use error::{AgentError, Hint};
 pub use findings::{Finding, ShardsUnknown};
+pub use fleet::{AskedNodes, asked_nodes};
 pub use keys::{Applied, Effect, KeyChange, KeyError, Outcome, PolicyEntry, PolicyKey, Seen, apply};
 pub use lock::{LOCK_TTL_MIN, Lock, LockConfig, LockSeeker};
 pub use policy::PolicyKind;
 pub use record::{
-    AddressKind, InvalidRecord, META_NODE, META_PEER_PORT, META_REGION, META_VERSION, RecordFault,
+    AddressKind, AskedNode, InvalidRecord, META_ADMIN_PORT, META_ADMIN_TLS_PORT, META_NODE, META_PEER_PORT,
+    META_REGION, META_VERSION, RecordFault,
 };
 pub use registration::{Check, Registered, Registration, Word};
 pub use report::{Census, CensusRoom, Reports, read_reports};

@@ -27,6 +27,11 @@ pub const META_REGION: &str = "shardgate_region";
 /// Meta of a node of ours: its version, for people.
 pub const META_VERSION: &str = "shardgate_version";
 
+/// Meta of a node of ours: the port at its address where it answers what operators ask, without TLS.
+pub const META_ADMIN_PORT: &str = "shardgate_admin_port";
+/// Meta of a node of ours: the port at its address where it takes orders, with TLS.
+pub const META_ADMIN_TLS_PORT: &str = "shardgate_admin_tls_port";
+
 /// An instance of a service, as `/v1/catalog/service/:name` lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -316,6 +321,31 @@ impl Instance {
         };
         Ok(PeerNode { id, region, address: SocketAddr::new(self.ip(kind)?, port) })
     }
+
+    /// What operators need of a node of ours to ask it.
+    pub(crate) fn asked(&self, kind: AddressKind) -> Result<AskedNode, RecordFault> {
+        let ip = self.ip(kind)?;
+        let address = |field| match self.meta(field) {
+            Some(_) => Ok(Some(SocketAddr::new(ip, self.read(field, PORT, port_of)?))),
+            None => Ok(None),
+        };
+        Ok(AskedNode {
+            name: self.meta(META_NODE).unwrap_or(&self.id).to_owned(),
+            plain: address(META_ADMIN_PORT)?,
+            tls: address(META_ADMIN_TLS_PORT)?,
+        })
+    }
+}
+
+/// A node of ours as it registered itself, for operators who ask it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedNode {
+    /// Its name in the mesh.
+    pub name: String,
+    /// Where it answers questions without TLS, if it says so.
+    pub plain: Option<SocketAddr>,
+    /// Where it answers them with TLS.
+    pub tls: Option<SocketAddr>,
 }
 
 const PORT: &str = "a port, 1 to 65535";

@@ -80,7 +80,11 @@ pub async fn survey(
     Survey::new(environment, services, answers)
 }
 
-fn place(environment: &EnvironmentName, services: &ServiceNames, datacenter: &Datacenter) -> Place {
+pub(super) fn place(
+    environment: &EnvironmentName,
+    services: &ServiceNames,
+    datacenter: &Datacenter,
+) -> Place {
     Place {
         environment: environment.clone(),
         datacenter: datacenter.clone(),

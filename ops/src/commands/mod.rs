@@ -9,7 +9,11 @@ use crate::node::{AskError, Nodes};
 use crate::render::{Output, show, tell};
 
 mod ban;
+mod census;
 mod changing;
+mod conferences;
+mod health;
+mod node_state;
 mod pin;
 mod pin_check;
 mod ready;
@@ -20,6 +24,7 @@ mod spread;
 mod status;
 mod table;
 mod tunnels;
+mod waiting;
 
 /// Looks at shardgate nodes and gives them orders; looks at what is written in Consul for all of them, and writes it.
 ///
@@ -46,6 +51,12 @@ enum Command {
     /// The stick table: conference to shard.
     #[command(subcommand)]
     Table(table::Verb),
+    /// Conferences that are open now.
+    #[command(subcommand)]
+    Conferences(conferences::Verb),
+    /// Nodes out of traffic, and back.
+    #[command(subcommand)]
+    Node(node_state::Verb),
     /// Shards and their states: in Consul for all nodes, or with --node on these nodes alone.
     #[command(subcommand)]
     Shard(shard::Verb),
@@ -58,7 +69,7 @@ enum Command {
     /// Tenants that stay on a release, in Consul.
     #[command(subcommand)]
     Pin(pin::Verb),
-    /// The live release, in Consul.
+    /// The live release, and the end of one, in Consul.
     #[command(subcommand)]
     Release(release::Verb),
     /// Rooms, tenants and referers that are refused, in Consul.
@@ -124,14 +135,17 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Shard(verb) => shard::run(&nodes, &consul, verb, output).await,
         Command::OverrideReadiness => Ok(ready::run(&nodes, output).await?),
         Command::CloseTunnels(which) => Ok(tunnels::run(&nodes, &which, output).await?),
+        Command::Conferences(verb) => conferences::run(&nodes, &consul, verb, output).await,
+        Command::Node(verb) => node_state::run(&nodes, verb, output).await,
+        Command::Release(verb) if verb.is_for_nodes() => release::run(&nodes, &consul, verb, output).await,
         Command::Pin(_) | Command::Release(_) | Command::Ban(_) if nodes.named().is_some() => {
             Err(CommandError::Usage {
-                what: "pin, release and ban are about Consul, --node is not".to_owned(),
+                what: "pin, release live and ban are about Consul, --node is not".to_owned(),
                 hint: "leave --node out: all nodes of the environment read it".to_owned(),
             })
         }
         Command::Pin(verb) => pin::run(&consul, verb, output).await,
-        Command::Release(verb) => release::run(&consul, verb, output).await,
+        Command::Release(verb) => release::run(&nodes, &consul, verb, output).await,
         Command::Ban(verb) => ban::run(&consul, verb, output).await,
     }
 }
@@ -173,6 +187,14 @@ mod tests {
             ("shard weight s1 256", true),
             ("shard weight s1 257", false),
             ("table get room --consul-key k", true),
+            ("shard drain s1 --wait --timeout 6h --names", true),
+            ("shard drain s1 --names", false),
+            ("shard drain s1 --wait --dry-run", false),
+            ("shard drain s1 --wait --timeout soon", false),
+            ("shard ready s1 --wait", false),
+            ("release drain release-1 --wait --node a:1", true),
+            ("node drain --wait --timeout 90s --node a:1", true),
+            ("conferences list --release release-1 --tenant acme --names", true),
         ] {
             let words = std::iter::once("shardgatectl").chain(line.split(' '));
             assert_eq!(Cli::try_parse_from(words).is_ok(), valid, "{line}");

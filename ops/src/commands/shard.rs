@@ -11,6 +11,7 @@ use shardgate_proto::admin::{OrderShardRequest, OrderShardResponse, StatusReques
 
 use super::changing::{Doubtful, Forcing, Writing};
 use super::status::Shard;
+use super::waiting::{Drained, Wait, until_empty};
 use super::{CommandError, shard_states, show};
 use crate::consul::ConsulOptions;
 use crate::node::{AskError, Nodes};
@@ -24,8 +25,13 @@ pub(crate) enum Verb {
     List,
     /// New conferences may come; with --node: take back what was commanded there.
     Ready(Wanted),
-    /// No new conferences; those that it has stay.
-    Drain(Wanted),
+    /// No new conferences; those that it has stay. With --wait until the last one of the whole mesh has ended.
+    Drain {
+        #[command(flatten)]
+        wanted: Wanted,
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// No traffic at all.
     Maint(Wanted),
     /// Its share of new conferences, on the nodes that --node names.
@@ -85,7 +91,7 @@ pub(super) async fn run(
             hint: "leave out the one or the other".to_owned(),
         });
     }
-    let (wanted, state) = match verb {
+    let (wanted, state, waiting) = match verb {
         Verb::List => {
             return match named {
                 Some(named) => Ok(list(nodes, &named, output).await?),
@@ -105,14 +111,20 @@ pub(super) async fn run(
             };
             return Ok(command(nodes, &named, &shard, &order, output).await?);
         }
-        Verb::Ready(wanted) => (wanted, ShardState::Ready),
-        Verb::Drain(wanted) => (wanted, ShardState::Drain),
-        Verb::Maint(wanted) => (wanted, ShardState::Maint),
+        Verb::Ready(wanted) => (wanted, ShardState::Ready, None),
+        Verb::Drain { wanted, wait } => (wanted, ShardState::Drain, wait.wanted()),
+        Verb::Maint(wanted) => (wanted, ShardState::Maint, None),
     };
     let Wanted { shard, writing, forcing } = wanted;
     let (effect, doubtful) = (writing.effect(), forcing.doubtful());
+    let drained = Drained::Shard(shard.clone());
     let Some(named) = named else {
-        return shard_states::set(options, &shard, state, effect, doubtful, output).await;
+        let consul = options.open()?;
+        let done = shard_states::set(&consul, &shard, state, effect, doubtful, output).await?;
+        return match waiting.filter(|_| done == ExitCode::SUCCESS) {
+            Some(waiting) => until_empty(nodes, Some(&consul), &drained, waiting, output).await,
+            None => Ok(done),
+        };
     };
     if effect == Effect::DryRun || doubtful == Doubtful::Written {
         return Err(CommandError::Usage {
@@ -121,10 +133,14 @@ pub(super) async fn run(
         });
     }
     let order = Order::State(state.as_str().to_owned());
-    Ok(command(nodes, &named, &shard, &order, output).await?)
+    let done = command(nodes, &named, &shard, &order, output).await?;
+    match waiting {
+        Some(waiting) => until_empty(nodes, None, &drained, waiting, output).await,
+        None => Ok(done),
+    }
 }
 
-async fn command(
+pub(super) async fn command(
     nodes: &Nodes,
     named: &[&str],
     shard: &str,

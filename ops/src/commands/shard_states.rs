@@ -10,12 +10,12 @@ use shardgate_discovery::{Shard, ShardName, ShardState};
 use super::changing::{Doubtful, change, meant, shards_unknown, tell_if_none_ready};
 use super::spread::told;
 use super::{CommandError, show};
-use crate::consul::ConsulOptions;
+use crate::consul::{Consul, ConsulOptions};
 use crate::render::{Output, json, table};
 
 /// Writes a shard's state.
 pub(super) async fn set(
-    options: &ConsulOptions,
+    consul: &Consul,
     shard: &str,
     state: ShardState,
     effect: Effect,
@@ -26,7 +26,6 @@ pub(super) async fn set(
         what: format!("shard {shard:?} is not valid, expected 1 to 128 of A-Z a-z 0-9 . _ -"),
         hint: "shardgatectl shard list".to_owned(),
     })?;
-    let consul = options.open()?;
     let survey = consul.survey(&[PolicyKind::ShardStates]).await?;
     match survey.catalog().shard(shard) {
         None if doubtful == Doubtful::Refused => {
@@ -42,7 +41,7 @@ pub(super) async fn set(
         None | Some(_) => {}
     }
     let entry = PolicyEntry::State(name, state);
-    change(&consul, KeyChange::set(entry), effect, output).await
+    change(consul, KeyChange::set(entry), effect, output).await
 }
 
 #[derive(Serialize)]

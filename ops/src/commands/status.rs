@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use shardgate_proto::admin::{StatusRequest, StatusResponse};
 
+use super::health::Health;
 use super::show;
 use crate::node::{AskError, Nodes};
 use crate::render::{Output, duration, json, table};
@@ -19,6 +20,7 @@ struct Status {
     reason: String,
     entries: u64,
     tunnels: u64,
+    bosh_sessions: u64,
     snapshot_version: u64,
     discovery: Discovery,
     peers: Vec<Peer>,
@@ -94,7 +96,7 @@ impl Discovery {
 }
 
 /// An error that fits into a table: its beginning and its end, where the cause stands. JSON has all of it.
-fn short(error: &str) -> String {
+pub(super) fn short(error: &str) -> String {
     const HALF: usize = 48;
     let letters: Vec<char> = error.chars().collect();
     if letters.len() <= 2 * HALF + 3 {
@@ -127,64 +129,9 @@ pub(super) struct Shard {
     command: Option<Command>,
     conferences: u64,
     tunnels: u64,
+    bosh_sessions: u64,
     /// What the node's own checks say.
     health: Option<Health>,
-}
-
-#[derive(Debug, Serialize)]
-struct Health {
-    up: bool,
-    check: String,
-    last: String,
-    took_ms: u64,
-    passed: u64,
-    failed: u64,
-    since_ms: u64,
-    downs: u64,
-    agent: Option<Agent>,
-    state: String,
-    weight: u32,
-}
-
-#[derive(Debug, Serialize)]
-struct Agent {
-    says: String,
-    heard_ms: Option<u64>,
-    error: String,
-}
-
-impl From<shardgate_proto::admin::Health> for Health {
-    fn from(health: shardgate_proto::admin::Health) -> Self {
-        let shardgate_proto::admin::Health {
-            up, check, last, took_ms, passed, failed, since_ms, downs, ..
-        } = health;
-        let agent = health.agent.map(|shardgate_proto::admin::Agent { says, heard_ms, error }| Agent {
-            says,
-            heard_ms,
-            error,
-        });
-        let (state, weight) = (health.state, health.weight);
-        Self { up, check, last, took_ms, passed, failed, since_ms, downs, agent, state, weight }
-    }
-}
-
-impl Health {
-    /// What fits into a cell: how the check stands, and what is wrong; what the agent says.
-    fn cell(&self) -> String {
-        let check = match (self.check.as_str(), self.last.as_str()) {
-            ("", _) => None,
-            ("UP", _) | (_, "") => Some(self.check.clone()),
-            (check, last) => Some(format!("{check} ({})", short(last))),
-        };
-        let agent = self.agent.as_ref().map(|agent| match (agent.says.as_str(), agent.error.as_str()) {
-            ("", "") => "agent not heard yet".to_owned(),
-            (says, "") => format!("agent: {says}"),
-            ("", error) => format!("agent: {}", short(error)),
-            (says, error) => format!("agent: {says} ({})", short(error)),
-        });
-        let words: Vec<String> = check.into_iter().chain(agent).collect();
-        if words.is_empty() { "-".to_owned() } else { words.join(", ") }
-    }
 }
 
 #[derive(Debug, Serialize)]
@@ -212,13 +159,14 @@ impl From<shardgate_proto::admin::Shard> for Shard {
             command,
             conferences: shard.conferences,
             tunnels: shard.tunnels,
+            bosh_sessions: shard.bosh_sessions,
             health: shard.health.map(Health::from),
         }
     }
 }
 
 impl Shard {
-    pub(super) const HEAD: [&'static str; 10] = [
+    pub(super) const HEAD: [&'static str; 11] = [
         "SHARD",
         "RELEASE",
         "REGION",
@@ -228,14 +176,17 @@ impl Shard {
         "COMMANDED",
         "CONFERENCES",
         "TUNNELS HERE",
+        "BOSH HERE",
         "HEALTH",
     ];
 
     pub(super) fn cells(&self) -> Vec<String> {
-        let Self { name, release, region, address, command, conferences, tunnels, health, .. } = self;
+        let Self {
+            name, release, region, address, command, conferences, tunnels, bosh_sessions, health, ..
+        } = self;
         // With what checks and agents say: that is what holds.
         let (state, weight) =
-            health.as_ref().map_or((&self.state, self.weight), |health| (&health.state, health.weight));
+            health.as_ref().map_or((&self.state, self.weight), |health| (health.state(), health.weight()));
         let health = health.as_ref().map_or_else(|| "-".to_owned(), Health::cell);
         let commanded = command.as_ref().map(|Command { state, weight, age_s }| {
             let weight = weight.map(|weight| format!("weight {weight}"));
@@ -245,7 +196,8 @@ impl Shard {
         });
         let texts = [name, release, region, address, state].into_iter().cloned();
         let commanded = commanded.unwrap_or_else(|| "-".to_owned());
-        let counts = [conferences.to_string(), tunnels.to_string(), health];
+        let counts = [conferences, tunnels, bosh_sessions].map(ToString::to_string);
+        let counts = counts.into_iter().chain([health]);
         texts.chain([weight.to_string(), commanded]).chain(counts).collect()
     }
 }
@@ -268,6 +220,7 @@ impl From<StatusResponse> for Status {
             reason: answer.reason,
             entries: answer.entries,
             tunnels: answer.tunnels,
+            bosh_sessions: answer.bosh_sessions,
             snapshot_version: answer.snapshot_version,
             discovery: Discovery::from(answer.discovery.unwrap_or_default()),
             peers: answer.peers.into_iter().map(peer).collect(),
@@ -295,7 +248,7 @@ pub(super) async fn run(nodes: &Nodes, output: Output) -> Result<ExitCode, AskEr
 
 fn page(status: &Status) -> String {
     let ready = if status.ready { "ready".to_owned() } else { format!("NOT READY ({})", status.reason) };
-    let Status { node, region, version, entries, tunnels, .. } = status;
+    let Status { node, region, version, entries, tunnels, bosh_sessions, .. } = status;
     let peers: Vec<Vec<String>> = status
         .peers
         .iter()
@@ -315,7 +268,7 @@ fn page(status: &Status) -> String {
         .collect();
     let shards: Vec<Vec<String>> = status.shards.iter().map(Shard::cells).collect();
     format!(
-        "{node} in {region}, {version}: {ready}, {entries} entries, {tunnels} tunnels\n{}\n{}\n{}\n",
+        "{node} in {region}, {version}: {ready}, {entries} entries, {tunnels} tunnels, {bosh_sessions} BOSH sessions\n{}\n{}\n{}\n",
         status.discovery.page(),
         table(&["PEER", "LINK", "TABLE", "READY", "BEHIND", "RTT"], &peers),
         table(&Shard::HEAD, &shards),

@@ -26,6 +26,8 @@ pub struct StatusResponse {
     pub shards: ::prost::alloc::vec::Vec<Shard>,
     #[prost(message, optional, tag = "11")]
     pub discovery: ::core::option::Option<Discovery>,
+    #[prost(uint64, tag = "12")]
+    pub bosh_sessions: u64,
 }
 /// Where shards, releases and pins come from.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -105,6 +107,9 @@ pub struct Shard {
     /// What operators command on this node, when they do.
     #[prost(message, optional, tag = "9")]
     pub command: ::core::option::Option<Command>,
+    /// BOSH sessions with it through this node.
+    #[prost(uint64, tag = "10")]
+    pub bosh_sessions: u64,
     /// What its checks say here; missing when it is not watched.
     #[prost(message, optional, tag = "20")]
     pub health: ::core::option::Option<Health>,
@@ -141,6 +146,9 @@ pub struct Health {
     pub state: ::prost::alloc::string::String,
     #[prost(uint32, tag = "11")]
     pub weight: u32,
+    /// How long requests have gone by a peer, because this node does not reach it; missing when they go there directly.
+    #[prost(uint64, optional, tag = "12")]
+    pub cut_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Agent {
@@ -273,6 +281,94 @@ pub struct OrderShardResponse {
 pub struct OverrideReadinessRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OverrideReadinessResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConferencesRequest {
+    /// Only those of this shard, when set; all that is set has to fit.
+    #[prost(string, tag = "1")]
+    pub shard: ::prost::alloc::string::String,
+    /// Only those on shards of this release.
+    #[prost(string, tag = "2")]
+    pub release: ::prost::alloc::string::String,
+    /// Only those of this tenant.
+    #[prost(string, tag = "3")]
+    pub tenant: ::prost::alloc::string::String,
+    /// Only those that come after this key.
+    #[prost(string, tag = "4")]
+    pub after: ::prost::alloc::string::String,
+    /// Only those that this node has sessions of.
+    #[prost(bool, tag = "5")]
+    pub with_sessions: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Conference {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub shard: ::prost::alloc::string::String,
+    /// Empty when this node does not know the shard.
+    #[prost(string, tag = "3")]
+    pub release: ::prost::alloc::string::String,
+    /// What is left of its entry when nobody uses it any more, as far as this node knows.
+    #[prost(uint64, tag = "4")]
+    pub remaining_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub tunnels_here: u64,
+    #[prost(uint64, tag = "6")]
+    pub bosh_here: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SessionsResponse {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub ready: bool,
+    /// Why not, when it is not ready.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+    /// All of this node, also those without a conference.
+    #[prost(uint64, tag = "4")]
+    pub tunnels: u64,
+    #[prost(uint64, tag = "5")]
+    pub bosh_sessions: u64,
+    /// Those that discovery lists, and those that have sessions here.
+    #[prost(message, repeated, tag = "6")]
+    pub shards: ::prost::alloc::vec::Vec<ShardSessions>,
+    /// Whether its table holds what its peers' do, as far as it can know: one that has just begun knows of no conference.
+    #[prost(bool, tag = "7")]
+    pub knows_table: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShardSessions {
+    #[prost(string, tag = "1")]
+    pub shard: ::prost::alloc::string::String,
+    /// Empty when this node does not know the shard.
+    #[prost(string, tag = "2")]
+    pub release: ::prost::alloc::string::String,
+    /// What holds for it here; empty when this node does not know it.
+    #[prost(string, tag = "3")]
+    pub state: ::prost::alloc::string::String,
+    /// On it, over the whole mesh.
+    #[prost(uint64, tag = "4")]
+    pub conferences: u64,
+    #[prost(uint64, tag = "5")]
+    pub tunnels_here: u64,
+    #[prost(uint64, tag = "6")]
+    pub bosh_here: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderNodeRequest {
+    /// ready, drain
+    #[prost(string, tag = "1")]
+    pub state: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OrderNodeResponse {
+    /// What holds now.
+    #[prost(string, tag = "1")]
+    pub state: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod admin_client {
     #![allow(
@@ -520,6 +616,81 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("mesh.admin.v1.Admin", "OverrideReadiness"));
             self.inner.unary(req, path, codec).await
         }
+        /// The conferences that are open now in the order of their keys' hashes, streamed, with the sessions that this node has of them.
+        pub async fn conferences(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConferencesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Conference>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/Conferences",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "Conferences"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What is on each shard: conferences of the whole mesh, sessions of this node.
+        pub async fn sessions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SessionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SessionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/Sessions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "Sessions"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes this node out of traffic, or back: it serves on, and whoever asks whether it is ready is told. It lasts as long as the process.
+        pub async fn order_node(
+            &mut self,
+            request: impl tonic::IntoRequest<super::OrderNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderNodeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/OrderNode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "OrderNode"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -586,6 +757,36 @@ pub mod admin_server {
             request: tonic::Request<super::OverrideReadinessRequest>,
         ) -> std::result::Result<
             tonic::Response<super::OverrideReadinessResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Conferences method.
+        type ConferencesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Conference, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The conferences that are open now in the order of their keys' hashes, streamed, with the sessions that this node has of them.
+        async fn conferences(
+            &self,
+            request: tonic::Request<super::ConferencesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ConferencesStream>,
+            tonic::Status,
+        >;
+        /// What is on each shard: conferences of the whole mesh, sessions of this node.
+        async fn sessions(
+            &self,
+            request: tonic::Request<super::SessionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SessionsResponse>,
+            tonic::Status,
+        >;
+        /// Takes this node out of traffic, or back: it serves on, and whoever asks whether it is ready is told. It lasts as long as the process.
+        async fn order_node(
+            &self,
+            request: tonic::Request<super::OrderNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::OrderNodeResponse>,
             tonic::Status,
         >;
     }
@@ -958,6 +1159,138 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = OverrideReadinessSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/Conferences" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConferencesSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::ServerStreamingService<super::ConferencesRequest>
+                    for ConferencesSvc<T> {
+                        type Response = super::Conference;
+                        type ResponseStream = T::ConferencesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ConferencesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::conferences(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConferencesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/Sessions" => {
+                    #[allow(non_camel_case_types)]
+                    struct SessionsSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::SessionsRequest>
+                    for SessionsSvc<T> {
+                        type Response = super::SessionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SessionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::sessions(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SessionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/OrderNode" => {
+                    #[allow(non_camel_case_types)]
+                    struct OrderNodeSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::OrderNodeRequest>
+                    for OrderNodeSvc<T> {
+                        type Response = super::OrderNodeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::OrderNodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::order_node(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = OrderNodeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

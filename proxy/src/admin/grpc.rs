@@ -1,28 +1,22 @@
 //! The admin API for `shardgatectl`: questions on the listeners that serve `status`, orders too on those that serve `admin`.
 
-use std::pin::Pin;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::Instant;
 
-use shardgate_discovery::{
-    Order, OrderError, Origin, PartStatus, Shard, ShardState, SourceStatus, WEIGHT_MAX,
-};
-use shardgate_peering::core::{
-    Agreement, ClaimReason, LinkState, Rank, Reason, ShardName, StickKey, Unstored,
-};
-use shardgate_peering::{Claimed, Readiness, TableRow};
+use shardgate_discovery::{Order, OrderError, ShardState, WEIGHT_MAX};
+use shardgate_peering::core::{ClaimReason, Rank, ShardName, StickKey, Unstored};
+use shardgate_peering::{Claimed, Readiness};
 use shardgate_proto::admin as wire;
 use shardgate_proto::admin::admin_server::{Admin, AdminServer};
-use tokio::sync::mpsc;
-use tonic::codegen::tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-use super::{Access, AdminParts};
-use crate::health::{Reach, ServerReport};
+use super::{Access, AdminParts, Traffic};
 use crate::sessions::Which;
 
-/// Rows asked of the driver at once: it answers other questions in between.
-const PAGE: usize = 512;
+mod rows;
+mod status;
+
+use rows::Streamed;
 
 /// The API as far as `access` goes.
 pub(super) fn service(parts: AdminParts, access: Access) -> Option<Routes> {
@@ -50,53 +44,6 @@ impl Service {
     }
 }
 
-fn discovery(status: &SourceStatus) -> wire::Discovery {
-    let age_ms = |at: Instant| at.elapsed().as_millis() as u64;
-    let part = |part: &PartStatus| wire::DiscoveryPart {
-        name: part.name.clone(),
-        age_ms: part.last_good.map(age_ms),
-        error: part.error.clone().unwrap_or_default(),
-    };
-    wire::Discovery {
-        source: status.source.clone(),
-        origin: match status.origin {
-            Origin::Source => "source",
-            Origin::Disk { .. } => "disk",
-            Origin::Nothing => "nothing",
-        }
-        .to_owned(),
-        stale: status.stale(Instant::now()).unwrap_or_default(),
-        error: status.last_error.clone().unwrap_or_default(),
-        invalid: status.invalid as u64,
-        parts: status.parts.iter().map(part).collect(),
-        age_ms: age_ms(status.last_good),
-    }
-}
-
-fn health(report: &ServerReport, listed: &Shard) -> wire::Health {
-    let millis = |duration: Duration| duration.as_millis() as u64;
-    let check = report.check.as_ref();
-    let holds = report.standing.over(listed);
-    let holds = holds.as_ref().unwrap_or(listed);
-    wire::Health {
-        up: report.standing.reach == Reach::Up,
-        check: check.map_or_else(String::new, |check| check.phase.to_string()),
-        last: check.map_or_else(String::new, |check| check.last.clone()),
-        took_ms: check.map_or(0, |check| millis(check.took)),
-        passed: check.map_or(0, |check| check.passed),
-        failed: check.map_or(0, |check| check.failed),
-        since_ms: millis(report.since),
-        downs: report.downs,
-        agent: report.agent.as_ref().map(|agent| wire::Agent {
-            says: agent.says.clone(),
-            heard_ms: agent.heard.map(millis),
-            error: agent.error.clone().unwrap_or_default(),
-        }),
-        state: holds.state.to_string(),
-        weight: u32::from(holds.weight),
-    }
-}
-
 fn key(text: &str) -> Result<StickKey, Status> {
     StickKey::parse(text).map_err(|error| Status::invalid_argument(format!("key: {error}")))
 }
@@ -107,68 +54,14 @@ fn shard(text: &str) -> Result<ShardName, Status> {
 
 #[tonic::async_trait]
 impl Admin for Service {
-    type TableStream = Pin<Box<dyn Stream<Item = Result<wire::TableEntry, Status>> + Send>>;
+    type TableStream = Streamed<wire::TableEntry>;
+    type ConferencesStream = Streamed<wire::Conference>;
 
     async fn status(
         &self,
         _: Request<wire::StatusRequest>,
     ) -> Result<Response<wire::StatusResponse>, Status> {
-        let parts = &self.parts;
-        let mesh = parts.table.status().await;
-        let snapshot = parts.discovery.current();
-        let watched = parts.health.report().await;
-        let mut shards = Vec::new();
-        for shard in snapshot.shards() {
-            shards.push(wire::Shard {
-                name: shard.name.to_string(),
-                release: shard.release.to_string(),
-                region: shard.region.to_string(),
-                address: shard.address.to_string(),
-                state: shard.state.to_string(),
-                weight: u32::from(shard.weight),
-                command: parts.discovery.command(&shard.name).map(|command| wire::Command {
-                    state: command.state.to_string(),
-                    weight: command.weight.map(u32::from),
-                    at_ms: command.at.duration_since(UNIX_EPOCH).map_or(0, |at| at.as_millis() as u64),
-                }),
-                conferences: parts.table.conferences(&shard.name),
-                tunnels: parts.sessions.count(Which::Shard(shard.name.clone())).await as u64,
-                health: watched
-                    .iter()
-                    .find(|report| report.name == shard.name)
-                    .map(|report| health(report, shard)),
-            });
-        }
-        let peer = |peer: shardgate_peering::PeerStatus| wire::Peer {
-            id: peer.id.to_string(),
-            link: match peer.view.link {
-                LinkState::Dialing => "dialing",
-                LinkState::Down => "down",
-                LinkState::Greeting => "greeting",
-                LinkState::Learning => "learning",
-                LinkState::Reconciled => "reconciled",
-            }
-            .to_owned(),
-            ready: peer.view.ready,
-            behind: peer.view.behind,
-            rtt_ms: peer.view.rtt_ms,
-            agreement: agreement(peer.view.agreement).to_owned(),
-        };
-        let reason = parts.not_ready();
-        let discovery = discovery(&parts.discovery.status());
-        Ok(Response::new(wire::StatusResponse {
-            node: parts.node.id.to_string(),
-            region: parts.node.region.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ready: reason.is_none(),
-            reason: reason.unwrap_or_default(),
-            entries: mesh.entries as u64,
-            tunnels: parts.sessions.open(),
-            snapshot_version: snapshot.version(),
-            peers: mesh.peers.into_iter().map(peer).collect(),
-            shards,
-            discovery: Some(discovery),
-        }))
+        Ok(Response::new(status::status(&self.parts).await))
     }
 
     async fn table(
@@ -180,30 +73,30 @@ impl Admin for Service {
             "" => None,
             text => Some(key(text)?),
         };
-        let table = self.parts.table.clone();
-        let (rows, stream) = mpsc::channel(PAGE);
-        if let Some(key) = wanted {
-            if let Some(row) = table.row(key).await {
-                // The channel has room, and its receiver is below.
-                drop(rows.send(Ok(entry(row))).await);
-            }
-            return Ok(Response::new(Box::pin(ReceiverStream::new(stream))));
-        }
-        tokio::spawn(async move {
-            let mut after = None;
-            loop {
-                let page = table.page(after.clone(), PAGE).await;
-                let Some(last) = page.last() else { break };
-                after = Some(last.key.clone());
-                for row in page {
-                    // Whoever asked has gone.
-                    if rows.send(Ok(entry(row))).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(rows::table(self.parts.table.clone(), wanted).await))
+    }
+
+    async fn conferences(
+        &self,
+        request: Request<wire::ConferencesRequest>,
+    ) -> Result<Response<Self::ConferencesStream>, Status> {
+        let wire::ConferencesRequest { shard, release, tenant, after, with_sessions } = request.into_inner();
+        let given = |text: String| (!text.is_empty()).then_some(text);
+        let after = given(after).map(|text| key(&text)).transpose()?;
+        let wanted = rows::Wanted {
+            shard: given(shard),
+            release: given(release),
+            tenant: given(tenant),
+            sessions: if with_sessions { rows::Sessions::Some } else { rows::Sessions::Any },
+        };
+        Ok(Response::new(rows::conferences(self.parts.clone(), wanted, after)))
+    }
+
+    async fn sessions(
+        &self,
+        _: Request<wire::SessionsRequest>,
+    ) -> Result<Response<wire::SessionsResponse>, Status> {
+        Ok(Response::new(status::sessions(&self.parts).await))
     }
 
     async fn close_tunnels(
@@ -316,39 +209,29 @@ impl Admin for Service {
         self.parts.table.override_readiness().await;
         Ok(Response::new(wire::OverrideReadinessResponse {}))
     }
-}
 
-/// A peer's agreement in words.
-const fn agreement(agreement: Agreement) -> &'static str {
-    match agreement {
-        Agreement::Unknown => "unknown",
-        Agreement::Agreed => "agreed",
-        Agreement::Disagreed => "disagreed",
-    }
-}
-
-fn entry(row: TableRow) -> wire::TableEntry {
-    let TableRow { key, entry, remaining_ms } = row;
-    wire::TableEntry {
-        key: key.to_string(),
-        shard: entry.shard.map(|shard| shard.to_string()).unwrap_or_default(),
-        generation: entry.generation,
-        rank: match entry.rank {
-            Rank::Home => "home",
-            Rank::Alone => "alone",
-        }
-        .to_owned(),
-        origin: entry.origin.to_string(),
-        reason: match entry.reason {
-            Reason::Claim => "claim",
-            Reason::Down => "down",
-            Reason::Operator => "operator",
-            Reason::Arbitration => "arbitration",
-            Reason::End => "end",
-            Reason::Full => "full",
-        }
-        .to_owned(),
-        created_ms: entry.created.wall_ms(),
-        remaining_ms,
+    async fn order_node(
+        &self,
+        request: Request<wire::OrderNodeRequest>,
+    ) -> Result<Response<wire::OrderNodeResponse>, Status> {
+        let request = request.into_inner();
+        self.order("command this node", &request)?;
+        let wanted = match request.state.as_str() {
+            "ready" => Traffic::Wanted,
+            "drain" => Traffic::Unwanted { since: Instant::now() },
+            other => {
+                let problem = format!("state: {other:?} is not valid, expected \"ready\" or \"drain\"");
+                return Err(Status::invalid_argument(problem));
+            }
+        };
+        // Said twice, it holds since the first time.
+        self.parts.traffic.send_if_modified(|now| {
+            let changed = std::mem::discriminant(now) != std::mem::discriminant(&wanted);
+            if changed {
+                *now = wanted;
+            }
+            changed
+        });
+        Ok(Response::new(wire::OrderNodeResponse { state: request.state }))
     }
 }

@@ -186,6 +186,17 @@ impl Reading {
         let tunnels = i64::try_from(totals.tunnels()).unwrap_or(i64::MAX);
         out.gauge("connections_open", "Client connections, tunnels included", connections)?;
         out.gauge("tunnels_open", "WebSocket tunnels", tunnels)?;
+        let bosh = i64::try_from(totals.bosh_sessions).unwrap_or(i64::MAX);
+        out.gauge(
+            "bosh_sessions",
+            "BOSH sessions: a request is held, or the last one ended a moment ago",
+            bosh,
+        )?;
+        out.counter(
+            "bosh_uncounted",
+            "BOSH requests of no session, because there are too many",
+            totals.bosh_uncounted,
+        )?;
         let classes = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
         out.counters("responses", "Answers by class", "class", classes.into_iter().zip(totals.responses))?;
         let why = Why::ALL.iter().map(|why| why.as_str()).zip(totals.decisions);

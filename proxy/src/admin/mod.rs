@@ -42,6 +42,18 @@ pub enum Switch {
     Down,
 }
 
+/// What operators command this node as a whole. It lasts as long as the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// It may be sent traffic.
+    Wanted,
+    /// It should not, though it serves what comes.
+    Unwanted {
+        /// Since when.
+        since: Instant,
+    },
+}
+
 /// What the admin looks at.
 #[derive(Debug, Clone)]
 pub struct AdminParts {
@@ -67,6 +79,8 @@ pub struct AdminParts {
     pub discovery: DiscoveryHandle,
     /// Serving or draining.
     pub phase: watch::Receiver<Phase>,
+    /// What operators command.
+    pub traffic: Arc<watch::Sender<Traffic>>,
 }
 
 impl AdminParts {
@@ -74,6 +88,9 @@ impl AdminParts {
     pub(crate) fn not_ready(&self) -> Option<String> {
         if *self.phase.borrow() == Phase::Draining {
             return Some("shutting down".to_owned());
+        }
+        if let Traffic::Unwanted { since } = *self.traffic.borrow() {
+            return Some(format!("drained by an operator for {} s", since.elapsed().as_secs()));
         }
         let discovery = self.discovery.status();
         if discovery.origin == Origin::Nothing {

@@ -97,7 +97,7 @@ pub struct AdminListener {
 }
 
 impl AdminListener {
-    pub(super) fn defaults() -> Vec<Self> {
+    pub(crate) fn defaults() -> Vec<Self> {
         let listen = AdminAddress::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8405));
         vec![Self { listen, serve: AdminRole::OPEN.into_iter().collect(), tls: None }]
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A page that does not fit is no error page.
 const PAGE_BYTES_MAX: usize = 256 << 10;
@@ -37,9 +38,17 @@ pub struct Page {
 }
 
 /// Pages that replace the built-in ones. Default: none.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PagesConfig {
     pages: BTreeMap<u16, Page>,
+    maintenance: Option<Page>,
+    maintenance_retry_after: Duration,
+}
+
+impl Default for PagesConfig {
+    fn default() -> Self {
+        Self { pages: BTreeMap::new(), maintenance: None, maintenance_retry_after: Duration::from_secs(30) }
+    }
 }
 
 impl PagesConfig {
@@ -52,6 +61,18 @@ impl PagesConfig {
     /// All replaced pages with their statuses.
     pub fn iter(&self) -> impl Iterator<Item = (u16, &Page)> {
         self.pages.iter().map(|(status, page)| (*status, page))
+    }
+
+    /// What people are shown when no shard is left, if it is not the page of 503.
+    #[must_use]
+    pub const fn maintenance(&self) -> Option<&Page> {
+        self.maintenance.as_ref()
+    }
+
+    /// When whoever finds no shard may come again. Default 30 s: about as long as a shard takes to be back.
+    #[must_use]
+    pub const fn maintenance_retry_after(&self) -> Duration {
+        self.maintenance_retry_after
     }
 
     pub(super) fn read(mut section: Section<'_>) -> Self {
@@ -74,8 +95,20 @@ impl PagesConfig {
                 }
             }
         }
+        let mut maintenance = None;
+        if let Some(given) = section.get("maintenance", text(PAGE)) {
+            match read_page(section.resolve("maintenance", &given)) {
+                Ok(page) => maintenance = Some(page),
+                Err(expected) => section.refuse("maintenance", &given, expected),
+            }
+        }
+        // Whole seconds are what the header can say.
+        let pause = value::duration(Duration::from_secs(1)..=Duration::from_secs(86_400));
+        let maintenance_retry_after = section.get("maintenance_retry_after", pause);
         section.finish();
-        Self { pages }
+        let maintenance_retry_after =
+            maintenance_retry_after.unwrap_or_else(|| Self::default().maintenance_retry_after);
+        Self { pages, maintenance, maintenance_retry_after }
     }
 }
 
@@ -100,6 +133,9 @@ impl fmt::Display for PagesConfig {
         for (status, page) in &self.pages {
             writeln!(f, "{status} = {}", write::path(&page.path))?;
         }
-        Ok(())
+        if let Some(page) = &self.maintenance {
+            writeln!(f, "maintenance = {}", write::path(&page.path))?;
+        }
+        writeln!(f, "maintenance_retry_after = {}", write::duration(self.maintenance_retry_after))
     }
 }

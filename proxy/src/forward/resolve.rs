@@ -8,6 +8,7 @@ use crate::record::Record;
 use crate::rescue::Failure;
 use crate::route::{Decision, NeedsClaim, NoRoute, Outlook, Topology, Why, by_hash, decide, keeps};
 use crate::routing_key::{RoutingKey, Store};
+use crate::sessions::HoldsEntry;
 use crate::worker::{Settings, Worker};
 use shardgate_discovery::{Shard, ShardState};
 use shardgate_peering::{ClaimReason, Claimed};
@@ -48,6 +49,16 @@ pub(super) enum Holds {
     Cookie(StickKey),
     /// It has none.
     Nothing,
+}
+
+impl Holds {
+    /// Whether a BOSH session holds the entry of its token.
+    pub(super) const fn entry(&self) -> HoldsEntry {
+        match self {
+            Self::Entry => HoldsEntry::Yes,
+            Self::Cookie(_) | Self::Nothing => HoldsEntry::No,
+        }
+    }
 }
 
 /// How often a home may be asked for one decision: for the join, and for a move when the answer cannot be used here.

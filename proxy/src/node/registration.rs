@@ -1,8 +1,9 @@
 //! What a node tells Consul of itself.
 
-use crate::config::{ConsulSection, NodeConfig, Register};
+use crate::config::{AdminAddress, AdminListener, AdminRole, ConsulSection, NodeConfig, Register};
 use shardgate_discovery::consul::{
-    Check, META_NODE, META_PEER_PORT, META_REGION, META_VERSION, Registration,
+    Check, META_ADMIN_PORT, META_ADMIN_TLS_PORT, META_NODE, META_PEER_PORT, META_REGION, META_VERSION,
+    Registration,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,12 +17,26 @@ pub(super) struct From<'a> {
     pub(super) mesh: Option<SocketAddr>,
     /// Where clients come in first.
     pub(super) frontend: Option<SocketAddr>,
+    /// Where operators ask.
+    pub(super) admin: &'a [AdminListener],
+}
+
+/// The port at `ip` of the first listener that answers operators' questions, by `field`: without TLS, or with it.
+fn admin_port(admin: &[AdminListener], ip: IpAddr, field: &str) -> Option<u16> {
+    let answers =
+        |it: &&AdminListener| it.serve.contains(&AdminRole::Status) || it.serve.contains(&AdminRole::Admin);
+    let fits = |it: &&AdminListener| it.tls.is_some() == (field == META_ADMIN_TLS_PORT);
+    let mut ports = admin.iter().filter(answers).filter(fits).filter_map(|listener| match &listener.listen {
+        AdminAddress::Tcp(at) if at.ip().is_unspecified() || at.ip() == ip => Some(at.port()),
+        AdminAddress::Tcp(_) | AdminAddress::Unix(_) => None,
+    });
+    ports.next()
 }
 
 impl From<'_> {
     /// The service, with the meta that HAProxy's had and our own; `None` when somebody else registers the node.
     pub(super) fn registration(&self) -> Option<Registration> {
-        let Self { node, section, mesh, frontend } = self;
+        let Self { node, section, mesh, frontend, admin } = self;
         let given = &section.registration;
         if given.register == Register::Off {
             return None;
@@ -40,6 +55,10 @@ impl From<'_> {
         meta.extend(given.domain.iter().map(|domain| ("domain".to_owned(), domain.clone())));
         // Without a mesh nobody is to dial it.
         meta.extend(mesh.map(|mesh| (META_PEER_PORT.to_owned(), mesh.port().to_string())));
+        // What listens on loopback alone, as by default, is for nobody else.
+        for field in [META_ADMIN_PORT, META_ADMIN_TLS_PORT] {
+            meta.extend(admin_port(admin, ip, field).map(|port| (field.to_owned(), port.to_string())));
+        }
         let name = section.services.nodes.clone();
         Some(Registration {
             id: format!("{environment}-{name}-{}", node.id),
@@ -57,8 +76,9 @@ impl From<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::RegistrationSection;
+    use crate::config::{AdminTls, RegistrationSection};
     use shardgate_discovery::{PeerId, RegionName};
+    use std::path::PathBuf;
 
     fn section(registration: RegistrationSection) -> ConsulSection {
         ConsulSection { registration, ..ConsulSection::default() }
@@ -70,7 +90,9 @@ mod tests {
         let listening: SocketAddr = "10.0.0.1:1024".parse().unwrap();
         let mesh = Some(listening);
         let frontend = Some("0.0.0.0:80".parse().unwrap());
-        let of = |section: &ConsulSection, mesh| From { node: &node, section, mesh, frontend }.registration();
+        let of = |section: &ConsulSection, mesh| {
+            From { node: &node, section, mesh, frontend, admin: &[] }.registration()
+        };
         let told = of(&section(RegistrationSection::default()), mesh).unwrap();
         assert_eq!((told.name.as_str(), told.id.as_str()), ("shardgate", "dev-shardgate-n1"));
         assert_eq!((told.tags, told.address, told.public_port), (vec!["dev".to_owned()], listening, 80));
@@ -96,5 +118,30 @@ mod tests {
         assert_eq!((told.address, told.wan), ("192.0.2.1:1024".parse().unwrap(), given.advertise_wan));
         assert_eq!(told.meta["domain"], "meet.example.com");
         assert_eq!(of(&section(RegistrationSection { register: Register::Off, ..given }), mesh), None);
+    }
+
+    #[test]
+    fn operators_are_told_where_to_ask_if_they_can() {
+        let listener = |listen: &str, serve: &[AdminRole], tls: Option<AdminTls>| AdminListener {
+            listen: AdminAddress::Tcp(listen.parse().unwrap()),
+            serve: serve.iter().copied().collect(),
+            tls,
+        };
+        let file = || PathBuf::from("pem");
+        let tls = || Some(AdminTls { ca: file(), cert: file(), key: file() });
+        let ports = |admin: &[AdminListener]| {
+            [META_ADMIN_PORT, META_ADMIN_TLS_PORT]
+                .map(|field| admin_port(admin, "10.0.0.1".parse().unwrap(), field))
+        };
+        let status = [AdminRole::Status];
+        assert_eq!(ports(&AdminListener::defaults()), [None, None], "loopback");
+        assert_eq!(ports(&[listener("10.0.0.2:1", &status, None)]), [None, None], "another address");
+        assert_eq!(ports(&[listener("0.0.0.0:1", &[AdminRole::Metrics], None)]), [None, None]);
+        let listeners = [
+            listener("10.0.0.1:2", &status, None),
+            listener("0.0.0.0:3", &status, None),
+            listener("0.0.0.0:4", &[AdminRole::Admin], tls()),
+        ];
+        assert_eq!(ports(&listeners), [Some(2), Some(4)]);
     }
 }

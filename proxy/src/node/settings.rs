@@ -152,6 +152,8 @@ pub(super) fn workers(config: &Config, tls: Option<&ServerTls>) -> Result<Worker
         pages.replace(status, page.body.clone())?;
     }
     let manners = manners(config)?;
+    let maintenance = config.pages.maintenance().map(|page| page.body.clone());
+    pages.set_maintenance(maintenance, config.pages.maintenance_retry_after().as_secs());
     Ok(WorkersConfig {
         threads: config.frontend.workers.count(),
         frontends: frontends(config, tls),

@@ -1,5 +1,6 @@
 //! The bodies of our own answers: small ones built in, each replaceable by a file's content.
 
+use crate::limits::RetryAfter;
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -11,9 +12,13 @@ pub struct PageError {
     pub status: u16,
 }
 
-/// A page for each status that this node answers with by itself.
+/// A page for each status that this node answers with by itself, and one for when no shard is left.
 #[derive(Debug, Clone)]
-pub struct Pages([(StatusCode, Bytes); 8]);
+pub struct Pages {
+    of_status: [(StatusCode, Bytes); 8],
+    maintenance: Option<Bytes>,
+    maintenance_retry_after: RetryAfter,
+}
 
 impl Default for Pages {
     fn default() -> Self {
@@ -23,7 +28,7 @@ impl Default for Pages {
             let body = format!("<html><body><h1>{code} {reason}</h1>\n{text}\n</body></html>\n");
             (status, Bytes::from(body))
         };
-        Self([
+        let of_status = [
             page(StatusCode::BAD_REQUEST, "Your browser sent an invalid request."),
             page(StatusCode::FORBIDDEN, "Request forbidden by administrative rules."),
             page(StatusCode::REQUEST_TIMEOUT, "Your browser didn't send a complete request in time."),
@@ -32,7 +37,8 @@ impl Default for Pages {
             page(StatusCode::BAD_GATEWAY, "The server returned an invalid or incomplete response."),
             page(StatusCode::SERVICE_UNAVAILABLE, "No server is available to handle this request."),
             page(StatusCode::GATEWAY_TIMEOUT, "The server didn't respond in time."),
-        ])
+        ];
+        Self { of_status, maintenance: None, maintenance_retry_after: RetryAfter(30) }
     }
 }
 
@@ -42,14 +48,31 @@ impl Pages {
     /// # Errors
     /// [`PageError`] when this node never answers with that status.
     pub fn replace(&mut self, status: u16, body: Bytes) -> Result<(), PageError> {
-        let page = self.0.iter_mut().find(|(code, _)| code.as_u16() == status).ok_or(PageError { status })?;
+        let page = self
+            .of_status
+            .iter_mut()
+            .find(|(code, _)| code.as_u16() == status)
+            .ok_or(PageError { status })?;
         page.1 = body;
         Ok(())
     }
 
+    /// What people are shown when no shard is left (`None`: the page of 503), and after how many seconds whoever asks may come again.
+    pub fn set_maintenance(&mut self, page: Option<Bytes>, retry_after_s: u64) {
+        (self.maintenance, self.maintenance_retry_after) = (page, RetryAfter(retry_after_s));
+    }
+
+    pub(crate) fn maintenance(&self) -> Option<Bytes> {
+        self.maintenance.clone()
+    }
+
+    pub(super) const fn maintenance_retry_after(&self) -> RetryAfter {
+        self.maintenance_retry_after
+    }
+
     /// The page of `status`; the finer ones of a head (414, 417, 431, 501, 505) share that of 400.
     pub(crate) fn body(&self, status: StatusCode) -> Bytes {
-        let page = self.0.iter().find(|(code, _)| *code == status).unwrap_or(&self.0[0]);
+        let page = self.of_status.iter().find(|(code, _)| *code == status).unwrap_or(&self.of_status[0]);
         page.1.clone()
     }
 }

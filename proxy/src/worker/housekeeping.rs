@@ -6,7 +6,7 @@ use super::releases::tell;
 use super::{SECOND_MS, Worker, tick_of};
 use crate::clock::Millis;
 use crate::health::Health;
-use crate::sessions::{Command, Verb, Which};
+use crate::sessions::{Bosh, Command, Which, obey};
 use shardgate_discovery::Snapshot;
 use shardgate_peering::Moved;
 use std::rc::Rc;
@@ -74,9 +74,8 @@ pub(super) async fn run(worker: Rc<Worker>, mut listening: Listening, mut inbox:
                 order.obey(&worker, &mut listening).await;
                 ticks = every(tick_of(&worker.settings().limits));
             }
-            Some(Command { which, verb, reply }) = inbox.commands.recv() => {
-                // Whoever asked may be gone.
-                let _gone: Result<(), usize> = reply.send(worker.sessions.borrow_mut().obey(&which, verb));
+            Some(command) = inbox.commands.recv() => {
+                obey(&mut worker.sessions.borrow_mut(), &worker.bosh.borrow(), command);
             }
         }
     }
@@ -103,6 +102,7 @@ fn tick(worker: &Worker, last_second: &mut Millis) {
         *last_second = now;
         worker.pool.sweep(now);
         worker.suspects.borrow_mut().sweep(now);
+        worker.sweep_bosh(now);
         let lost = worker.log.borrow_mut().flush();
         worker.counters.log_lines_lost.add(lost);
     }
@@ -131,7 +131,7 @@ fn compare(worker: &Worker, missed: u64) {
 /// The drain is over: what is still open is closed, and the table hears of it.
 async fn end(worker: &Rc<Worker>, releasing: JoinHandle<()>) {
     let until = Instant::now() + LAST_WORDS;
-    let tunnels = worker.sessions.borrow_mut().obey(&Which::All, Verb::Close);
+    let tunnels = worker.sessions.borrow_mut().close(&Which::All);
     for (_, watched) in worker.watched.borrow().iter() {
         watched.let_go();
     }
@@ -148,9 +148,10 @@ async fn end(worker: &Rc<Worker>, releasing: JoinHandle<()>) {
     if timeout_at(until, gone).await.is_err() {
         tracing::warn!(connections = worker.connected.get(), "connections did not end in time");
     }
+    worker.change_bosh(Bosh::clear);
     worker.releases.close();
     if timeout_at(until, releasing).await.is_err() {
-        tracing::warn!("the table did not take all that tunnels released");
+        tracing::warn!("the table did not take all that sessions released");
     }
     let lost = worker.log.borrow_mut().flush();
     worker.counters.log_lines_lost.add(lost);

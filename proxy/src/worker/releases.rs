@@ -1,27 +1,33 @@
-//! What tunnels have released, on its way to the table: a tunnel's end cannot wait, the table may have to be waited for.
+//! What sessions hold and have released, on its way to the table: their ends cannot wait, and the table may have to be waited for.
 
+use crate::sessions::{HoldChange, Table};
 use shardgate_peering::TableHandle;
-use shardgate_peering_core::{ShardName, StickKey};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use tokio::sync::Notify;
 
-/// An entry that is held by one tunnel less.
-pub(super) type Released = (StickKey, ShardName);
+/// So many changes wait when the table is behind: BOSH sessions that are new are not counted, and known ones stay where they are, until it has caught up.
+const BEHIND: usize = 16_384;
 
-/// The queue. Its bound is the number of tunnels that a worker can have: none is ever lost, or the entry would be held for ever.
+/// The queue. Its bound is [`BEHIND`] and the number of sessions that a worker can have: no release is ever lost, or its entry would be
+/// held for ever.
 #[derive(Debug, Default)]
 pub(super) struct Releases {
-    queue: RefCell<VecDeque<Released>>,
+    queue: RefCell<VecDeque<HoldChange>>,
     more: Notify,
     closed: Cell<bool>,
 }
 
 impl Releases {
-    pub(super) fn push(&self, released: Released) {
-        self.queue.borrow_mut().push_back(released);
+    pub(super) fn push(&self, change: HoldChange) {
+        self.queue.borrow_mut().push_back(change);
         self.more.notify_one();
+    }
+
+    /// Whether the table can be told of anything new.
+    pub(super) fn state(&self) -> Table {
+        if self.queue.borrow().len() < BEHIND { Table::Listens } else { Table::Behind }
     }
 
     /// Nothing more will come.
@@ -30,20 +36,23 @@ impl Releases {
         self.more.notify_one();
     }
 
-    async fn next(&self) -> Option<Released> {
+    async fn next(&self) -> Option<HoldChange> {
         loop {
-            let released = self.queue.borrow_mut().pop_front();
-            if released.is_some() || self.closed.get() {
-                return released;
+            let change = self.queue.borrow_mut().pop_front();
+            if change.is_some() || self.closed.get() {
+                return change;
             }
             self.more.notified().await;
         }
     }
 }
 
-/// Tells the table in the order in which tunnels ended, until the queue is closed and empty.
+/// Tells the table in the order in which sessions began and ended, until the queue is closed and empty.
 pub(super) async fn tell(worker: Rc<super::Worker>, table: TableHandle) {
-    while let Some((key, shard)) = worker.releases.next().await {
-        table.session_closed(key, shard).await;
+    while let Some(change) = worker.releases.next().await {
+        match change {
+            HoldChange::Taken(key, shard) => table.session_opened(key, shard).await,
+            HoldChange::Released(key, shard) => table.session_closed(key, shard).await,
+        }
     }
 }

@@ -346,6 +346,7 @@ impl Seed {
                 spare: Spare::new(),
                 gate,
                 sessions: RefCell::default(),
+                bosh: RefCell::default(),
                 copy_buffer: RefCell::new(vec![0; COPY_BUFFER_BYTES].into_boxed_slice()),
                 health,
                 observer: RefCell::default(),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod balancers;
+mod bosh;
 mod ceilings;
 mod cookies;
 mod edge;
@@ -12,6 +13,7 @@ mod harness;
 mod health;
 mod http;
 mod interims;
+mod maintenance;
 #[cfg(feature = "test-hooks")]
 mod relayed;
 mod relaying;

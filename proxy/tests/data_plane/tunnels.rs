@@ -121,7 +121,7 @@ async fn tunnels_are_closed_by_key_and_by_shard() {
     let (mut second, _) = tunnel(&node, "one").await;
     let (mut other, other_shard) = tunnel(&node, "two").await;
     let sessions = node.running.sessions();
-    assert_eq!((sessions.open(), sessions.count(Which::Key(key("one"))).await), (3, 2));
+    assert_eq!((sessions.open(), sessions.count(Which::Key(key("one"))).await.tunnels), (3, 2));
     assert_eq!(sessions.close(Which::KeyElsewhere { key: key("one"), shard: name(&shard) }).await, 0);
     assert_eq!(sessions.close(Which::Key(key("one"))).await, 2);
     assert_eq!((first.rest().await, second.rest().await), (vec![], vec![]));

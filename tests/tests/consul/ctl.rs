@@ -17,10 +17,10 @@ mod tokens;
 
 /// What the program said.
 #[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: String,
-    error: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) error: String,
 }
 
 /// Runs the program of the same build with these variables alone.
@@ -53,7 +53,7 @@ fn ctl_into(output: Stdio, ip: &str, command: &str) -> Said {
 }
 
 /// Runs it for the environment `test`, at an agent.
-fn ctl(ip: &str, command: &str) -> Said {
+pub(crate) fn ctl(ip: &str, command: &str) -> Said {
     let address = format!("{ip}:8500");
     let arguments: Vec<&str> = command.split(' ').collect();
     run(&[("CONSUL_HTTP_ADDR", &address), ("SHARDGATE_ENVIRONMENT", "test")], &arguments)
@@ -483,9 +483,9 @@ fn who_cannot_look_says_why() {
             "pin list",
             &["SHARDGATE_DATACENTERS has \"b.c\""],
         ),
-        (&[], "pin list --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
-        (&[], "release live get --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
-        (&[], "ban add x --node 127.61.20.9:1", &["pin, release and ban are about Consul"]),
+        (&[], "pin list --node 127.61.20.9:1", &["pin, release live and ban are about Consul"]),
+        (&[], "release live get --node 127.61.20.9:1", &["pin, release live and ban are about Consul"]),
+        (&[], "ban add x --node 127.61.20.9:1", &["pin, release live and ban are about Consul"]),
         (
             &[("SHARDGATE_ENVIRONMENT", "test")],
             "--consul-token-file /no\u{1b}[2Jwhere\u{202e} pin list",

@@ -6,6 +6,7 @@
 mod cluster;
 mod ctl;
 mod discovery;
+mod drains;
 mod election;
 mod faults;
 mod fleet;

@@ -117,7 +117,7 @@ async fn becomes(server: &Server, id: &str, expected: Option<&str>) {
     within(CHECK_TTL * 4, &what, async || check(server, id).as_deref() == expected).await;
 }
 
-fn ca(folder: &Path) -> CaFiles {
+pub(crate) fn ca(folder: &Path) -> CaFiles {
     let ca = CaFiles::at(folder);
     ca.init(&Environment::parse("test").unwrap()).unwrap();
     ca

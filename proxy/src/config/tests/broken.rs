@@ -175,7 +175,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "[pages]\n404 = \"pages/404.html\"\n",
-        "c.toml:7:1: unknown field pages.404, expected one of dir, 400, 403, 408, 429, 500, 502, 503, 504",
+        "c.toml:7:1: unknown field pages.404, expected one of dir, 400, 403, 408, 429, 500, 502, 503, 504, maintenance, maintenance_retry_after",
     ),
     (
         "[pages]\n503 = \"large.html\"\n502 = \"lost.html\"\n",

@@ -1,0 +1,185 @@
+//! The table, in pages: a million entries are never held as a whole, and the driver answers others in between.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use shardgate_peering::core::{Rank, Reason, StickKey};
+use shardgate_peering::{TableHandle, TableRow};
+use shardgate_proto::admin as wire;
+use tokio::sync::mpsc;
+use tonic::Status;
+use tonic::codegen::tokio_stream::{Stream, wrappers::ReceiverStream};
+
+use super::super::AdminParts;
+use crate::cookie;
+use crate::sessions::Counted;
+
+/// Rows asked of the driver at once.
+const PAGE: usize = 512;
+
+pub(super) type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// All entries, or that of one key.
+pub(super) async fn table(table: TableHandle, wanted: Option<StickKey>) -> Streamed<wire::TableEntry> {
+    let (rows, stream) = mpsc::channel(PAGE);
+    if let Some(key) = wanted {
+        if let Some(row) = table.row(key).await {
+            // The channel has room, and its receiver is below.
+            drop(rows.send(Ok(entry(row))).await);
+        }
+        return Box::pin(ReceiverStream::new(stream));
+    }
+    tokio::spawn(async move {
+        let mut after = None;
+        loop {
+            let page = table.page(after.clone(), PAGE).await;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            for row in page {
+                // Whoever asked has gone.
+                if rows.send(Ok(entry(row))).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    Box::pin(ReceiverStream::new(stream))
+}
+
+/// Which conferences are asked for; all that is said has to fit.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) shard: Option<String>,
+    pub(super) release: Option<String>,
+    pub(super) tenant: Option<String>,
+    pub(super) sessions: Sessions,
+}
+
+/// Whether conferences without sessions of this node are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Sessions {
+    #[default]
+    Any,
+    Some,
+}
+
+impl Wanted {
+    fn takes(&self, key: &str, shard: &str, release: &str) -> bool {
+        let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
+        fits(&self.shard, shard)
+            && fits(&self.release, release)
+            && self.tenant.as_ref().is_none_or(|tenant| tenant_of(key) == Some(tenant.as_str()))
+    }
+}
+
+/// The tenant of a conference: what stands before the first slash of its key.
+fn tenant_of(key: &str) -> Option<&str> {
+    key.split_once('/').map(|(tenant, _)| tenant)
+}
+
+/// The conferences that are wanted, behind the key `after`, with this node's sessions of each.
+pub(super) fn conferences(
+    parts: AdminParts,
+    wanted: Wanted,
+    mut after: Option<StickKey>,
+) -> Streamed<wire::Conference> {
+    let (rows, stream) = mpsc::channel(PAGE);
+    tokio::spawn(async move {
+        loop {
+            let page = parts.table.page(after, PAGE).await;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key.clone());
+            for conference in joined(&parts, &wanted, page).await {
+                // Whoever asked has gone.
+                if rows.send(Ok(conference)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    Box::pin(ReceiverStream::new(stream))
+}
+
+/// The conferences of a page: live entries that are no cookies'.
+async fn joined(parts: &AdminParts, wanted: &Wanted, page: Vec<TableRow>) -> Vec<wire::Conference> {
+    let snapshot = parts.discovery.current();
+    let found = page.into_iter().filter_map(|row| {
+        let shard = row.entry.shard?;
+        let release = snapshot.shard(shard.as_str()).map(|shard| shard.release.as_str()).unwrap_or_default();
+        let fits = !cookie::is_cookie(&row.key) && wanted.takes(row.key.as_str(), shard.as_str(), release);
+        fits.then(|| (row.key, shard.to_string(), release.to_owned(), row.remaining_ms))
+    });
+    let found: Vec<_> = found.collect();
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let keys: Arc<[StickKey]> = found.iter().map(|(key, ..)| key.clone()).collect();
+    let sessions = parts.sessions.of_keys(keys).await;
+    let counts = |counted: &Counted| wanted.sessions == Sessions::Any || *counted != Counted::default();
+    let joined = found.into_iter().zip(sessions).filter(|(_, counted)| counts(counted));
+    let joined =
+        joined.map(|((key, shard, release, remaining_ms), Counted { tunnels, bosh })| wire::Conference {
+            key: key.to_string(),
+            shard,
+            release,
+            remaining_ms,
+            tunnels_here: tunnels,
+            bosh_here: bosh,
+        });
+    joined.collect()
+}
+
+fn entry(row: TableRow) -> wire::TableEntry {
+    let TableRow { key, entry, remaining_ms } = row;
+    wire::TableEntry {
+        key: key.to_string(),
+        shard: entry.shard.map(|shard| shard.to_string()).unwrap_or_default(),
+        generation: entry.generation,
+        rank: match entry.rank {
+            Rank::Home => "home",
+            Rank::Alone => "alone",
+        }
+        .to_owned(),
+        origin: entry.origin.to_string(),
+        reason: match entry.reason {
+            Reason::Claim => "claim",
+            Reason::Down => "down",
+            Reason::Operator => "operator",
+            Reason::Arbitration => "arbitration",
+            Reason::End => "end",
+            Reason::Full => "full",
+        }
+        .to_owned(),
+        created_ms: entry.created.wall_ms(),
+        remaining_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_said_has_to_fit() {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        for (shard, release, tenant, taken) in [
+            ("", "", "", true),
+            ("s1", "", "", true),
+            ("s2", "", "", false),
+            ("", "release-1", "acme", true),
+            ("", "release-2", "acme", false),
+            ("s1", "release-1", "other", false),
+            ("", "", "acm", false),
+        ] {
+            let wanted = Wanted {
+                shard: given(shard),
+                release: given(release),
+                tenant: given(tenant),
+                sessions: Sessions::Any,
+            };
+            assert_eq!(wanted.takes("acme/room", "s1", "release-1"), taken, "{wanted:?}");
+        }
+        let wanted = Wanted { tenant: given("acme"), ..Wanted::default() };
+        assert!(!wanted.takes("acme", "s1", "release-1"), "a room of that name is no tenant's");
+    }
+}
