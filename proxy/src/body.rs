@@ -2,30 +2,92 @@
 
 use crate::backend::Upstream;
 use crate::client::{BodyState, Client, Waiting};
+use crate::clock::Millis;
 use crate::counters::TimeoutKind;
 use crate::record::Record;
-use bytes::Bytes;
+use crate::rescue::Failure;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+/// The most of a body that is read before a shard is asked, to be sent once more if need be. What BOSH clients ask is far smaller.
+const WHOLE_MAX: u64 = 16 * 1024;
+
 /// A request's body on its way to the shard.
 pub(crate) struct RequestBody {
-    /// `None` when there is none.
-    incoming: Option<Incoming>,
+    given: Given,
     client: Rc<Client>,
+}
+
+enum Given {
+    /// There is none, or it has gone.
+    Nothing,
+    /// As it comes.
+    Coming(Incoming),
+    /// All of it.
+    Whole(Bytes),
 }
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, client: Rc<Client>) -> Self {
-        Self { incoming: Some(incoming).filter(|incoming| !incoming.is_end_stream()), client }
+        let given = if incoming.is_end_stream() { Given::Nothing } else { Given::Coming(incoming) };
+        Self { given, client }
     }
 
-    /// The body of a request that is sent once more because it has none.
-    pub(crate) fn none(client: Rc<Client>) -> Self {
-        Self { incoming: None, client }
+    /// The same body for a request that is sent once more; `None` when it has been let through already.
+    pub(crate) fn again(&self) -> Option<Self> {
+        let given = match &self.given {
+            Given::Nothing => Given::Nothing,
+            Given::Whole(bytes) => Given::Whole(bytes.clone()),
+            Given::Coming(_) => return None,
+        };
+        Some(Self { given, client: Rc::clone(&self.client) })
+    }
+
+    /// Whether it was read whole.
+    pub(crate) const fn is_whole(&self) -> bool {
+        matches!(self.given, Given::Whole(_))
+    }
+
+    /// Reads a body of known and small length whole, so that it can be sent more than once; others stay as they are.
+    pub(crate) async fn read_whole(&mut self, now: impl Fn() -> Millis) -> Result<(), Failure> {
+        let Given::Coming(incoming) = &mut self.given else { return Ok(()) };
+        if incoming.size_hint().upper().is_none_or(|bytes| bytes > WHOLE_MAX) {
+            return Ok(());
+        }
+        let client = &self.client;
+        let mut read = BytesMut::new();
+        loop {
+            let frame = poll_fn(|cx| {
+                let polled = Pin::new(&mut *incoming).poll_frame(cx);
+                if polled.is_pending() {
+                    if client.expired().is_some() {
+                        return Poll::Ready(Err(Failure::BodyTimeout));
+                    }
+                    client.wait(Waiting::Body, now());
+                }
+                polled.map(Ok)
+            });
+            match frame.await? {
+                None => break,
+                Some(Ok(frame)) => {
+                    client.progress();
+                    if let Ok(data) = frame.into_data() {
+                        read.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(_)) => {
+                    client.set_body(BodyState::Broken);
+                    return Err(Failure::Body);
+                }
+            }
+        }
+        self.given = Given::Whole(read.freeze());
+        Ok(())
     }
 }
 
@@ -37,35 +99,54 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let this = &mut *self;
+        let incoming = match &mut this.given {
+            Given::Nothing => return Poll::Ready(None),
+            Given::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.given = Given::Nothing;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Given::Coming(incoming) => incoming,
+        };
         let polled = Pin::new(incoming).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(_))) => {
-                self.client.progress();
-                self.client.set_body(BodyState::Flowing);
+                this.client.progress();
+                this.client.set_body(BodyState::Flowing);
             }
-            Poll::Ready(Some(Err(_))) => self.client.set_body(BodyState::Broken),
+            Poll::Ready(Some(Err(_))) => this.client.set_body(BodyState::Broken),
             Poll::Ready(None) => {
-                self.incoming = None;
-                self.client.set_body(BodyState::Flowing);
+                this.given = Given::Nothing;
+                this.client.set_body(BodyState::Flowing);
             }
-            Poll::Pending => self.client.set_body(BodyState::Awaited),
+            Poll::Pending => this.client.set_body(BodyState::Awaited),
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+        match &self.given {
+            Given::Nothing => true,
+            Given::Whole(bytes) => bytes.is_empty(),
+            Given::Coming(incoming) => incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        match &self.given {
+            Given::Nothing => SizeHint::with_exact(0),
+            Given::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Given::Coming(incoming) => incoming.size_hint(),
+        }
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.client.set_body(if self.is_end_stream() { BodyState::Flowing } else { BodyState::Abandoned });
+        // One that was read whole leaves nothing in the socket.
+        let left = matches!(&self.given, Given::Coming(incoming) if !incoming.is_end_stream());
+        self.client.set_body(if left { BodyState::Abandoned } else { BodyState::Flowing });
     }
 }
 

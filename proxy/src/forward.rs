@@ -191,7 +191,7 @@ async fn forward(
     body: Incoming,
 ) -> Result<Reached, Failure> {
     // First of all: whatever is refused, the connection knows that there may be a body.
-    let body = RequestBody::new(body, Rc::clone(client));
+    let mut body = RequestBody::new(body, Rc::clone(client));
     admit_request(worker, record.sender.ip())?;
     if matches!(client.carrier, Carrier::Stream(_)) && worker.gate.memory_is_full() {
         worker.counters.refused[Refused::Memory as usize].up();
@@ -210,8 +210,13 @@ async fn forward(
     let key = read_head(&head.method, &target, &head.headers, &sent, bans, routing, &mut record.fired)?;
     check_key(&key, bans, routing.compat, &mut record.fired)?;
     let cookie = ByCookie::of(&key, &head.headers, routing);
-    // An upgrade with a body is none: the tunnel could begin only after it.
     let polls = key.is_bosh() && matches!(head.method, Method::POST | Method::GET);
+    if polls {
+        // The request's number tells the shard whether it was there before (XEP-0124, broken connections), and another shard that it knows nothing
+        // of the session: the client starts anew at once. A 502 would leave it in back-off for 8 s, then 27.
+        Box::pin(body.read_whole(|| worker.clock.coarse())).await?;
+    }
+    // An upgrade with a body is none: the tunnel could begin only after it.
     let upgrade = match body.is_end_stream() {
         true => upgrade_of(&head.method, head.version, &head.headers),
         false => Upgrade::None,
@@ -433,7 +438,7 @@ async fn send(
     if let Some(upstream) = worker.pool.take(&destination) {
         worker.counters.shard_reuses.up();
         record.timers.connect = Some(0);
-        let again = repeatable(&request, client);
+        let again = repeatable(&request);
         match exchange(worker, client, record, shard, upstream, request).await {
             Ok(answer) => return Ok(answer),
             Err(ExchangeError::Unsent(unsent)) => request = unsent,
@@ -456,7 +461,7 @@ async fn send(
     let cause = loop {
         let cause = match open(worker, client, record, shard, destination.clone()).await {
             Ok(upstream) => {
-                let again = repeatable(&request, client);
+                let again = repeatable(&request);
                 match (exchange(worker, client, record, shard, upstream, request).await, again) {
                     (Ok(answer), _) => return Ok(answer),
                     (Err(ExchangeError::Unsent(unsent)), _) => {
@@ -525,12 +530,12 @@ async fn open(
     Ok(upstream)
 }
 
-/// A copy of a request that may be sent twice: its method is safe, and there is no body.
-fn repeatable(request: &Request<RequestBody>, client: &Rc<Client>) -> Option<Box<Request<RequestBody>>> {
-    if !request.method().is_safe() || !request.body().is_end_stream() {
+/// A copy of a request that may be sent twice: its method is safe and there is no body, or its body was read whole for this.
+fn repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
+    if !request.method().is_safe() && !request.body().is_whole() {
         return None;
     }
-    let mut again = Request::new(RequestBody::none(Rc::clone(client)));
+    let mut again = Request::new(request.body().again()?);
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();
     *again.headers_mut() = request.headers().clone();

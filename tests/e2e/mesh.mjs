@@ -15,7 +15,7 @@ const START_REFUSED_MS = 10_000;
 export const EXPIRE_MS = 4000;
 
 /**
- * Nodes with a certificate authority and a discovery file each. `nodes`: `{ name, region, ip }` each; `settings`: more of every node's
+ * Nodes with a certificate authority and a discovery file each. `nodes`: `{ name, region, ip }` each; `settings(node)`: more of its
  * configuration; `addressOf(node, shard)`: where that node finds the shard.
  */
 export class Mesh {
@@ -28,10 +28,12 @@ export class Mesh {
     shards,
     release,
     expire = `${EXPIRE_MS / 1000}s`,
-    settings = '',
+    settings = () => '',
     addressOf = (_, shard) => shard.address,
   }) {
     Object.assign(this, { binary, hooks, shards, release, expire, settings, addressOf });
+    /** Whether a node's discovery does not list a shard. */
+    this.hides = () => false;
     this.folder = join(folder, name);
     this.logs = join(folder, 'logs');
     mkdirSync(this.folder);
@@ -78,7 +80,7 @@ export class Mesh {
   }
 
   #writeDiscovery(node) {
-    const shards = this.shards.map((shard) => `
+    const shards = this.shards.filter((shard) => !this.hides(node, shard)).map((shard) => `
 [[shards]]
 name = "${shard.name}"
 id = ${shard.id}
@@ -142,7 +144,7 @@ expire = "${this.expire}"
 [[admin]]
 listen = "${node.admin}"
 serve = ["status", "metrics"]
-${this.settings}`;
+${this.settings(node)}`;
   }
 }
 

@@ -10,6 +10,7 @@ use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use shardgate_peering::{RelayError, Relays};
 use shardgate_peering_core::{PeerId, ShardName};
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,6 +18,10 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+/// How long what was sent to a shard may stay unacknowledged (`TCP_USER_TIMEOUT`, HAProxy's `tcp-ut`): a host that is gone without a word is
+/// noticed by whoever sends, not by the tunnel's timeout of an hour. Longer than the kernel needs to send a lost packet five times.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
 
 /// How connections to shards are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +182,7 @@ pub(crate) async fn tcp(address: SocketAddr) -> Result<TcpStream, ConnectError> 
     let failed = |error| ConnectError::new(address, error);
     let stream = TcpStream::connect(address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
+    SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX)).map_err(failed)?;
     Ok(stream)
 }
 

@@ -1,6 +1,7 @@
 // What happens to shards, and what people may notice of it.
 import { setTimeout as delay } from 'node:timers/promises';
 import { equal, must } from '../clients/expect.mjs';
+import { mustRun, run } from '../process.mjs';
 import { until } from '../until.mjs';
 import { Load, Person, ask, failed, join, kinds } from './client.mjs';
 import { Site } from './site.mjs';
@@ -8,6 +9,12 @@ import { Site } from './site.mjs';
 /** As the issue has it: one failed check, a second apart. */
 const QUICK = 'check = "http"\ninter = "1s"\nfall = 1\nrise = 2\ncheck_timeout = "1s"\nserver_timeout = "5s"\n';
 const SHUTDOWN = `${QUICK}on_marked_down = "shutdown-sessions"\n`;
+
+/** The target of a request that belongs to no session: a conference ends one `expire` after the last of them. */
+const asked = (room) => `/conference-request/v1?room=${room}`;
+
+/** What a BOSH client sends and waits for. */
+const POLL = { method: 'POST', body: "<body rid='1' xmlns='http://jabber.org/protocol/httpbind'/>" };
 
 const rooms = (count, tag) => Array.from({ length: count }, (_, n) => `${tag}${n}`);
 
@@ -29,11 +36,11 @@ async function on(options, body) {
 }
 
 /** Where each room is, by its first join through nodes in turn. */
-async function place(site, names) {
+async function place(site, names, target = join) {
   const places = new Map();
   for (let from = 0; from < names.length; from += 50) {
     const some = names.slice(from, from + 50);
-    const answers = await Promise.all(some.map((room, n) => ask(site.addresses[(from + n) % site.addresses.length], join(room))));
+    const answers = await Promise.all(some.map((room, n) => ask(site.addresses[(from + n) % site.addresses.length], target(room))));
     some.forEach((room, n) => {
       must(answers[n].status === 200, `a join of ${room}`, JSON.stringify(answers[n]));
       places.set(room, answers[n].shard);
@@ -77,13 +84,14 @@ async function killed({ binary }) {
     const [hit, others] = [await people(site, lost.slice(0, 20)), await people(site, kept.slice(0, 20))];
     const moves = await site.total('table_moved_total');
     const load = new Load({ addresses: site.addresses, targets: lost.map(join), perSecond: 40, fresh: true });
+    const polls = new Load({ addresses: site.addresses, targets: lost.map((room) => `${join(room)}&held=200`), perSecond: 20, options: POLL });
     await delay(1_000);
     const at = Date.now();
     await site.shard('s1').process.kill();
     const seen = await site.seen('s1', 0);
     await until(() => hit.every((person) => person.shard && person.closes > 0), 10_000, () => 'everybody is back');
     await delay(1_500);
-    const results = await load.stop();
+    const results = [...(await load.stop()), ...(await polls.stop())];
     const first = Math.min(...results.filter((result) => result.status === 200 && result.shard !== 's1').map((result) => result.at + result.tookMs)) - at;
     const late = failed(results.filter((result) => result.at > seen));
     equal(late.length, 0, `requests after the last node saw it: ${kinds(late)}`);
@@ -105,6 +113,7 @@ async function killed({ binary }) {
     equal((await whole(site, lost)).split, [], 'rooms split by its return');
     for (const person of [...hit, ...others]) person.leave();
     const bad = failed(results);
+    equal(kinds(bad), 'none', 'requests not answered 200');
     return `first served elsewhere ${Math.round(first)} ms after the kill, last node saw it after ${seen - at} ms, tunnels closed in ${closed} ms; ` +
       `${results.length} requests, not answered 200: ${kinds(bad)}; ${lost.length} rooms moved once each`;
   });
@@ -116,7 +125,9 @@ async function stopped({ binary }) {
     const places = await place(site, rooms(60, 'p'));
     const lost = of(places, 's1');
     const hit = await people(site, lost.slice(0, 10));
-    const load = new Load({ addresses: site.addresses, targets: lost.map((room) => `${join(room)}&held=200`), perSecond: 40, fresh: true });
+    const targets = lost.map((room) => `${join(room)}&held=200`);
+    const load = new Load({ addresses: site.addresses, targets, perSecond: 40, fresh: true });
+    const polls = new Load({ addresses: site.addresses, targets, perSecond: 20, options: POLL });
     await delay(1_000);
     const at = Date.now();
     site.shard('s1').pause();
@@ -124,7 +135,8 @@ async function stopped({ binary }) {
     await until(() => hit.every((person) => person.closes > 0 && person.shard && person.shard !== 's1'), 10_000, () => 'everybody is back');
     const back = Date.now() - at;
     await delay(1_000);
-    const results = await load.stop();
+    const results = [...(await load.stop()), ...(await polls.stop())];
+    equal(kinds(failed(results)), 'none', 'requests not answered 200');
     const longest = Math.max(...results.map((result) => result.tookMs));
     must(longest < 6_000, `no request hangs past its timeout of 5 s, not ${Math.round(longest)} ms`);
     must(back < 5_000, `everybody back in 5 s, not ${back} ms`);
@@ -249,11 +261,66 @@ async function rolling({ binary }) {
   });
 }
 
+async function drained({ binary, ctl }) {
+  return on({ binary, backend: 'check = "http"\ninter = "1s"\n', expire: '2s' }, async (site) => {
+    await site.seen('s1', 1);
+    const places = await place(site, rooms(60, 'd'), asked);
+    const own = of(places, 's1');
+    const inside = await people(site, own.slice(0, 5));
+    const stays = new Load({ addresses: site.addresses, targets: own.map(asked), perSecond: 40 });
+    let fresh = 0;
+    const news = [];
+    const waiting = run(ctl, [...site.everywhere, 'shard', 'drain', 's1', '--wait', '--timeout', '60s'], { withinMs: 70_000 });
+    await until(async () => (await drains(site, ctl, 's1')) === site.nodes.length, 10_000, () => 'every node drains s1');
+    for (; fresh < 100; fresh += 1) news.push(await ask(site.addresses[fresh % 3], asked(`fresh${fresh}`)));
+    await delay(2_000);
+    const results = await stays.stop();
+    equal(kinds(failed([...results, ...news])), 'none', 'requests not answered 200');
+    equal(results.filter((result) => result.shard !== 's1').length, 0, 'its conferences elsewhere');
+    equal(news.filter((answer) => answer.shard === 's1').length, 0, 'new conferences on it');
+    equal(inside.reduce((sum, person) => sum + person.closes, 0), 0, 'closed tunnels');
+    for (const person of inside) person.leave();
+    const { code, output } = await waiting;
+    equal(code, 0, `--wait: ${output}`);
+    must(/shard s1: empty after/.test(output), '--wait tells the end', output);
+    return `${results.length} requests of ${own.length} rooms stayed, ${fresh} new rooms elsewhere; ${output.trim().split('\n').at(-1)}`;
+  });
+}
+
+/** On how many nodes a shard is drained. */
+async function drains(site, ctl, shard) {
+  const states = await Promise.all(site.nodes.map(async (node) => {
+    const said = await mustRun(ctl, ['--node', node.admin, '--output', 'json', 'status']);
+    return JSON.parse(said).shards.find((one) => one.name === shard).state;
+  }));
+  return states.filter((state) => state === 'drain').length;
+}
+
+/** One node's discovery lags: it has not heard of a shard that the others know. */
+async function unlisted({ binary }) {
+  return on({ binary, shards: 2, backend: QUICK }, async (site) => {
+    await site.seen('s1', 1);
+    const places = await place(site, rooms(40, 'u'));
+    const own = of(places, 's2');
+    site.mesh.hides = (node, shard) => node.name === 'n1' && shard.name === 's2';
+    site.mesh.writeDiscovery();
+    await until(async () => (await site.metric(site.nodes[0], 'shard_conferences', '"s2"')) === 0, 10_000, () => 'n1 lists s2 no more');
+    const moves = await site.total('table_moved_total');
+    const { split, places: after } = await whole(site, own);
+    equal(split, [], 'rooms that are not on one shard for everyone');
+    equal(of(after, 's2').length, own.length, 'rooms where they were');
+    equal((await site.total('table_moved_total')) - moves, 0, 'moves');
+    return `${own.length} rooms on a shard that one node does not know: none moved`;
+  });
+}
+
 export const CASES = {
   'a shard is killed': killed,
   'a shard is stopped, and takes connections still': stopped,
   'a thousand rooms of a dead shard, seen at three nodes at once': thousand,
   'the way from one node to a shard is cut, then from two of six': cut,
+  'a shard is drained under load, and it is told when it is empty': drained,
+  'a shard that one node has not heard of': unlisted,
   'a check that flaps': flapping,
   'every shard of a release is restarted, one after another': rolling,
 };

@@ -71,7 +71,8 @@ export class Site {
       shards: site.shards,
       release: RELEASE,
       expire,
-      settings: `[backend]\nagent_port = ${AGENT_PORT}\n${backend}\n`,
+      settings: (node) =>
+        `[backend]\nagent_port = ${AGENT_PORT}\n${backend}\n[[admin]]\nlisten = "unix:${site.orders(node)}"\nserve = ["status", "admin"]\n`,
       addressOf: (node, shard) => site.ways.get(`${node.name} ${shard.name}`)?.from ?? shard.address,
     });
     await site.mesh.start();
@@ -84,6 +85,16 @@ export class Site {
 
   get addresses() {
     return this.nodes.map((node) => node.address);
+  }
+
+  /** Where a node takes orders. */
+  orders(node) {
+    return join(this.folder, `${node.name}.sock`);
+  }
+
+  /** What shardgatectl needs to speak to all nodes. */
+  get everywhere() {
+    return this.nodes.flatMap((node) => ['--node', `unix:${this.orders(node)}`]);
   }
 
   shard(name) {
