@@ -41,8 +41,11 @@ impl Observer {
                 continue;
             }
             let slack = if seat == scene.seat { 0 } else { SLACK_MS };
-            let held_since = self.places[seat].held.get(&room).map(|(since, _)| *since);
-            let used_at = self.places[seat].cell(room).used_at;
+            // Of several inputs at once the first may have ended it, and a later one used it.
+            let several = seat == scene.seat && self.places[seat].inputs > 1;
+            let before = |since: &u64| !several || *since < at;
+            let held_since = self.places[seat].held.get(&room).map(|(since, _)| *since).filter(before);
+            let used_at = self.places[seat].cell(room).used_at.filter(before);
             if let Some(since) = held_since.filter(|since| since + slack <= at) {
                 let text = format!("{} ends r{room}, held at {} since {since}", name(scene.seat), name(seat));
                 self.accuse("a held entry never ends", at, Some(room), text);
