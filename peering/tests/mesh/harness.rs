@@ -141,7 +141,9 @@ pub(crate) async fn join(running: &Running, room: &str, proposal: &str) -> Strin
     let (key, shard) = (StickKey::parse(room).unwrap(), ShardName::parse(proposal).unwrap());
     match running.mesh.handle().claim(key, shard, ClaimReason::Join).await {
         Claimed::Stick { shard } => shard.to_string(),
-        other @ (Claimed::Unstored { .. } | Claimed::Cleared | Claimed::Held) => panic!("{room}: {other:?}"),
+        other @ (Claimed::Unstored { .. } | Claimed::Keep { .. } | Claimed::Cleared | Claimed::Held) => {
+            panic!("{room}: {other:?}")
+        }
     }
 }
 
