@@ -122,18 +122,11 @@ pub(crate) type Ways = ArcSwap<BTreeMap<PeerId, Way>>;
 pub struct Relays {
     ways: Arc<Ways>,
     counters: Arc<Counters>,
-    #[cfg(feature = "test-hooks")]
-    forced: Arc<arc_swap::ArcSwapOption<PeerId>>,
 }
 
 impl Relays {
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
-        Self {
-            ways: Arc::default(),
-            counters,
-            #[cfg(feature = "test-hooks")]
-            forced: Arc::default(),
-        }
+        Self { ways: Arc::default(), counters }
     }
 
     /// For the supervisor.
@@ -149,19 +142,6 @@ impl Relays {
         let mut connected: Vec<_> = connected.collect();
         connected.sort();
         connected.into_iter().map(|(_, peer)| peer.clone()).collect()
-    }
-
-    /// Makes all requests of this node go by a peer, or as they would.
-    #[cfg(feature = "test-hooks")]
-    pub fn force(&self, peer: Option<PeerId>) {
-        self.forced.store(peer.map(Arc::new));
-    }
-
-    /// The peer that all requests are to go by.
-    #[cfg(feature = "test-hooks")]
-    #[must_use]
-    pub fn forced(&self) -> Option<PeerId> {
-        self.forced.load().as_deref().cloned()
     }
 
     /// Opens a stream to `shard` by way of `peer`, and waits until the peer has connected to it. Where too many are open already on the

@@ -253,8 +253,6 @@ async fn forward(
     let mut resolved = resolve(worker, &key, cookie.as_ref(), &topology, None, record).await?;
     let mut vain = 0;
     loop {
-        #[cfg(feature = "test-hooks")]
-        resolved.force_way(&worker.relays);
         record.shard = Some(Arc::clone(&resolved.shard));
         record.why = Some(resolved.why);
         record.via.clone_from(&resolved.via);

@@ -313,8 +313,16 @@ pub fn decide(
     } else {
         Balance::Hash
     };
-    let (shard, why) = choose(key, topology, pool, why, outlook, balance, fired)?;
-    Ok(Decision { shard, why, claim })
+    match (choose(key, topology, pool, why, outlook, balance, fired), &claim) {
+        (Ok((shard, why)), _) => Ok(Decision { shard, why, claim }),
+        // Nobody can take it over, but its home may know who reaches it where it is.
+        (Err(nothing), NeedsClaim::Down { failed }) => {
+            let listed = topology.snapshot.shard(failed.as_str()).cloned();
+            let shard = listed.or_else(|| topology.unlisted(failed).map(Arc::new)).ok_or(nothing)?;
+            Ok(Decision { shard, why: Why::Entry, claim })
+        }
+        (Err(nothing), NeedsClaim::No | NeedsClaim::Join | NeedsClaim::Maint { .. }) => Err(nothing),
+    }
 }
 
 /// Decides by the plain hash, for a key that got no entry: what every node computes alike.

@@ -30,14 +30,6 @@ impl Resolved {
     pub(super) fn directly(shard: Arc<Shard>, why: Why, holds: Holds) -> Self {
         Self { shard, via: None, why, holds }
     }
-
-    /// By the peer that a test wants all requests to go by.
-    #[cfg(feature = "test-hooks")]
-    pub(super) fn force_way(&mut self, relays: &shardgate_peering::Relays) {
-        if let Some(peer) = relays.forced() {
-            self.via = Some(peer);
-        }
-    }
 }
 
 /// Whether a tunnel of a request holds an entry.
@@ -106,6 +98,10 @@ pub(super) async fn resolve(
             NeedsClaim::Down { failed } => ClaimReason::Down { failed },
             NeedsClaim::Maint { failed } => ClaimReason::Maint { failed },
         };
+        let left = match &reason {
+            ClaimReason::Down { failed } | ClaimReason::Maint { failed } => Some(failed.clone()),
+            ClaimReason::Join | ClaimReason::Operator => None,
+        };
         // The parser keeps tokens within the key's bounds.
         let Ok(stick_key) = StickKey::parse(key.token()) else {
             return Ok(Resolved::directly(shard, why, Holds::Nothing));
@@ -132,15 +128,15 @@ pub(super) async fn resolve(
                 return Ok(Resolved::directly(decision.shard, decision.why, Holds::Entry));
             }
         };
+        if left.as_ref() == Some(&answer) {
+            // The home keeps it where it is, though nobody reaches it: it was moved a moment ago, or there is nowhere to move it.
+            return Err(NoRoute::Nothing.into());
+        }
         if answer == shard.name {
             return Ok(Resolved::directly(shard, why, Holds::Entry));
         }
         if let Some(shard) = usable(record, key, topology, excluded, &answer) {
             return Ok(Resolved::directly(shard, Why::Claimed, Holds::Entry));
-        }
-        if entry.as_ref() == Some(&answer) {
-            // The home keeps it where it is: it was moved a moment ago.
-            return Err(NoRoute::Nothing.into());
         }
         entry = Some(answer);
     }

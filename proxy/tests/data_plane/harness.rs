@@ -199,6 +199,12 @@ impl Node {
         let table = mesh.handle();
         let idle = config.limits.tunnel_timeout;
         let running = Workers::start(config, &table, &mesh.relays(), &handle.subscribe()).unwrap();
+        let (mut asks, health) = (mesh.take_probes().unwrap(), running.health().clone());
+        tokio::spawn(async move {
+            while let Some(ask) = asks.recv().await {
+                health.probe(ask).await;
+            }
+        });
         let relayed = mesh.take_relayed().unwrap();
         let relaying = Relaying::start(relayed, handle.clone(), Arc::clone(running.gate()), idle);
         Self { running, table, discovery, log, relaying, handle, mesh }

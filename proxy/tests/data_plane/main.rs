@@ -14,7 +14,6 @@ mod health;
 mod http;
 mod interims;
 mod maintenance;
-#[cfg(feature = "test-hooks")]
 mod relayed;
 mod relaying;
 mod stop;
