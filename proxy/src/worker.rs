@@ -157,8 +157,17 @@ impl Worker {
     /// This node does not reach a shard, but these peers do: they are gone by until the way is back, which the health thread finds out.
     pub(crate) fn goes_by(&self, shard: &ShardName, peers: Vec<PeerId>) {
         if self.health.cut(shard.clone()) == CutTold::Yes {
-            self.detours.borrow_mut().found(shard, peers);
+            self.detours.borrow_mut().found(shard, peers, self.clock.coarse());
         }
+    }
+
+    /// Lets go of detours whose ways are back.
+    fn sweep_detours(&self) {
+        let topology = self.topology();
+        let cut = |shard: &ShardName| {
+            topology.health().is_down(shard) || topology.snapshot().shard(shard.as_str()).is_none()
+        };
+        self.detours.borrow_mut().sweep(self.clock.coarse(), cut);
     }
 
     /// A peer did not reach a shard after all.

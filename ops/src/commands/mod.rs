@@ -184,6 +184,7 @@ mod tests {
             ("ban remove --list unban_prefix acme", true),
             ("ban add --list rooms acme", false),
             ("shard drain s1 --node a:1 --node b:1", true),
+            ("shard drain s1 --mesh", true),
             ("shard weight s1 256", true),
             ("shard weight s1 257", false),
             ("table get room --consul-key k", true),

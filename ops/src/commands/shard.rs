@@ -49,6 +49,9 @@ pub(crate) enum Verb {
 pub(crate) struct Wanted {
     /// The shard's name; in Consul one that is not registered is refused.
     shard: String,
+    /// All nodes, through Consul, where it outlives them: what is meant without --node, too.
+    #[arg(long)]
+    mesh: bool,
     #[command(flatten)]
     writing: Writing,
     #[command(flatten)]
@@ -115,7 +118,13 @@ pub(super) async fn run(
         Verb::Drain { wanted, wait } => (wanted, ShardState::Drain, wait.wanted()),
         Verb::Maint(wanted) => (wanted, ShardState::Maint, None),
     };
-    let Wanted { shard, writing, forcing } = wanted;
+    let Wanted { shard, mesh, writing, forcing } = wanted;
+    if mesh && named.is_some() {
+        return Err(CommandError::Usage {
+            what: "--mesh is about all nodes, through Consul, and --node about some".to_owned(),
+            hint: "leave out the one or the other".to_owned(),
+        });
+    }
     let (effect, doubtful) = (writing.effect(), forcing.doubtful());
     let drained = Drained::Shard(shard.clone());
     let Some(named) = named else {

@@ -60,11 +60,27 @@ pub(super) enum News {
     AgentSilent { name: ShardName, why: String },
 }
 
+/// What is to be done when; each server knows its own entries.
+type Due = BTreeSet<(At, ShardName, Kind)>;
+
+/// Plans a question, in the place of the one of its kind that was planned.
+fn plan(due: &mut Due, name: &ShardName, server: &mut Server, kind: Kind, at: At) {
+    unplan(due, name, server, kind);
+    server.planned.insert(kind, at);
+    due.insert((at, name.clone(), kind));
+}
+
+fn unplan(due: &mut Due, name: &ShardName, server: &mut Server, kind: Kind) {
+    if let Some(at) = server.planned.remove(&kind) {
+        due.remove(&(at, name.clone(), kind));
+    }
+}
+
 /// All servers.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     servers: BTreeMap<ShardName, Server>,
-    due: BTreeSet<(At, ShardName, Kind)>,
+    due: Due,
     serials: u64,
     /// Makes first checks differ from node to node.
     seed: u64,
@@ -101,6 +117,8 @@ struct Server {
     /// When it went up or down last.
     since: At,
     downs: u64,
+    /// When it is to be asked what, as it stands in `due`; nothing while the question is under way.
+    planned: BTreeMap<Kind, At>,
     asked: BTreeSet<Kind>,
 }
 
@@ -184,8 +202,9 @@ impl Checks {
         let gone: Vec<ShardName> =
             self.servers.keys().filter(|name| !targets.contains_key(*name)).cloned().collect();
         for name in gone {
-            self.servers.remove(&name);
-            self.due.retain(|(_, other, _)| *other != name);
+            for (kind, at) in self.servers.remove(&name).into_iter().flat_map(|server| server.planned) {
+                self.due.remove(&(at, name.clone(), kind));
+            }
         }
         for (name, server) in &mut self.servers {
             let Some(target) = targets.remove(name) else { continue };
@@ -206,6 +225,7 @@ impl Checks {
                 ramping_since: None,
                 since: now,
                 downs: 0,
+                planned: BTreeMap::new(),
                 asked: BTreeSet::new(),
                 target: target.clone(),
             };
@@ -222,22 +242,22 @@ impl Checks {
 
     /// Those that are to be asked and have no time for it get one: somewhere within their pause, so that checks do not come all at once.
     fn plan_first(&mut self, now: At) {
-        for (name, server) in &self.servers {
+        for (name, server) in &mut self.servers {
             for kind in [Kind::Check, Kind::Agent] {
                 let config = server.config();
                 let pause = match kind {
-                    Kind::Check if server.counter.is_some() => config.inter,
-                    Kind::Agent if server.target.agent.is_some() => config.agent_inter,
-                    Kind::Check | Kind::Agent | Kind::Way | Kind::Ramp => {
-                        self.due.retain(|(_, other, planned)| (other, *planned) != (name, kind));
-                        continue;
-                    }
+                    Kind::Check if server.counter.is_some() => Some(config.inter),
+                    Kind::Agent if server.target.agent.is_some() => Some(config.agent_inter),
+                    Kind::Check | Kind::Agent | Kind::Way | Kind::Ramp => None,
                 };
-                let planned = self.due.iter().any(|(_, other, planned)| (other, *planned) == (name, kind));
-                if !planned && !server.asked.contains(&kind) {
-                    let pause = to_millis(pause).max(1);
-                    let first = hash64(name.as_str().as_bytes(), self.seed ^ kind as u64) % pause;
-                    self.due.insert((now + first, name.clone(), kind));
+                match pause {
+                    None => unplan(&mut self.due, name, server, kind),
+                    Some(_) if server.planned.contains_key(&kind) || server.asked.contains(&kind) => {}
+                    Some(pause) => {
+                        let pause = to_millis(pause).max(1);
+                        let first = hash64(name.as_str().as_bytes(), self.seed ^ kind as u64) % pause;
+                        plan(&mut self.due, name, server, kind, now + first);
+                    }
                 }
             }
         }
@@ -253,6 +273,7 @@ impl Checks {
         while self.due.first().is_some_and(|(at, _, _)| *at <= now) {
             let (_, name, kind) = self.due.pop_first()?;
             let Some(server) = self.servers.get_mut(&name) else { continue };
+            server.planned.remove(&kind);
             if kind == Kind::Ramp {
                 self.changed = true;
                 Self::plan_ramp(&mut self.due, now, &name, server);
@@ -293,7 +314,7 @@ impl Checks {
         let next = (now + pause.saturating_sub(to_millis(checked.took))).max(now + 1);
         let why = checked.what.clone();
         server.last = Some(checked);
-        self.due.insert((next, question.name.clone(), Kind::Check));
+        plan(&mut self.due, &question.name, server, Kind::Check, next);
         self.turned(now, &question.name, before, took_new, why);
     }
 
@@ -303,7 +324,7 @@ impl Checks {
         let (took_new, before) = (server.takes_new(), server.reach());
         server.cut = Some(now);
         self.news.push(News::Cut { name: name.clone() });
-        self.due.insert((now + WAY_PAUSE_MS, name.clone(), Kind::Way));
+        plan(&mut self.due, name, server, Kind::Way, now + WAY_PAUSE_MS);
         self.turned(now, name, before, took_new, "the way to it is cut".to_owned());
     }
 
@@ -316,7 +337,7 @@ impl Checks {
         let (took_new, before) = (server.takes_new(), server.reach());
         match passed {
             Passed::No => {
-                self.due.insert((now + WAY_PAUSE_MS, question.name.clone(), Kind::Way));
+                plan(&mut self.due, &question.name, server, Kind::Way, now + WAY_PAUSE_MS);
             }
             Passed::Yes => {
                 server.cut = None;
@@ -335,7 +356,7 @@ impl Checks {
         let Some(server) = Self::asked(&mut self.servers, question) else { return };
         let (took_new, before) = (server.takes_new(), server.reach());
         let pause = to_millis(server.config().agent_inter).max(1);
-        self.due.insert((now + pause, question.name.clone(), Kind::Agent));
+        plan(&mut self.due, &question.name, server, Kind::Agent, now + pause);
         match answer {
             Err(why) => {
                 // As in HAProxy, it changes nothing that an agent says nothing.
@@ -370,10 +391,8 @@ impl Checks {
             OnError::SuddenDeath => counter.weaken(),
             OnError::MarkDown => counter.set_down(),
         }
-        let of_check = |(_, other, kind): &&(At, ShardName, Kind)| (other, *kind) == (name, Kind::Check);
-        if let Some(planned) = self.due.iter().find(of_check).filter(|(at, _, _)| *at > fast).cloned() {
-            self.due.remove(&planned);
-            self.due.insert((fast, name.clone(), Kind::Check));
+        if server.planned.get(&Kind::Check).is_some_and(|at| *at > fast) {
+            plan(&mut self.due, name, server, Kind::Check, fast);
         }
         self.turned(now, name, before, took_new, "too many requests failed".to_owned());
     }
@@ -397,29 +416,24 @@ impl Checks {
         Self::begin_ramp(&mut self.due, now, name, server, took_new);
     }
 
-    fn begin_ramp(
-        due: &mut BTreeSet<(At, ShardName, Kind)>,
-        now: At,
-        name: &ShardName,
-        server: &mut Server,
-        took_new: bool,
-    ) {
+    fn begin_ramp(due: &mut Due, now: At, name: &ShardName, server: &mut Server, took_new: bool) {
         match (took_new, server.takes_new()) {
             (false, true) => {
                 server.ramping_since = Some(now);
                 Self::plan_ramp(due, now, name, server);
             }
-            (true, false) => server.ramping_since = None,
+            (true, false) => {
+                server.ramping_since = None;
+                unplan(due, name, server, Kind::Ramp);
+            }
             (true, true) | (false, false) => {}
         }
     }
 
-    fn plan_ramp(due: &mut BTreeSet<(At, ShardName, Kind)>, now: At, name: &ShardName, server: &mut Server) {
+    fn plan_ramp(due: &mut Due, now: At, name: &ShardName, server: &mut Server) {
         let Some(since) = server.ramping_since else { return };
         match server.ramp().at(now.saturating_sub(since)).1 {
-            Some(next) => {
-                due.insert((since + next, name.clone(), Kind::Ramp));
-            }
+            Some(next) => plan(due, name, server, Kind::Ramp, since + next),
             None => server.ramping_since = None,
         }
     }

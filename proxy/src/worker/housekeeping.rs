@@ -102,6 +102,7 @@ fn tick(worker: &Worker, last_second: &mut Millis) {
         *last_second = now;
         worker.pool.sweep(now);
         worker.suspects.borrow_mut().sweep(now);
+        worker.sweep_detours();
         worker.sweep_bosh(now);
         let lost = worker.log.borrow_mut().flush();
         worker.counters.log_lines_lost.add(lost);
