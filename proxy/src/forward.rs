@@ -1,11 +1,11 @@
 //! One request on its way: decided, claimed, sent, and its answer brought back. Whatever fails ends as one [`Failure`] here.
 
 use crate::admission::{check_key, check_security, read_head};
-use crate::backend::{ConnectError, ConnectLimits, Destination, PoolLimits, Upstream, connect};
-use crate::body::{AnswerBody, RequestBody, waiting};
-use crate::client::{AnswerEnds, Asked, BodyState, Carrier, Client};
+use crate::backend::{ConnectError, ConnectLimits, PoolLimits, Upstream};
+use crate::body::{AnswerBody, RequestBody};
+use crate::client::{AnswerEnds, Carrier, Client};
 use crate::config::Redispatch;
-use crate::counters::{Refused, TimeoutKind};
+use crate::counters::Refused;
 use crate::headers::{Sent, Upgrade, Way, switches_to_websocket, tell_key, upgrade_of};
 use crate::health::Observed;
 use crate::limits::{admit_request, enter};
@@ -27,28 +27,24 @@ use hyper::body::Incoming;
 use shardgate_discovery::Shard;
 use shardgate_peering_core::StickKey;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::task::unconstrained;
 
 mod by_cookie;
 mod detours;
 mod resolve;
+mod send;
 use by_cookie::ByCookie;
 pub(crate) use detours::Detours;
 use resolve::{Holds, Resolved, resolve};
+use send::{SendError, send};
 
 /// What hyper holds without a further allocation per request.
 pub(crate) const HEADERS_USUAL: usize = 100;
 
 /// How many ways a request may try: to its shard, by a peer or to another one, and once more.
 const WAYS_MAX: u32 = 3;
-
-/// The longest pause between two attempts at one shard.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long things may take and how large they may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,7 +207,7 @@ async fn forward(
     check_key(&key, bans, routing.compat, &mut record.fired)?;
     let cookie = ByCookie::of(&key, &head.headers, routing);
     let polls = key.is_bosh() && matches!(head.method, Method::POST | Method::GET);
-    if polls {
+    if polls && !body.is_end_stream() {
         // The request's number tells the shard whether it was there before (XEP-0124, broken connections), and another shard that it knows nothing
         // of the session: the client starts anew at once. A 502 would leave it in back-off for 8 s, then 27.
         Box::pin(body.read_whole(|| worker.clock.coarse())).await?;
@@ -402,217 +398,4 @@ async fn switch(
     let opening = Opening::new(stream, &leftover, resolved.shard, hold, shard_place, record);
     *client.opening.borrow_mut() = Some(Box::new(opening));
     Ok(())
-}
-
-/// Why a shard gave no answer.
-enum SendError {
-    /// The request was not sent at all: it can go elsewhere.
-    Unreached { request: Box<Request<RequestBody>>, cause: ConnectError },
-    /// It was, or may have been.
-    Failed(Failure),
-}
-
-impl SendError {
-    /// The shard went down while its answer was awaited: what may be repeated goes elsewhere.
-    fn of_down(shard: &Shard, again: Option<Box<Request<RequestBody>>>) -> Self {
-        match again {
-            Some(request) => {
-                Self::Unreached { request, cause: ConnectError::Down { address: shard.address } }
-            }
-            None => Self::Failed(Failure::ShardDown),
-        }
-    }
-}
-
-/// Sends a request to a shard: over a connection of the pool, else over a new one, which is tried several times.
-async fn send(
-    worker: &Rc<Worker>,
-    client: &Rc<Client>,
-    record: &mut Record,
-    shard: &Shard,
-    destination: Destination,
-    mut request: Box<Request<RequestBody>>,
-) -> Result<(Response<Incoming>, Box<Upstream>), SendError> {
-    if let Some(upstream) = worker.pool.take(&destination) {
-        worker.counters.shard_reuses.up();
-        record.timers.connect = Some(0);
-        let again = repeatable(&request);
-        match exchange(worker, client, record, shard, upstream, request).await {
-            Ok(answer) => return Ok(answer),
-            Err(ExchangeError::Unsent(unsent)) => request = unsent,
-            Err(ExchangeError::Down) => return Err(SendError::of_down(shard, again)),
-            // The shard closed a kept-alive connection just when the request was under way (RFC 9112, 9.3.1).
-            Err(ExchangeError::Closed) => {
-                let Some(again) = again else { return Err(SendError::Failed(Failure::Broken)) };
-                request = again;
-            }
-            Err(ExchangeError::Failed(failure)) => return Err(SendError::Failed(failure)),
-        }
-        record.retries += 1;
-        worker.counters.retries.up();
-    }
-    let limits = record.settings.limits.connect.clone();
-    // Somebody has just been through all attempts: once is enough to see whether it is back.
-    let attempts = if worker.is_suspect(&shard.name) { 1 } else { 1 + limits.retries };
-    let mut pause = limits.backoff;
-    let mut attempt = 1;
-    let cause = loop {
-        let cause = match open(worker, client, record, shard, destination.clone()).await {
-            Ok(upstream) => {
-                let again = repeatable(&request);
-                match (exchange(worker, client, record, shard, upstream, request).await, again) {
-                    (Ok(answer), _) => return Ok(answer),
-                    (Err(ExchangeError::Unsent(unsent)), _) => {
-                        request = unsent;
-                        ConnectError::closed_at_once(shard.address)
-                    }
-                    (Err(ExchangeError::Down), again) => return Err(SendError::of_down(shard, again)),
-                    // A shard that still takes connections did not like the request, and gets it no second time (R39).
-                    (Err(ExchangeError::Closed), Some(again)) => {
-                        match open(worker, client, record, shard, destination.clone()).await {
-                            Ok(_) => return Err(SendError::Failed(Failure::Broken)),
-                            Err(cause) => {
-                                request = again;
-                                cause
-                            }
-                        }
-                    }
-                    (Err(ExchangeError::Closed), None) => {
-                        return Err(SendError::Failed(Failure::Broken));
-                    }
-                    (Err(ExchangeError::Failed(failure)), _) => return Err(SendError::Failed(failure)),
-                }
-            }
-            Err(cause) => cause,
-        };
-        worker.counters.connect_failures[cause.reason() as usize].up();
-        if attempt == attempts || !cause.is_worth_retrying() {
-            break cause;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 3).min(PAUSE_MAX);
-        attempt += 1;
-        record.retries += 1;
-        worker.counters.retries.up();
-    };
-    // Whoever sends a strange Host shall not make others avoid the shard, and a peer's word is about the peer.
-    let elsewhere = matches!(
-        cause,
-        ConnectError::Local { .. } | ConnectError::Disagreed { .. } | ConnectError::Relay { .. }
-    );
-    if !elsewhere {
-        worker.suspect(&shard.name);
-    }
-    Err(SendError::Unreached { request, cause })
-}
-
-async fn open(
-    worker: &Worker,
-    client: &Client,
-    record: &mut Record,
-    shard: &Shard,
-    destination: Destination,
-) -> Result<Box<Upstream>, ConnectError> {
-    client.progress();
-    let began = record.elapsed();
-    // Boxed: most requests find a connection in the pool.
-    let (limits, protocols) = (&record.settings.limits.connect, worker.protocols());
-    let direct = destination.is_direct();
-    let upstream = Box::pin(connect(destination, limits, &protocols.shard_http, &worker.relays)).await?;
-    record.timers.connect = Some(record.elapsed() - began);
-    worker.counters.shard_connects.up();
-    // That a peer reaches it says nothing about this node.
-    if direct {
-        worker.trust(&shard.name);
-    }
-    Ok(upstream)
-}
-
-/// A copy of a request that may be sent twice: its method is safe and there is no body, or its body was read whole for this.
-fn repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
-    if !request.method().is_safe() && !request.body().is_whole() {
-        return None;
-    }
-    let mut again = Request::new(request.body().again()?);
-    *again.method_mut() = request.method().clone();
-    *again.uri_mut() = request.uri().clone();
-    *again.headers_mut() = request.headers().clone();
-    Some(Box::new(again))
-}
-
-/// Why a connection brought no answer.
-enum ExchangeError {
-    /// It closed before the request was begun.
-    Unsent(Box<Request<RequestBody>>),
-    /// It closed behind the request.
-    Closed,
-    /// Its shard went down meanwhile, and what runs on it is to end.
-    Down,
-    /// Anything else.
-    Failed(Failure),
-}
-
-/// Sends a request over a connection and waits for the head of the answer.
-async fn exchange(
-    worker: &Worker,
-    client: &Client,
-    record: &mut Record,
-    shard: &Shard,
-    mut upstream: Box<Upstream>,
-    request: Box<Request<RequestBody>>,
-) -> Result<(Response<Incoming>, Box<Upstream>), ExchangeError> {
-    let began = record.elapsed();
-    client.progress();
-    client.awaits(Some(&shard.name));
-    let result = {
-        // Outside tokio's budget: a future that gives way asks to be polled again, and here nobody would hear it.
-        let mut answer = pin!(unconstrained(upstream.send(*request)));
-        poll_fn(|cx| {
-            if upstream.poll_drive(cx).is_ready() {
-                // A connection that ended before it took the request gives it back only when it is dropped.
-                if let Poll::Ready(result) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                    return Poll::Ready(Ok(result));
-                }
-                upstream.abandon();
-            }
-            // Only driving the connection can make the answer ready, so nobody needs to be woken by it.
-            if let Poll::Ready(result) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                return Poll::Ready(Ok(result));
-            }
-            match (client.expired(), client.asked()) {
-                (Some(TimeoutKind::Server), _) => Poll::Ready(Err(Failure::ShardTimeout)),
-                (Some(_), _) => Poll::Ready(Err(Failure::BodyTimeout)),
-                (None, Asked::WentDown) => Poll::Ready(Err(Failure::ShardDown)),
-                (None, Asked::Answers) => {
-                    client.wait(waiting(client), worker.clock.coarse());
-                    Poll::Pending
-                }
-            }
-        })
-        .await
-    };
-    client.awaits(None);
-    match result {
-        Ok(Ok(response)) => {
-            client.progress();
-            record.timers.answer = Some(record.elapsed() - began);
-            Ok((response, upstream))
-        }
-        Ok(Err(mut error)) => match error.take_message() {
-            Some(unsent) => Err(ExchangeError::Unsent(Box::new(unsent))),
-            None if client.body() == BodyState::Broken => Err(ExchangeError::Failed(Failure::Body)),
-            None => {
-                let error = error.into_error();
-                tracing::debug!(%error, "shard did not answer");
-                // An answer that is no HTTP would be none the second time.
-                Err(if error.is_parse() {
-                    ExchangeError::Failed(Failure::Broken)
-                } else {
-                    ExchangeError::Closed
-                })
-            }
-        },
-        Err(Failure::ShardDown) => Err(ExchangeError::Down),
-        Err(failure) => Err(ExchangeError::Failed(failure)),
-    }
 }
