@@ -1,6 +1,6 @@
 //! Whether shards, and servers of pools, can be used from here: checks, agents, and what real requests met.
 //!
-//! [`Checks`] is the whole of it as a pure state machine; a thread of its own (`thread`) asks the servers and publishes an immutable
+//! `checks` is the whole of it as a pure state machine; a thread of its own (`thread`) asks the servers and publishes an immutable
 //! [`Health`] whenever something changes. A worker lays it over discovery's snapshot. The rule, written once, is [`Standing::over`]: of what
 //! Consul, operators and the agent say the strictest holds (maint, drain, ready), and who is down takes nothing, whatever they say.
 

@@ -74,7 +74,7 @@ impl HealthHandle {
     }
 
     /// Asks a shard now, as its check does, and by a connection where there is none: for a home that wants to know who reaches it. It is
-    /// answered within [`PROBE_TIMEOUT`]; one question answers all who ask meanwhile. What is not listed here is not reached.
+    /// answered within 400 ms; one question answers all who ask meanwhile. What is not listed here is not reached.
     pub async fn probe(&self, ask: ProbeAsk) {
         // A thread that has ended answers nobody, and is taken for a No.
         drop(self.asks.send(Ask::Probe(ask)).await);
