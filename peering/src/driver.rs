@@ -20,7 +20,7 @@ use crate::view::View;
 /// How many inputs are taken before the outputs are carried out: they share one batch to every peer.
 const INPUTS_PER_TURN: usize = 256;
 /// Probes whose answers are awaited. Beyond it the answer is No.
-const PROBES_MAX: usize = 1_024;
+const PROBES_MAX: usize = 16_384;
 
 /// What connections tell the driver.
 #[derive(Debug)]
@@ -89,6 +89,10 @@ impl Driver {
 
     /// Takes what is there already, bounded, so that it shares one round of outputs; both queues in turn, so that neither starves.
     fn take_what_waits(&mut self) {
+        // Answers first: rounds that wait for them end by time.
+        while let Some(Ok((probe, reached))) = self.probes.try_join_next() {
+            self.handle(Input::Probed { probe, reached });
+        }
         for _ in 0..INPUTS_PER_TURN {
             let event = self.links.try_recv().ok();
             let request = self.requests.try_recv().ok();

@@ -194,6 +194,12 @@ impl TableHandle {
         self.view.conferences(shard.as_str())
     }
 
+    /// Every shard that has conferences, listed or not, and how many.
+    #[must_use]
+    pub fn conferences_of_all(&self) -> Vec<(ShardName, u64)> {
+        self.view.conferences_of_all()
+    }
+
     /// Conferences in the table.
     #[must_use]
     pub fn conferences_total(&self) -> u64 {

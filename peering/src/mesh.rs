@@ -28,7 +28,7 @@ const EVENTS_MAX: usize = 4_096;
 /// Moves that a slow listener may be behind.
 const MOVES_MAX: usize = 16_384;
 /// Probes that wait to be begun; beyond it a shard is taken for not reached from here.
-const PROBES_WAITING_MAX: usize = 256;
+const PROBES_WAITING_MAX: usize = 4_096;
 /// Handshakes of others under way at once; more are refused.
 const HANDSHAKES_MAX: usize = 128;
 /// Beyond so many an address has to prove that it can be reached (RFC 9000 section 8.1): spoofed packets hold no handshake.

@@ -51,6 +51,12 @@ impl ShardNames {
         self.known.get(shard).map_or(0, |known| known.conferences)
     }
 
+    /// Every shard that has conferences, and how many.
+    pub(crate) fn all(&self) -> Vec<(ShardName, u64)> {
+        let known = self.known.iter().map(|known| (known.key().clone(), known.conferences));
+        known.filter(|(_, conferences)| *conferences > 0).collect()
+    }
+
     /// One conference more.
     pub(crate) fn enter(&self, shard: &ShardName) -> ShardNumber {
         if let Some(mut known) = self.known.get_mut(shard) {

@@ -69,6 +69,11 @@ impl View {
         self.shards.conferences(shard)
     }
 
+    /// Every shard that has conferences, and how many.
+    pub(crate) fn conferences_of_all(&self) -> Vec<(ShardName, u64)> {
+        self.shards.all()
+    }
+
     pub(crate) fn total(&self) -> usize {
         self.total.load(Ordering::Relaxed)
     }

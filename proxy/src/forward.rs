@@ -43,8 +43,8 @@ use send::{SendError, send};
 /// What hyper holds without a further allocation per request.
 pub(crate) const HEADERS_USUAL: usize = 100;
 
-/// How many ways a request may try: to its shard, by a peer or to another one, and once more.
-const WAYS_MAX: u32 = 3;
+/// How many ways a request may try: to its shard, by a peer, by another one, and to another shard.
+const WAYS_MAX: u32 = 4;
 
 /// How long things may take and how large they may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,6 +272,7 @@ async fn forward(
             }
             Err(SendError::Failed(failure)) => {
                 if matches!(failure, Failure::Broken | Failure::ShardTimeout) {
+                    worker.detour_doubted(&resolved.shard.name);
                     worker.observed(&settings, key.pool(), &resolved.shard.name, Observed::BadAnswer);
                 }
                 return Err(failure);
@@ -297,14 +298,14 @@ async fn forward(
             | ConnectError::Relay { .. } => false,
         };
         vain += 1;
-        if vain == WAYS_MAX || ours || settings.limits.redispatch == Redispatch::Off {
-            return Err(cause.into());
-        }
-        // To another shard, or another way to this one, as its home says. If there is none, the first failure is what happened.
         let failed = resolved.shard.name.clone();
         if let ConnectError::Relay { peer, .. } = &cause {
             worker.detour_failed(&failed, peer);
         }
+        if vain == WAYS_MAX || ours || settings.limits.redispatch == Redispatch::Off {
+            return Err(cause.into());
+        }
+        // To another shard, or another way to this one, as its home says. If there is none, the first failure is what happened.
         resolved = match resolve(worker, &key, cookie.as_ref(), &topology, Some(&failed), record).await {
             Ok(resolved) => resolved,
             Err(_) => return Err(cause.into()),

@@ -292,16 +292,20 @@ impl RunningNode {
     /// Stops: not ready at once, then nothing new is accepted, what runs gets `[shutdown] drain`, then the peers are told.
     pub async fn shutdown(self) {
         self.phase.send_replace(Phase::Draining);
-        if let Some(relaying) = &self.relaying {
-            relaying.refuse();
+        // Homes hear no more that this node reaches shards: it is not to be gone by.
+        if let Some(prober) = self.prober {
+            prober.abort();
         }
-        self.workers.shutdown(self.drain).await;
+        let relayed = async {
+            if let Some(relaying) = &self.relaying {
+                relaying.refuse();
+                relaying.emptied(self.drain).await;
+            }
+        };
+        tokio::join!(self.workers.shutdown(self.drain), relayed);
         self.mesh.shutdown().await;
         if let Some(relaying) = self.relaying {
             relaying.end().await;
-        }
-        if let Some(prober) = self.prober {
-            prober.abort();
         }
         // Only now: peers let go of a node that is not listed any more, and until here it had something to tell them.
         if let Some(registered) = self.registered {

@@ -38,6 +38,7 @@ enum Taking {
 #[derive(Debug)]
 pub struct Relaying {
     taking: watch::Sender<Taking>,
+    open: watch::Receiver<usize>,
     task: JoinHandle<()>,
 }
 
@@ -51,7 +52,8 @@ impl Relaying {
         idle: Duration,
     ) -> Self {
         let (taking, seen) = watch::channel(Taking::Yes { idle });
-        Self { taking, task: tokio::spawn(take(relayed, seen, discovery, gate)) }
+        let (count, open) = watch::channel(0);
+        Self { taking, open, task: tokio::spawn(take(relayed, seen, count, discovery, gate)) }
     }
 
     /// How long streams that come from now on may pause.
@@ -62,6 +64,13 @@ impl Relaying {
     /// New streams are refused from now on; those that are open go on.
     pub fn refuse(&self) {
         self.taking.send_replace(Taking::No);
+    }
+
+    /// Waits until nothing is open, as long as `within`.
+    pub async fn emptied(&self, within: Duration) {
+        let mut open = self.open.clone();
+        // An end of the task, or of the time, is an end of the waiting.
+        drop(timeout(within, open.wait_for(|open| *open == 0)).await);
     }
 
     /// Ends what is still open. The mesh has ended before, and with it the streams.
@@ -75,6 +84,7 @@ impl Relaying {
 async fn take(
     mut relayed: mpsc::Receiver<Relayed>,
     taking: watch::Receiver<Taking>,
+    count: watch::Sender<usize>,
     discovery: DiscoveryHandle,
     gate: Arc<Gate>,
 ) {
@@ -96,6 +106,7 @@ async fn take(
             }
             Some(_) = open.join_next() => {}
         }
+        count.send_replace(open.len());
     }
     while open.join_next().await.is_some() {}
 }

@@ -339,11 +339,14 @@ pub fn by_hash(
         (Backend::Shard(shard), _) => return go_to_named(shard, outlook, fired),
         (Backend::Pool(pool), why) => (pool, why),
     };
-    let takes_new = |shard: &Shard| takes_new(shard, &pool.release, outlook);
+    let takes_new = |shard: &Shard| {
+        let ready = shard.state_in(&pool.release) == ShardState::Ready;
+        ready && shard.weight > 0 && outlook.excluded != Some(&shard.name)
+    };
     let live = topology.snapshot.live_release().and_then(|live| topology.pools.get(live));
     let hash = token_hash(key.token());
     fired.note(Rule::TokenHash);
-    // Neither regions nor what this node has just seen of a shard: every node has to come to the same.
+    // Neither regions nor whether this node reaches a shard: every node has to come to the same, as far as agents say the same to all.
     [
         (Some(&pool.every), why),
         (live.map(|live| &live.every), Why::Fallback),

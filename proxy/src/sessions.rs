@@ -176,10 +176,19 @@ impl Sessions {
 struct Session {
     key: Option<StickKey>,
     shard: ShardName,
+    way: Way,
     used: Millis,
     half: Half,
     end: Option<TunnelEnd>,
     waker: Option<Waker>,
+}
+
+/// How a tunnel reaches its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Direct,
+    /// By a peer, because this node does not reach it.
+    ByPeer,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -196,9 +205,9 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn insert(&mut self, key: Option<StickKey>, shard: ShardName, now: Millis) -> u32 {
+    pub(crate) fn insert(&mut self, key: Option<StickKey>, shard: ShardName, way: Way, now: Millis) -> u32 {
         let session =
-            Session { key: key.clone(), shard, used: now, half: Half::Open, end: None, waker: None };
+            Session { key: key.clone(), shard, way, used: now, half: Half::Open, end: None, waker: None };
         // A process has fewer descriptors than that.
         let id = u32::try_from(self.sessions.insert(session)).unwrap_or(u32::MAX);
         if let Some(key) = key {
@@ -278,9 +287,10 @@ impl Registry {
         ids.len()
     }
 
-    /// Ends the tunnels to a shard, and answers how many there were.
+    /// Ends the tunnels to a shard that go there directly, and answers how many there were.
     pub(crate) fn end_of_shard(&mut self, shard: &ShardName, end: TunnelEnd) -> usize {
-        let ids = self.select(&Which::Shard(shard.clone()));
+        let mut ids = self.select(&Which::Shard(shard.clone()));
+        ids.retain(|id| self.sessions.get(*id as usize).is_some_and(|session| session.way == Way::Direct));
         for id in &ids {
             self.end(*id, end);
         }
@@ -391,9 +401,17 @@ mod tests {
     #[test]
     fn tunnels_are_found_and_forgotten() {
         let mut registry = Registry::default();
-        let first = registry.insert(Some(key("a")), shard("s1"), 0);
-        let second = registry.insert(Some(key("a")), shard("s2"), 0);
-        let third = registry.insert(None, shard("s1"), 0);
+        let first = registry.insert(Some(key("a")), shard("s1"), Way::Direct, 0);
+        let second = registry.insert(Some(key("a")), shard("s2"), Way::Direct, 0);
+        let third = registry.insert(None, shard("s1"), Way::Direct, 0);
+        let far = registry.insert(None, shard("s3"), Way::ByPeer, 0);
+        assert_eq!(registry.end_of_shard(&shard("s3"), TunnelEnd::ShardDown), 0);
+        assert_eq!(
+            registry.attend(far, Waker::noop()),
+            None,
+            "a shard that is not reached from here is not dead"
+        );
+        registry.remove(far);
         let count = |registry: &mut Registry, which: Which| registry.count(&which);
         assert_eq!(count(&mut registry, Which::All), 3);
         assert_eq!(count(&mut registry, Which::Key(key("a"))), 2);
@@ -420,8 +438,8 @@ mod tests {
             ..Limits::default()
         };
         let mut registry = Registry::default();
-        let open = registry.insert(None, shard("s1"), 0);
-        let half = registry.insert(None, shard("s1"), 0);
+        let open = registry.insert(None, shard("s1"), Way::Direct, 0);
+        let half = registry.insert(None, shard("s1"), Way::Direct, 0);
         registry.half_closed(half);
         registry.sweep(999, &limits);
         assert_eq!(registry.attend(half, Waker::noop()), None);

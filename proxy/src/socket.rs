@@ -1,5 +1,6 @@
 //! A byte stream to a client or a shard: plain TCP, or TLS over it. To a shard also by way of a peer, with TLS from end to end.
 
+use crate::sessions::Way;
 use shardgate_peering::RelayStream;
 use shardgate_peering_core::PeerId;
 use std::io::{self, IoSlice};
@@ -19,6 +20,14 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
+    /// Whether it goes by a peer.
+    pub(crate) const fn way(&self) -> Way {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => Way::Direct,
+            Self::Relayed(_) | Self::RelayedTls(_) => Way::ByPeer,
+        }
+    }
+
     /// The peer by whose way it leads to a shard.
     pub(crate) fn via(&self) -> Option<&PeerId> {
         match self {

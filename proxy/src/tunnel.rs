@@ -86,7 +86,12 @@ pub(crate) fn open(
     let key = opening.hold.as_ref().map(Hold::key);
     let id = {
         let mut sessions = worker.sessions.borrow_mut();
-        let id = sessions.insert(key.cloned(), opening.shard.name.clone(), worker.clock.coarse());
+        let id = sessions.insert(
+            key.cloned(),
+            opening.shard.name.clone(),
+            opening.stream.way(),
+            worker.clock.coarse(),
+        );
         // The conference may have moved between the decision and now; from now on the registry is told.
         if let Some(shard) = key.and_then(|key| worker.table.lookup(key.as_str()))
             && shard != opening.shard.name

@@ -151,7 +151,13 @@ impl Worker {
 
     /// The peer by which a shard is reached, where this node is known not to reach it.
     pub(crate) fn detour(&self, shard: &ShardName) -> Option<PeerId> {
-        self.detours.borrow().by(shard).cloned()
+        self.detours.borrow().by(shard, self.clock.coarse()).cloned()
+    }
+
+    /// The peer to go by; `nearest` where nothing is known of any, and `None` where all that are known have failed.
+    pub(crate) fn detour_or(&self, shard: &ShardName, nearest: PeerId) -> Option<PeerId> {
+        let detours = self.detours.borrow();
+        if detours.knows(shard) { detours.by(shard, self.clock.coarse()).cloned() } else { Some(nearest) }
     }
 
     /// This node does not reach a shard, but these peers do: they are gone by until the way is back, which the health thread finds out.
@@ -170,9 +176,14 @@ impl Worker {
         self.detours.borrow_mut().sweep(self.clock.coarse(), cut);
     }
 
+    /// A request to a shard got no answer; if it went by a peer, its home is asked again.
+    pub(crate) fn detour_doubted(&self, shard: &ShardName) {
+        self.detours.borrow_mut().doubt(shard);
+    }
+
     /// A peer did not reach a shard after all.
     pub(crate) fn detour_failed(&self, shard: &ShardName, peer: &PeerId) {
-        self.detours.borrow_mut().failed(shard, peer);
+        self.detours.borrow_mut().failed(shard, peer, self.clock.coarse());
     }
 
     fn set_snapshot(&self, snapshot: Arc<Snapshot>) {

@@ -45,11 +45,16 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    fn request(&self, with_sessions: bool) -> ConferencesRequest {
+    /// With a census the whole table is wanted: what a shard says that it has may stand there on another one.
+    fn request(&self, with_sessions: bool, census: Asked) -> ConferencesRequest {
         let text = |given: &Option<String>| given.clone().unwrap_or_default();
+        let of_shard = |given: &Option<String>| match census {
+            Asked::Yes => String::new(),
+            Asked::No => text(given),
+        };
         ConferencesRequest {
-            shard: text(&self.shard),
-            release: text(&self.release),
+            shard: of_shard(&self.shard),
+            release: of_shard(&self.release),
             tenant: text(&self.tenant),
             after: String::new(),
             with_sessions,
@@ -60,6 +65,13 @@ impl Filter {
         let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
         fits(&self.shard, shard) && fits(&self.release, release)
     }
+}
+
+/// Whether shards' own reports are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Yes,
+    No,
 }
 
 /// One conference.
@@ -291,12 +303,17 @@ pub(super) async fn run(
         None => Census::default(),
     };
     let mut sheet = sheet(&filter, &round, output);
+    let asked = if consul.is_some() { Asked::Yes } else { Asked::No };
     let mut add = |conference: Conference| {
         let counted = census.find(&conference.key, &conference.shard);
+        if !filter.takes_shard(&conference.shard, &conference.release) {
+            return;
+        }
         sheet.add(Row::of_table(conference, counted));
     };
     let refused = first.refused();
-    let mut rows = first.client.conferences(filter.request(false)).await.map_err(&refused)?.into_inner();
+    let mut rows =
+        first.client.conferences(filter.request(false, asked)).await.map_err(&refused)?.into_inner();
     while let Some(mut conference) = rows.message().await.map_err(&refused)? {
         if let Some(other) = elsewhere.remove(&conference.key) {
             conference.tunnels_here += other.tunnels_here;
@@ -342,7 +359,8 @@ async fn sessions_of(
     of_all: &mut HashMap<String, Conference>,
 ) -> Result<(), AskError> {
     let refused = node.refused();
-    let mut rows = node.client.conferences(filter.request(true)).await.map_err(&refused)?.into_inner();
+    let mut rows =
+        node.client.conferences(filter.request(true, Asked::No)).await.map_err(&refused)?.into_inner();
     while let Some(row) = rows.message().await.map_err(&refused)? {
         match of_all.get_mut(&row.key) {
             Some(known) => {

@@ -1,5 +1,6 @@
 //! Waiting for a drain to end, and telling how it goes.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -136,7 +137,8 @@ struct Left {
 }
 
 /// What a round says: of conferences, which all nodes know, the most that one says; of sessions, which each has of its own, the sum.
-fn left(round: &Round, drained: &Drained) -> Left {
+/// `shards_of` are those that a release was ever seen to have: one that is no longer listed still counts.
+fn left(round: &Round, drained: &Drained, shards_of: &BTreeSet<String>) -> Left {
     let mut left = Left { nodes: round.answers.len(), unasked: round.unasked.clone(), ..Left::default() };
     let mut most = std::collections::BTreeMap::<&str, u64>::new();
     for SessionsResponse { node, ready, tunnels, bosh_sessions, shards, .. } in &round.answers {
@@ -148,7 +150,7 @@ fn left(round: &Round, drained: &Drained) -> Left {
             }
             continue;
         }
-        for row in shards.iter().filter(|row| drained.takes(row)) {
+        for row in shards.iter().filter(|row| drained.takes(row) || shards_of.contains(&row.shard)) {
             let conferences = most.entry(&row.shard).or_default();
             *conferences = row.conferences.max(*conferences);
             left.tunnels += row.tunnels_here;
@@ -160,6 +162,13 @@ fn left(round: &Round, drained: &Drained) -> Left {
     }
     left.conferences = most.values().sum();
     left
+}
+
+/// What a pace is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Conferences,
+    Sessions,
 }
 
 impl Left {
@@ -177,8 +186,12 @@ impl Left {
     }
 
     /// What the end is estimated by: the last conference, and where there is none the last session.
-    const fn counted(&self) -> u64 {
-        if self.conferences > 0 { self.conferences } else { self.sessions() }
+    const fn counted(&self) -> (Counted, u64) {
+        if self.conferences > 0 {
+            (Counted::Conferences, self.conferences)
+        } else {
+            (Counted::Sessions, self.sessions())
+        }
     }
 }
 
@@ -241,9 +254,15 @@ pub(super) async fn until_empty(
         Output::Table => Screen::Log { told: None },
     };
     let (began, mut refreshed) = (Instant::now(), Instant::now());
-    let (mut pace, mut first) = (Pace::default(), None);
+    let (mut pace, mut first, mut shards_of) = (Pace::default(), None, BTreeSet::new());
+    let mut counted = Counted::Conferences;
     loop {
-        let mut now = left(&fleet.sessions().await, drained);
+        let round = fleet.sessions().await;
+        if let Drained::Release(release) = drained {
+            let rows = round.answers.iter().flat_map(|answer| &answer.shards);
+            shards_of.extend(rows.filter(|row| row.release == *release).map(|row| row.shard.clone()));
+        }
+        let mut now = left(&round, drained, &shards_of);
         // Nobody who came meanwhile is overlooked.
         if let Some(consul) = consul
             && (now.is_over() || refreshed.elapsed() >= REFRESH_EVERY)
@@ -251,13 +270,17 @@ pub(super) async fn until_empty(
             fleet.refresh(consul).await;
             refreshed = Instant::now();
             if now.is_over() {
-                now = left(&fleet.sessions().await, drained);
+                now = left(&fleet.sessions().await, drained, &shards_of);
             }
         }
         let elapsed = began.elapsed();
         // What some did not say is no less.
         if now.unasked.is_empty() {
-            pace.note(elapsed, now.counted());
+            let (what, number) = now.counted();
+            if std::mem::replace(&mut counted, what) != what {
+                pace = Pace::default();
+            }
+            pace.note(elapsed, number);
         }
         let first: &Left = first.get_or_insert_with(|| now.clone());
         let names = match waiting.names {

@@ -24,7 +24,7 @@ pub(crate) const GATHER_MS: u64 = 100;
 /// Shards that are asked about, or were a moment ago. Beyond it claims are refused: meshes have some hundreds of shards.
 const SHARDS_MAX: usize = 1_024;
 /// Probes under way for one peer. Beyond it the answer is No: a home asks about each shard once a second at most.
-const PROBES_PER_PEER_MAX: usize = 256;
+const PROBES_PER_PEER_MAX: usize = SHARDS_MAX;
 /// After so many budgets nobody waits for a probe any more.
 const PROBE_FORGOTTEN_BUDGETS: u64 = 2;
 

@@ -338,10 +338,10 @@ fn a_peer_is_probed_for_up_to_a_bound() {
     let mut home = Home::new(2, as_it_is);
     let ask = |round: u64| Message::ProbeAsk { round, shard: shard(&format!("s{round}")) };
     let mut probed = Vec::new();
-    for round in 0..300 {
+    for round in 0..1_100 {
         probed.extend(probes(&home.hears(0, ask(round))));
     }
-    assert_eq!((probed.len(), home.node.stats().probes_refused), (256, 44));
+    assert_eq!((probed.len(), home.node.stats().probes_refused), (1_024, 76));
     assert_eq!(probes(&home.hears(0, ask(7))), [], "it is under way");
     assert_eq!(probes(&home.hears(1, ask(7))).len(), 1, "another peer has its own");
     let said = home.give(Input::Probed { probe: probed[7].0, reached: Reached::Yes });

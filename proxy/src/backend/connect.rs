@@ -167,7 +167,13 @@ pub(crate) async fn connect(
             timeout(limits.timeout, Box::pin(made)).await
         }
     };
-    let socket = socket.map_err(|_| ConnectError::Timeout { address, after: limits.timeout })??;
+    let socket = socket.map_err(|_| match &destination.hop {
+        None => ConnectError::Timeout { address, after: limits.timeout },
+        Some(hop) => {
+            let (shard, peer) = (hop.shard.clone(), hop.peer.clone());
+            ConnectError::Relay { shard, peer, source: RelayError::NoAnswer }
+        }
+    })??;
     // HTTP/1.1 has no handshake: this does not wait, and cannot fail.
     match http.handshake(TokioIo::new(socket)).await {
         Ok((sender, connection)) => {

@@ -92,6 +92,8 @@ impl BackendConfig {
         let timeout = || value::duration(SHORTEST..=DAY);
         let redispatch = value::word(&[("on", Redispatch::On), ("off", Redispatch::Off)]);
         let connect_timeout = section.get("connect_timeout", timeout()).unwrap_or(default.connect_timeout);
+        let upstream = UpstreamConfig::read(&mut section);
+        let health = HealthConfig::read(&mut section, &upstream);
         let config = Self {
             connect_timeout,
             server_timeout: section.get("server_timeout", timeout()).unwrap_or(default.server_timeout),
@@ -108,8 +110,8 @@ impl BackendConfig {
                 .unwrap_or(default.max_connections_per_shard),
             queue_max: section.get("queue_max", value::integer(0..=1_000_000)).unwrap_or(default.queue_max),
             queue_timeout: section.get("queue_timeout", timeout()).unwrap_or(connect_timeout),
-            upstream: UpstreamConfig::read(&mut section),
-            health: HealthConfig::read(&mut section),
+            upstream,
+            health,
         };
         section.finish();
         config

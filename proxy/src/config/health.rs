@@ -2,6 +2,7 @@
 //! meanings are those of HAProxy's `server` line (manual 5.2).
 
 use super::section::Section;
+use super::upstream::{UpstreamConfig, UpstreamProtocol, Verify};
 use super::value;
 use super::write;
 use http::uri::{Authority, PathAndQuery};
@@ -165,7 +166,8 @@ pub enum OnMarkedDown {
     /// They end when they end.
     #[default]
     Nothing,
-    /// Tunnels are closed, requests under way are given up, and go elsewhere where they may be repeated.
+    /// Tunnels are closed; requests that wait for its answer are given up, and go elsewhere where they may be repeated. What goes by a peer is not
+    /// touched: that this node does not reach the server is why it goes so.
     ShutdownSessions,
 }
 
@@ -239,11 +241,18 @@ impl Default for HealthConfig {
 }
 
 impl HealthConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    /// Reads the fields; `upstream` are those of the same section about what is spoken to its servers.
+    pub(super) fn read(section: &mut Section<'_>, upstream: &UpstreamConfig) -> Self {
         let default = Self::default();
         let time = || value::duration(SHORTEST..=DAY);
         let check = section.get("check", value::word(Check::WORDS)).unwrap_or_default();
         let http = read_http(section, check);
+        let verified = upstream.protocol == UpstreamProtocol::Https && upstream.verify == Verify::On;
+        if check == Check::Http && verified && upstream.sni.is_none() && http.host.is_none() {
+            let expected =
+                "a host whose name the servers' certificates hold, or sni: a check has no request's host";
+            section.refuse("check_host", &"", expected.to_owned());
+        }
         let inter = section.get("inter", time()).unwrap_or(default.inter);
         let observe = section.get("observe", value::word(Observe::WORDS)).unwrap_or_default();
         let on_error = section.get("on_error", value::word(OnError::WORDS)).unwrap_or_default();

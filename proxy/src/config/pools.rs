@@ -75,7 +75,7 @@ pub(super) fn read(
         (Some(_), None) => {}
     }
     let upstream = UpstreamConfig::read(&mut section);
-    let health = HealthConfig::read(&mut section);
+    let health = HealthConfig::read(&mut section, &upstream);
     section.finish();
     let pool = match (servers, service) {
         (Some(servers), None) => Pool::new(name?, paths?, servers, region?)?,

@@ -122,6 +122,10 @@ pub(super) async fn resolve(
                 if let Some(shard) = there {
                     return Ok(Resolved::directly(shard, Why::Entry, Holds::Entry));
                 }
+                if left.is_some() {
+                    // It has an entry: wherever the hash leads, others go elsewhere.
+                    return Err(NoRoute::Nothing.into());
+                }
                 let decision = with_outlook(worker, topology, &settings, excluded, |outlook| {
                     by_hash(key, topology, outlook, &mut record.fired)
                 })?;
@@ -173,8 +177,10 @@ fn kept(
     if here && (excluded != Some(name) || peers.is_empty()) {
         return Some(Resolved::directly(shard, Why::Claimed, Holds::Entry));
     }
-    let via = peers.first()?.clone();
+    let nearest = peers.first()?.clone();
     worker.goes_by(name, peers);
+    // Without a detour, because the health thread could not be told, it is this request's way alone.
+    let via = worker.detour_or(name, nearest)?;
     Some(Resolved { shard, via: Some(via), why: Why::Claimed, holds: Holds::Entry })
 }
 

@@ -179,7 +179,8 @@ async fn exchange(
 ) -> Result<(Response<Incoming>, Box<Upstream>), ExchangeError> {
     let began = record.elapsed();
     client.progress();
-    client.awaits(Some(&shard.name));
+    // What goes by a peer does not end because this node does not reach the shard.
+    client.awaits(Some(&shard.name).filter(|_| record.via.is_none()));
     let result = {
         // Outside tokio's budget: a future that gives way asks to be polled again, and here nobody would hear it.
         let mut answer = pin!(unconstrained(upstream.send(*request)));

@@ -38,6 +38,7 @@ pub(super) struct Question {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Checked {
     pub(super) passed: Passed,
+    pub(super) came: Came,
     /// For people.
     pub(super) what: String,
     pub(super) took: Duration,
@@ -47,6 +48,17 @@ pub(super) struct Checked {
 pub(super) enum Passed {
     Yes,
     No,
+}
+
+/// How far a check came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// To no connection.
+    Nowhere,
+    /// To a connection, and not to the end of an answer in its time.
+    ToConnection,
+    /// To an answer, good or bad.
+    ToAnswer,
 }
 
 /// Something that is worth a line in the log.
@@ -169,7 +181,9 @@ impl Server {
     }
 
     fn standing(&self, now: At) -> Standing {
-        let down = self.reach() == Reach::Down || self.agent.operating == Some(Operating::Down);
+        // A way that is cut ends nothing: what goes by a peer works, and what does not ends by itself.
+        let unwell = self.counter.as_ref().is_some_and(|counter| !counter.is_up());
+        let down = unwell || self.agent.operating == Some(Operating::Down);
         let ends = self.config().on_marked_down == OnMarkedDown::ShutdownSessions;
         Standing {
             reach: self.reach(),
@@ -366,9 +380,12 @@ impl Checks {
                 server.agent.error = Some(why);
             }
             Ok(said) => {
+                let Agent { operating, state, percent, .. } = server.agent;
                 server.hear(now, &said);
                 let says = server.says(&said);
-                if says != server.agent.says {
+                let stands = (server.agent.operating, server.agent.state, server.agent.percent);
+                // A comment that changes each time is no news.
+                if stands != (operating, state, percent) {
                     self.changed = true;
                     self.news.push(News::Agent { name: question.name.clone(), says: says.clone() });
                 }
@@ -453,6 +470,20 @@ impl Checks {
         self.servers.iter().map(|(name, server)| (name.clone(), server.standing(now))).collect()
     }
 
+    /// Whether a server is reached from here, after a probe in the short time that a home has. A bad answer is its checks' affair, which may want
+    /// several before they call it down; so is one that takes its time, if it always does.
+    pub(super) fn is_reached(&self, name: &ShardName, probe: &Checked) -> bool {
+        let Some(server) = self.servers.get(name) else { return false };
+        let up = server.counter.as_ref().is_none_or(Counter::is_up);
+        let is_slow = |last: &Checked| last.passed == Passed::Yes && last.took >= probe.took / 2;
+        match (probe.passed, probe.came) {
+            (Passed::Yes, _) => true,
+            (Passed::No, Came::Nowhere) => false,
+            (Passed::No, Came::ToConnection) => up && server.last.as_ref().is_some_and(is_slow),
+            (Passed::No, Came::ToAnswer) => up && server.counter.is_some(),
+        }
+    }
+
     /// How a server is asked.
     pub(super) fn target(&self, name: &ShardName) -> Option<&Target> {
         self.servers.get(name).map(|server| &server.target)
@@ -525,9 +556,10 @@ impl Server {
         });
         let state = self.agent.state.map(|state| state.to_string());
         let percent = self.agent.percent.map(|percent| format!("{percent}%"));
+        let most = said.connections_max.map(|most| format!("maxconn:{most} (not applied)"));
         let description = Some(&said.description).filter(|text| !text.is_empty());
         let unknown = said.unknown.as_ref().map(|word| format!("(unknown word {word:?})"));
-        let words = [operating, state, percent, description.map(|text| format!("# {text}")), unknown];
+        let words = [operating, state, percent, most, description.map(|text| format!("# {text}")), unknown];
         words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 }

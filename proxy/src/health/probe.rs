@@ -1,13 +1,14 @@
 //! Asking one server, once.
 
 use super::agent::{self, LINE_MAX, Said};
-use super::checks::{Checked, Passed};
+use super::checks::{Came, Checked, Passed};
 use super::target::{Plan, Target};
 use crate::config::{Check, HttpCheck, SendProxy};
 use crate::proxy_protocol;
 use crate::socket::Socket;
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, USER_AGENT};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
@@ -53,31 +54,41 @@ impl From<io::Error> for CheckError {
 pub(super) async fn check(target: &Target, within: Duration) -> Checked {
     let began = Instant::now();
     let plan = &target.plan;
+    let mut came = Came::Nowhere;
     let checked = timeout(within, async {
-        let socket = connect(target.address, plan).await?;
+        let stream = TcpStream::connect(target.address).await?;
+        came = Came::ToConnection;
         match plan.config.check {
-            Check::Http => ask(socket, target.address, &plan.config.http).await,
+            Check::Http => {
+                let socket = begin(stream, target.address, plan).await?;
+                ask(socket, target.address, &plan.config.http).await
+            }
+            // Whose certificate it has to be is known for requests alone.
             Check::Tcp | Check::Off => Ok("connection accepted".to_owned()),
         }
     });
     let result = checked.await.unwrap_or(Err(CheckError::Timeout(within)));
     let took = began.elapsed();
     match result {
-        Ok(what) => Checked { passed: Passed::Yes, what, took },
-        Err(error) => Checked { passed: Passed::No, what: error.to_string(), took },
+        Ok(what) => Checked { passed: Passed::Yes, came: Came::ToAnswer, what, took },
+        Err(error) => {
+            if matches!(error, CheckError::Status(_) | CheckError::Body(_)) {
+                came = Came::ToAnswer;
+            }
+            Checked { passed: Passed::No, came, what: error.to_string(), took }
+        }
     }
 }
 
-/// Connects as requests do: the PROXY header, which names nobody's connection, then TLS.
-async fn connect(address: SocketAddr, plan: &Plan) -> Result<Socket, CheckError> {
-    let mut stream = TcpStream::connect(address).await?;
+/// Begins as requests do: with the PROXY header, which names nobody's connection, then TLS.
+async fn begin(mut stream: TcpStream, address: SocketAddr, plan: &Plan) -> Result<Socket, CheckError> {
     stream.set_nodelay(true)?;
     if plan.send_proxy == SendProxy::V2 {
         stream.write_all(&proxy_protocol::encode(None)).await?;
     }
     let Some(tls) = &plan.tls else { return Ok(Socket::Plain(stream)) };
-    let host = plan.config.http.host.as_deref();
-    let name = tls.name(host, address.ip());
+    let host = plan.config.http.host.as_deref().and_then(|host| host.parse::<Authority>().ok());
+    let name = tls.name(host.as_ref().map(Authority::host), address.ip());
     let stream = TlsConnector::from(tls.config()).connect(name, stream).await.map_err(CheckError::Tls)?;
     Ok(Socket::Tls(Box::new(stream.into())))
 }

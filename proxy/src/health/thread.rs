@@ -1,6 +1,6 @@
 //! The thread that asks servers: its loop, and the way to it.
 
-use super::checks::{Checked, Checks, Kind, News, Passed, Question};
+use super::checks::{Checked, Checks, Kind, News, Question};
 use super::probe;
 use super::target::HealthSettings;
 use super::{At, Health, ServerReport};
@@ -15,7 +15,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
@@ -185,9 +185,9 @@ struct Keeper {
     asked: mpsc::Receiver<Ask>,
     ready: mpsc::Sender<ShardName>,
     running: JoinSet<(Question, Answer)>,
-    probes: JoinSet<(ShardName, Reached)>,
+    probes: JoinSet<(ShardName, Checked)>,
     /// Who waits for them; of one server there is one at a time, and at most as many as servers are listed.
-    probing: HashMap<ShardName, Vec<oneshot::Sender<Reached>>>,
+    probing: HashMap<ShardName, (task::Id, Vec<oneshot::Sender<Reached>>)>,
 }
 
 impl Keeper {
@@ -207,12 +207,14 @@ impl Keeper {
                 Ok(()) = self.snapshots.changed() => self.list(),
                 Ok(()) = self.settings.changed() => self.list(),
                 Some(ended) = self.running.join_next() => self.ended(ended),
-                Some(Ok((server, reached))) = self.probes.join_next() => {
-                    for reply in self.probing.remove(&server).unwrap_or_default() {
-                        // Who asked may have gone.
-                        let _gone: Result<(), Reached> = reply.send(reached);
+                Some(probed) = self.probes.join_next() => match probed {
+                    Ok((server, checked)) => self.probed(&server, &checked),
+                    Err(error) => {
+                        tracing::error!(%error, "a probe panicked");
+                        // Who waits hears of its end.
+                        self.probing.retain(|_, (task, _)| *task != error.id());
                     }
-                }
+                },
                 Some(ask) = self.asked.recv() => self.answer(ask),
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() && !full => {}
             }
@@ -241,7 +243,7 @@ impl Keeper {
         }
     }
 
-    fn ended(&mut self, ended: Result<(Question, Answer), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Question, Answer), task::JoinError>) {
         let now = self.now();
         match ended {
             Ok((question, Answer::Checked(checked))) if question.kind == Kind::Way => {
@@ -274,16 +276,22 @@ impl Keeper {
             let _gone: Result<(), Reached> = reply.send(Reached::No);
             return;
         };
-        let waiting = self.probing.entry(server.clone()).or_default();
-        waiting.push(reply);
-        if waiting.len() == 1 {
-            self.probes.spawn_local(async move {
-                let reached = match probe::check(&target, PROBE_TIMEOUT).await.passed {
-                    Passed::Yes => Reached::Yes,
-                    Passed::No => Reached::No,
-                };
-                (server, reached)
-            });
+        if let Some((_, waiting)) = self.probing.get_mut(&server) {
+            waiting.push(reply);
+            return;
+        }
+        let name = server.clone();
+        let probe = async move { (name, probe::check(&target, PROBE_TIMEOUT).await) };
+        let task = self.probes.spawn_local(probe).id();
+        self.probing.insert(server, (task, vec![reply]));
+    }
+
+    fn probed(&mut self, server: &ShardName, checked: &Checked) {
+        let reached = if self.checks.is_reached(server, checked) { Reached::Yes } else { Reached::No };
+        let (_, waiting) = self.probing.remove(server).unzip();
+        for reply in waiting.unwrap_or_default() {
+            // Who asked may have gone.
+            let _gone: Result<(), Reached> = reply.send(reached);
         }
     }
 

@@ -37,7 +37,7 @@ fn round() -> Round {
 #[test]
 fn conferences_are_the_meshs_and_sessions_are_summed() {
     let counts = |drained: Drained| {
-        let left = left(&round(), &drained);
+        let left = left(&round(), &drained, &BTreeSet::new());
         (left.conferences, left.tunnels, left.bosh, left.open)
     };
     let none = Vec::<String>::new();
@@ -51,8 +51,9 @@ fn conferences_are_the_meshs_and_sessions_are_summed() {
 fn only_who_was_asked_says_that_nothing_is_left() {
     let drained = Drained::Shard("s1".to_owned());
     let empty = |state, counts| node("n1", vec![row("s1", "release-1", state, counts)]);
-    let over =
-        |answers: Vec<SessionsResponse>, unasked| left(&Round { answers, unasked }, &drained).is_over();
+    let over = |answers: Vec<SessionsResponse>, unasked| {
+        left(&Round { answers, unasked }, &drained, &BTreeSet::new()).is_over()
+    };
     assert!(over(vec![empty("drain", [0, 0, 0])], Vec::new()));
     assert!(over(vec![empty("maint", [0, 0, 0])], Vec::new()));
     assert!(!over(vec![empty("drain", [0, 0, 0])], unasked()), "one was not asked");
@@ -66,7 +67,7 @@ fn only_who_was_asked_says_that_nothing_is_left() {
 #[test]
 fn what_is_shown() {
     let drained = Drained::Shard("s1".to_owned());
-    let now = left(&round(), &drained);
+    let now = left(&round(), &drained, &BTreeSet::new());
     let first = Left { conferences: 12, ..now.clone() };
     let estimate = Estimate { per_minute: Some(2.5), ends_in: Some(Duration::from_secs(168)) };
     let names = Some((0..22).map(|n| format!("room{n}")).collect());

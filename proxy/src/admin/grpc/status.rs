@@ -72,6 +72,15 @@ pub(super) async fn sessions(parts: &AdminParts) -> wire::SessionsResponse {
         };
         shards.insert(shard.name.as_str(), row);
     }
+    // Those that discovery does not list any more are not empty for that.
+    let on_all = parts.table.conferences_of_all();
+    for (name, conferences) in &on_all {
+        shards.entry(name.as_str()).or_insert_with(|| wire::ShardSessions {
+            shard: name.to_string(),
+            conferences: *conferences,
+            ..wire::ShardSessions::default()
+        });
+    }
     for (name, here) in &sessions {
         let row = shards.entry(name.as_str()).or_insert_with(|| wire::ShardSessions {
             shard: name.to_string(),

@@ -41,7 +41,7 @@ fn checks(config: &HealthConfig) -> Checks {
 }
 
 fn result(passed: Passed) -> Checked {
-    Checked { passed, what: "status 500".to_owned(), took: Duration::from_millis(100) }
+    Checked { passed, came: Came::ToAnswer, what: "status 500".to_owned(), took: Duration::from_millis(100) }
 }
 
 /// Runs the next question that is due and answers when it was due.
@@ -240,4 +240,39 @@ fn who_begins_to_take_requests_ramps_up() {
     assert_eq!(checks.health(later).of(&name("s2")).share.of_weight(4), 1);
     checks.list(later + S, targets(&slow, &["s1", "s2"]));
     assert_eq!(weight(&checks, later + S), 1);
+}
+
+#[test]
+fn a_probe_does_not_overrule_checks() {
+    use Came::{Nowhere, ToAnswer, ToConnection};
+    use Passed::{No, Yes};
+    let millis = Duration::from_millis;
+    let probe = |passed, came| Checked { passed, came, what: String::new(), took: millis(400) };
+    let last = |took| Checked { took: millis(took), ..result(Yes) };
+    for (check, usual_ms, failed_before, passed, came, reached) in [
+        (Check::Http, 2, 0, Yes, ToAnswer, true),
+        (Check::Http, 2, 0, No, Nowhere, false),
+        // One bad answer of two that make it down.
+        (Check::Http, 2, 1, No, ToAnswer, true),
+        (Check::Http, 2, 2, No, ToAnswer, false),
+        // Stopped by SIGSTOP, and far away.
+        (Check::Http, 2, 0, No, ToConnection, false),
+        (Check::Http, 390, 0, No, ToConnection, true),
+        (Check::Http, 390, 2, No, ToConnection, false),
+        (Check::Off, 0, 0, Yes, ToAnswer, true),
+        (Check::Off, 0, 0, No, Nowhere, false),
+    ] {
+        let mut checks = checks(&HealthConfig { check, ..config() });
+        if check != Check::Off {
+            let at = checks.next().unwrap();
+            let question = checks.poll(at).unwrap();
+            checks.checked(at, &question, last(usual_ms));
+            for _ in 0..failed_before {
+                next(&mut checks, No);
+            }
+        }
+        let what = format!("{check:?} {usual_ms} {failed_before} {passed:?} {came:?}");
+        assert_eq!(checks.is_reached(&name("s1"), &probe(passed, came)), reached, "{what}");
+        assert!(!checks.is_reached(&name("unknown"), &probe(Yes, came)), "{what}");
+    }
 }
