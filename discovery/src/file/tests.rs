@@ -73,7 +73,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "+adress = \"10.0.0.1:80\"\n",
-        "d.toml:7:1: shards: unknown field `adress`, expected one of `name`, `id`, `region`, `release`, `address`, `state`, `weight`, `state_in`",
+        "d.toml:7:1: shards: unknown field `adress`, expected one of `name`, `id`, `region`, `release`, `address`, `state`, `weight`, `agent_port`, `state_in`",
     ),
     (
         "+state_in = { \"release-1\" = \"up\", \"no release\" = \"drain\" }\n",

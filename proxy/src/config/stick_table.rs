@@ -11,13 +11,16 @@ use std::time::Duration;
 pub struct StickTableConfig {
     /// How long an entry lives after its conference's last request, when nothing is open. Default 5 min, as HAProxy at Jitsi.
     pub expire: Duration,
+    /// How long a BOSH session lasts behind its last request, and holds its entry. Default 65 s: a client polls again at once, and one that is
+    /// suspended comes back within a minute or is gone.
+    pub bosh_pause: Duration,
     /// The most entries. Default 1000000: ten times the largest site, a few hundred bytes each.
     pub size: usize,
 }
 
 impl Default for StickTableConfig {
     fn default() -> Self {
-        Self { expire: Duration::from_secs(300), size: 1_000_000 }
+        Self { expire: Duration::from_secs(300), bosh_pause: Duration::from_secs(65), size: 1_000_000 }
     }
 }
 
@@ -25,8 +28,10 @@ impl StickTableConfig {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let expire = value::duration(Duration::from_millis(500)..=Duration::from_secs(86_400));
+        let pause = value::duration(Duration::from_millis(10)..=Duration::from_secs(3_600));
         let config = Self {
             expire: section.get("expire", expire).unwrap_or(default.expire),
+            bosh_pause: section.get("bosh_pause", pause).unwrap_or(default.bosh_pause),
             size: section.get("size", value::integer(1..=10_000_000)).unwrap_or(default.size),
         };
         section.finish();
@@ -38,6 +43,7 @@ impl fmt::Display for StickTableConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "[stick_table]")?;
         writeln!(f, "expire = {}", write::duration(self.expire))?;
+        writeln!(f, "bosh_pause = {}", write::duration(self.bosh_pause))?;
         writeln!(f, "size = {}", self.size)
     }
 }

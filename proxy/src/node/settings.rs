@@ -192,6 +192,7 @@ fn limits(config: &Config) -> Limits {
         server_timeout: backend.server_timeout,
         tunnel_timeout: backend.tunnel_timeout,
         client_fin_timeout: frontend.client_fin,
+        bosh_pause: config.stick_table.bosh_pause,
         head_bytes_max: frontend.max_header_size,
         headers_max: frontend.max_headers,
         balance_percent: backend.balance_factor,

@@ -235,7 +235,7 @@ impl Site {
         format!(
             "[node]\nid = \"oracle-{number}\"\nregion = \"{}\"\nenvironment = \"oracle\"\nhost_name = \"{HOST_NAME}\"\n\
              [frontend]\nlisten = [\"{}\"]\nworkers = 1\n\
-             {backend}[stick_table]\nexpire = \"{}\"\n{mesh}\
+             {backend}[stick_table]\nexpire = \"{}\"\nbosh_pause = \"10ms\"\n{mesh}\
              [discovery]\nfile = {:?}\nevery = \"50ms\"\n\
              [routing]\ncompat = \"{}\"\nregion_order = {:?}\n\
              [[admin]]\nlisten = \"{}\"\nserve = [\"health\"]\n\
