@@ -140,6 +140,7 @@ file = "${node.discovery}"
 
 [stick_table]
 expire = "${this.expire}"
+bosh_pause = "1s"
 
 [[admin]]
 listen = "${node.admin}"
