@@ -34,7 +34,7 @@ impl Node {
         self.forget_outputs(peer);
         // Answers to what it asked on an older connection are void.
         self.passed_on.retain(|_, passed| passed.asker != *peer);
-        self.forget_probes_of(now, peer);
+        self.forget_questions_of(peer);
         let session = self.sessions.entry(peer.clone()).or_insert_with(Session::new);
         if !session.listed {
             self.outputs
@@ -98,7 +98,8 @@ impl Node {
             self.mesh_has_changed(now);
         }
         self.passed_on.retain(|_, passed| passed.asker != *peer);
-        self.forget_probes_of(now, peer);
+        self.forget_questions_of(peer);
+        self.forget_answers_of(now, peer);
         self.refuse_passed_to(peer);
         self.reask_claims_of(now, peer);
         self.forget_outputs(peer);
@@ -148,6 +149,7 @@ impl Node {
         self.send(peer, Message::Welcome(welcome));
         self.end_loneliness(now);
         self.ask_again(now, peer);
+        self.ask_for_probes_again(peer);
         self.reclaim_lone(now, peer);
         Ok(())
     }

@@ -361,26 +361,47 @@ impl Node {
         }
     }
 
-    /// The connection to a peer is gone, or another one: nobody waits for its probes any more, nor for answers to its claims.
-    pub(crate) fn forget_probes_of(&mut self, now: Now, peer: &PeerId) {
+    /// The connection to a peer is gone, or another one: nobody waits for answers to what it asked on it.
+    pub(crate) fn forget_questions_of(&mut self, peer: &PeerId) {
         for id in self.verdicts.asked.remove(peer).into_iter().flat_map(BTreeMap::into_values) {
             self.verdicts.probes.remove(&id);
         }
-        let mut over = Vec::new();
         let mut gone = 0;
-        for (shard, inquiry) in &mut self.verdicts.shards {
+        for inquiry in self.verdicts.shards.values_mut() {
             let Inquiry::Gathering(round) = inquiry else { continue };
-            if round.waits_for.remove(peer) && round.waits_for.is_empty() {
-                over.push(shard.clone());
-            }
             let before = round.parked.len();
             round.parked.retain(|parked| !matches!(parked, Parked::Claim { from, .. } if from == peer));
             round.claims.retain(|(from, _)| from != peer);
             gone += before - round.parked.len();
         }
         self.verdicts.parked -= gone;
+    }
+
+    /// A peer is gone: nobody waits for its probes any more, it counts as one that does not reach the shard.
+    pub(crate) fn forget_answers_of(&mut self, now: Now, peer: &PeerId) {
+        let mut over = Vec::new();
+        for (shard, inquiry) in &mut self.verdicts.shards {
+            let Inquiry::Gathering(round) = inquiry else { continue };
+            if round.waits_for.remove(peer) && round.waits_for.is_empty() {
+                over.push(shard.clone());
+            }
+        }
         for shard in over {
             self.verdicts.ends_by(&shard, now.mono);
+        }
+    }
+
+    /// Probes that were asked of this peer on a connection that another one has replaced: what it answered there may never arrive.
+    pub(crate) fn ask_for_probes_again(&mut self, peer: &PeerId) {
+        let asked_in = |(shard, inquiry): (&ShardName, &Inquiry)| match inquiry {
+            Inquiry::Gathering(round) if round.waits_for.contains(peer) => {
+                Some(Message::ProbeAsk { round: round.number, shard: shard.clone() })
+            }
+            Inquiry::Gathering(_) | Inquiry::Ended { .. } => None,
+        };
+        let asks: Vec<Message> = self.verdicts.shards.iter().filter_map(asked_in).collect();
+        for ask in asks {
+            self.send(peer, ask);
         }
     }
 

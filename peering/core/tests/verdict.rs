@@ -52,7 +52,11 @@ impl Home {
 
     fn meets(&mut self, number: usize) {
         self.give(Input::PeerConnected { peer: peer(number) });
-        self.hears(
+        self.greets(number);
+    }
+
+    fn greets(&mut self, number: usize) -> Vec<Output> {
+        let mut outputs = self.hears(
             number,
             Message::Hello(Hello {
                 contract: 1,
@@ -63,7 +67,9 @@ impl Home {
                 resume: None,
             }),
         );
-        self.hears(number, Message::Welcome(Welcome { resumed: false, ready: false, continues_after: 0 }));
+        let welcome = Welcome { resumed: false, ready: false, continues_after: 0 };
+        outputs.extend(self.hears(number, Message::Welcome(welcome)));
+        outputs
     }
 
     fn give(&mut self, input: Input) -> Vec<Output> {
@@ -242,6 +248,24 @@ fn who_is_lost_counts_as_a_no_and_is_told_nothing() {
     assert_eq!(told(&home.down_from(0, 5, "room", "s1")).len(), 1, "by the verdict");
 }
 
+/// Its answer may have been on the old connection, and a shard that it alone reaches is not dead.
+#[test]
+fn who_comes_by_another_connection_is_asked_again() {
+    let mut home = Home::new(2, as_it_is);
+    home.joins("room", "s1");
+    let began = home.down("room", "s1", "s2");
+    home.give(Input::Probed { probe: probes(&began)[0].0, reached: Reached::No });
+    home.answers_probe(1, 1, "s1", Reached::No);
+    assert_eq!(answers(&home.give(Input::PeerConnected { peer: peer(0) })), []);
+    let greeted = home.greets(0);
+    assert_eq!(asked(&greeted), [(peer(0), 1)]);
+    let ended = home.answers_probe(0, 1, "s1", Reached::Yes);
+    let kept = Claimed::Keep { shard: shard("s1"), via: vec![peer(0)] };
+    assert_eq!(answers(&ended), [kept], "nobody else is waited for");
+    home.give(Input::PeerConnected { peer: peer(1) });
+    assert_eq!(asked(&home.greets(1)), [], "the round is over");
+}
+
 /// Whoever asks hears of itself first of all, and of seven others.
 #[test]
 fn few_of_many_are_named() {
@@ -406,6 +430,7 @@ enum Event {
     Own(Reached),
     Answer { from: usize, round: u64, reached: Reached },
     Lost(usize),
+    Replaced(usize),
     Wait(u64),
     Claim { from: usize, id: u64 },
 }
@@ -417,6 +442,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => (0..4_usize, prop_oneof![5 => Just(1_u64), 1 => Just(0), 1 => Just(2)], reached())
             .prop_map(|(from, round, reached)| Event::Answer { from, round, reached }),
         1 => (0..4_usize).prop_map(Event::Lost),
+        1 => (0..4_usize).prop_map(Event::Replaced),
         3 => (0..200_u64).prop_map(Event::Wait),
         2 => (0..4_usize, 0..3_u64).prop_map(|(from, id)| Event::Claim { from, id }),
     ]
@@ -459,6 +485,15 @@ proptest! {
                     claims.retain(|(of, _), _| *of != from);
                     lost.insert(from);
                     Some((from, Reached::No))
+                }
+                Event::Replaced(from) => {
+                    outputs.extend(home.give(Input::PeerConnected { peer: peer(from) }));
+                    claims.retain(|(of, _), _| *of != from);
+                    lost.remove(&from);
+                    let greeted = home.greets(from);
+                    prop_assert_eq!(asked(&greeted).len(), usize::from(waits_for.contains(&from)));
+                    outputs.extend(greeted);
+                    None
                 }
                 Event::Wait(ms) => {
                     let ms = ms.min(ends - home.now_ms);

@@ -89,7 +89,7 @@ impl Rounds {
             if let Some(known) = of.filter(|known| known.number == Some(*round)) {
                 known.answer(seat_of(peer), *reached, now);
             }
-        } else if let Input::PeerLost { peer } | Input::PeerConnected { peer } = input {
+        } else if let Input::PeerLost { peer } = input {
             for (_, round) in self.of.iter_mut().filter(|((at, _), _)| *at == scene.seat) {
                 round.waits_for.remove(&seat_of(peer));
             }
