@@ -301,6 +301,7 @@ async fn forward(
         let failed = resolved.shard.name.clone();
         if let ConnectError::Relay { peer, .. } = &cause {
             worker.detour_failed(&failed, peer);
+            record.via = None;
         }
         if vain == WAYS_MAX || ours || settings.limits.redispatch == Redispatch::Off {
             return Err(cause.into());

@@ -191,6 +191,7 @@ impl Worker {
         let before = self.snapshot.replace(Arc::clone(&snapshot));
         let listed = |shard: &ShardName| snapshot.shard(shard.as_str()).is_some();
         self.detours.borrow_mut().retain(|shard| before.shard(shard.as_str()).is_some() || !listed(shard));
+        self.observer.borrow_mut().keep(|| self.settings().health.watched(&snapshot));
         let health = Arc::clone(self.topology.borrow().health());
         self.arrange(health);
     }

@@ -134,6 +134,14 @@ struct Server {
     asked: BTreeSet<Kind>,
 }
 
+/// How a server stood before something came to light.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Before {
+    standing: Standing,
+    /// Whether it took new conferences.
+    took_new: bool,
+}
+
 #[derive(Debug, Default)]
 struct Agent {
     operating: Option<Operating>,
@@ -181,7 +189,7 @@ impl Server {
     }
 
     fn standing(&self, now: At) -> Standing {
-        // A way that is cut ends nothing: what goes by a peer works, and what does not ends by itself.
+        // That a way is cut ends nothing; that checks on it fail ends what goes by it. What goes by a peer is no worker's to end for this.
         let unwell = self.counter.as_ref().is_some_and(|counter| !counter.is_up());
         let down = unwell || self.agent.operating == Some(Operating::Down);
         let ends = self.config().on_marked_down == OnMarkedDown::ShutdownSessions;
@@ -191,6 +199,10 @@ impl Server {
             share: self.share(now),
             sessions: if down && ends { Sessions::Ended } else { Sessions::Kept },
         }
+    }
+
+    fn before(&self, now: At) -> Before {
+        Before { standing: self.standing(now), took_new: self.takes_new() }
     }
 
     /// The pause until its next check begins.
@@ -311,8 +323,7 @@ impl Checks {
     /// A check has ended. The next one begins one pause after this one did.
     pub(super) fn checked(&mut self, now: At, question: &Question, checked: Checked) {
         let Some(server) = Self::asked(&mut self.servers, question) else { return };
-        let took_new = server.takes_new();
-        let before = server.reach();
+        let before = server.before(now);
         match (checked.passed, &mut server.counter) {
             (_, None) => return,
             (Passed::Yes, Some(counter)) => {
@@ -329,46 +340,43 @@ impl Checks {
         let why = checked.what.clone();
         server.last = Some(checked);
         plan(&mut self.due, &question.name, server, Kind::Check, next);
-        self.turned(now, &question.name, before, took_new, why);
+        self.turned(now, &question.name, before, why);
     }
 
     /// A home says that others reach a server which this node did not reach: it is down here, and asked each second whether it is reached.
     pub(super) fn cut(&mut self, now: At, name: &ShardName) {
         let Some(server) = self.servers.get_mut(name).filter(|server| server.cut.is_none()) else { return };
-        let (took_new, before) = (server.takes_new(), server.reach());
+        let before = server.before(now);
         server.cut = Some(now);
         self.news.push(News::Cut { name: name.clone() });
         plan(&mut self.due, name, server, Kind::Way, now + WAY_PAUSE_MS);
-        self.turned(now, name, before, took_new, "the way to it is cut".to_owned());
+        self.turned(now, name, before, "the way to it is cut".to_owned());
     }
 
     /// It was asked whether it is reached again. One that is reached, but not well, is its checks' affair.
-    pub(super) fn way(&mut self, now: At, question: &Question, passed: Passed) {
+    pub(super) fn way(&mut self, now: At, question: &Question, checked: &Checked) {
         let Some(server) = Self::asked(&mut self.servers, question) else { return };
         if server.cut.is_none() {
             return;
         }
-        let (took_new, before) = (server.takes_new(), server.reach());
-        match passed {
-            Passed::No => {
-                plan(&mut self.due, &question.name, server, Kind::Way, now + WAY_PAUSE_MS);
-            }
-            Passed::Yes => {
-                server.cut = None;
-                // What its checks held against it was the way.
-                if let Some(counter) = &mut server.counter {
-                    counter.set_up();
-                }
-                self.news.push(News::Reached { name: question.name.clone() });
-                self.turned(now, &question.name, before, took_new, "the way to it is back".to_owned());
-            }
+        let before = server.before(now);
+        if checked.came == Came::Nowhere {
+            plan(&mut self.due, &question.name, server, Kind::Way, now + WAY_PAUSE_MS);
+            return;
         }
+        server.cut = None;
+        // What its checks held against it was the way.
+        if let (Passed::Yes, Some(counter)) = (checked.passed, &mut server.counter) {
+            counter.set_up();
+        }
+        self.news.push(News::Reached { name: question.name.clone() });
+        self.turned(now, &question.name, before, "the way to it is back".to_owned());
     }
 
     /// An agent has answered, or has not.
     pub(super) fn heard(&mut self, now: At, question: &Question, answer: Result<Said, String>) {
         let Some(server) = Self::asked(&mut self.servers, question) else { return };
-        let (took_new, before) = (server.takes_new(), server.reach());
+        let before = server.before(now);
         let pause = to_millis(server.config().agent_inter).max(1);
         plan(&mut self.due, &question.name, server, Kind::Agent, now + pause);
         match answer {
@@ -390,7 +398,7 @@ impl Checks {
                     self.news.push(News::Agent { name: question.name.clone(), says: says.clone() });
                 }
                 server.agent.says = says;
-                self.turned(now, &question.name, before, took_new, "its agent says so".to_owned());
+                self.turned(now, &question.name, before, "its agent says so".to_owned());
             }
         }
     }
@@ -398,7 +406,7 @@ impl Checks {
     /// Enough of a worker's requests in a row failed at a server.
     pub(super) fn observed(&mut self, now: At, name: &ShardName) {
         let Some(server) = self.servers.get_mut(name) else { return };
-        let (took_new, before) = (server.takes_new(), server.reach());
+        let before = server.before(now);
         let on_error = server.config().on_error;
         let fast = now + to_millis(server.config().fastinter).max(1);
         let Some(counter) = &mut server.counter else { return };
@@ -411,14 +419,14 @@ impl Checks {
         if server.planned.get(&Kind::Check).is_some_and(|at| *at > fast) {
             plan(&mut self.due, name, server, Kind::Check, fast);
         }
-        self.turned(now, name, before, took_new, "too many requests failed".to_owned());
+        self.turned(now, name, before, "too many requests failed".to_owned());
     }
 
     /// What follows when a server may have gone up or down.
-    fn turned(&mut self, now: At, name: &ShardName, before: Reach, took_new: bool, why: String) {
+    fn turned(&mut self, now: At, name: &ShardName, before: Before, why: String) {
         let Some(server) = self.servers.get_mut(name) else { return };
-        self.changed |= before != server.reach() || took_new != server.takes_new();
-        match (before, server.reach()) {
+        self.changed |= before != server.before(now);
+        match (before.standing.reach, server.reach()) {
             (Reach::Up, Reach::Down) => {
                 server.since = now;
                 server.downs += 1;
@@ -430,7 +438,7 @@ impl Checks {
             }
             (Reach::Up, Reach::Up) | (Reach::Down, Reach::Down) => {}
         }
-        Self::begin_ramp(&mut self.due, now, name, server, took_new);
+        Self::begin_ramp(&mut self.due, now, name, server, before.took_new);
     }
 
     fn begin_ramp(due: &mut Due, now: At, name: &ShardName, server: &mut Server, took_new: bool) {

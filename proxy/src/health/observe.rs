@@ -3,7 +3,7 @@
 use crate::config::{HealthConfig, Observe};
 use foldhash::fast::RandomState;
 use shardgate_peering_core::ShardName;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// What a request met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Observed {
     }
 }
 
-/// A worker's count of failures in a row; at most as many servers as fail at once.
+/// A worker's count of failures in a row; at most as many servers as are watched.
 #[derive(Debug, Default)]
 pub(crate) struct Observer(HashMap<ShardName, u32, RandomState>);
 
@@ -49,11 +49,33 @@ impl Observer {
         }
         enough
     }
+
+    /// Forgets servers that nobody watches any more.
+    pub(crate) fn keep(&mut self, watched: impl FnOnce() -> BTreeSet<ShardName>) {
+        if !self.0.is_empty() {
+            let watched = watched();
+            self.0.retain(|server, _| watched.contains(server));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_not_watched_any_more_begins_anew() {
+        let [stays, goes] = ["s1", "s2"].map(|name| ShardName::parse(name).unwrap());
+        let config = HealthConfig { observe: Observe::Layer4, error_limit: 2, ..HealthConfig::default() };
+        let mut observer = Observer::default();
+        observer.keep(|| unreachable!("nothing is counted"));
+        for server in [&stays, &goes] {
+            assert!(!observer.note(server, Observed::NoConnection, &config));
+        }
+        observer.keep(|| BTreeSet::from([stays.clone()]));
+        assert!(observer.note(&stays, Observed::NoConnection, &config));
+        assert!(!observer.note(&goes, Observed::NoConnection, &config));
+    }
 
     #[test]
     fn failures_in_a_row_count() {

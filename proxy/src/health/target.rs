@@ -6,7 +6,7 @@ use crate::routing_key::Pool;
 use crate::tls::UpstreamTls;
 use shardgate_discovery::{Shard, ShardState, Snapshot};
 use shardgate_peering_core::ShardName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -45,6 +45,11 @@ impl HealthSettings {
     pub(crate) fn config(&self, pool: Option<usize>) -> &HealthConfig {
         let plan = pool.and_then(|index| self.pools.get(index)).map(|(_, plan)| plan);
         &plan.unwrap_or(&self.shards).config
+    }
+
+    /// The names of all servers of `snapshot` that are watched.
+    pub(crate) fn watched(&self, snapshot: &Snapshot) -> BTreeSet<ShardName> {
+        self.targets(snapshot).into_keys().collect()
     }
 
     /// The servers of `snapshot`. One that stands in several pools is asked as the first of them says that asks anything.

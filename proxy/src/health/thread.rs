@@ -247,7 +247,7 @@ impl Keeper {
         let now = self.now();
         match ended {
             Ok((question, Answer::Checked(checked))) if question.kind == Kind::Way => {
-                self.checks.way(now, &question, checked.passed);
+                self.checks.way(now, &question, &checked);
             }
             Ok((question, Answer::Checked(checked))) => self.checks.checked(now, &question, checked),
             Ok((question, Answer::Heard(heard))) => {

@@ -131,6 +131,7 @@ async fn a_tunnel_ends_with_the_peer_that_it_goes_by() {
     eventually("it is counted", async || a.totals().tunnel_ends[TunnelEnd::Broken as usize] == 1).await;
     eventually("no peer, no way", async || a.get("/http-bind?room=foo").await.status == 503).await;
     assert!(a.totals().connect_failures[ConnectReason::Relay as usize] > 0);
+    assert_eq!(a.totals().requests_relayed, 1, "the tunnel's: what a peer does not take is not relayed");
     drop(listed);
     a.stop().await;
 }

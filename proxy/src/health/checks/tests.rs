@@ -276,3 +276,79 @@ fn a_probe_does_not_overrule_checks() {
         assert!(!checks.is_reached(&name("unknown"), &probe(Yes, came)), "{what}");
     }
 }
+
+/// Answers the question about a way that is due next.
+fn way(checks: &mut Checks, passed: Passed, came: Came) -> At {
+    let (at, question) = loop {
+        let at = checks.next().unwrap();
+        let question = checks.poll(at).unwrap();
+        if question.kind == Kind::Way {
+            break (at, question);
+        }
+        checks.checked(at, &question, Checked { came, ..result(passed) });
+    };
+    checks.way(at, &question, &Checked { came, ..result(passed) });
+    at
+}
+
+#[test]
+fn a_way_is_cut_until_the_server_is_reached() {
+    let without = HealthConfig { check: Check::Off, ..config() };
+    let mut checks = checks(&without);
+    checks.cut(100, &name("s1"));
+    checks.cut(200, &name("s1"));
+    assert!(checks.take_changed());
+    assert_eq!(
+        (standing(&checks, 200).reach, standing(&checks, 200).sessions),
+        (Reach::Down, Sessions::Kept)
+    );
+    assert_eq!(way(&mut checks, Passed::No, Came::Nowhere), 100 + S);
+    assert_eq!(checks.report(5 * S)[0].cut, Some(Duration::from_millis(4_900)));
+    assert_eq!(way(&mut checks, Passed::Yes, Came::ToAnswer), 100 + 2 * S);
+    assert_eq!(
+        (standing(&checks, 5 * S).reach, checks.report(5 * S)[0].cut, checks.next()),
+        (Reach::Up, None, None)
+    );
+    let news = checks.take_news();
+    let told = |wanted: fn(&News) -> bool| news.iter().filter(|news| wanted(news)).count();
+    assert_eq!(told(|news| matches!(news, News::Cut { .. })), 1);
+    assert_eq!(told(|news| matches!(news, News::Reached { .. })), 1);
+}
+
+#[test]
+fn one_that_is_reached_and_unwell_is_its_checks_affair() {
+    for came in [Came::ToConnection, Came::ToAnswer] {
+        let often = Duration::from_millis(100);
+        let mut checks =
+            checks(&HealthConfig { inter: often, fastinter: often, downinter: often, ..config() });
+        checks.cut(0, &name("s1"));
+        way(&mut checks, Passed::No, came);
+        let report = &checks.report(S)[0];
+        assert_eq!((report.cut, report.standing.reach), (None, Reach::Down), "{came:?}");
+        assert_eq!(report.check.as_ref().unwrap().phase, Phase::Down, "{came:?}");
+    }
+    // What was held against it before was the way: one that is well is up at once.
+    let mut checks = checks(&config());
+    checks.cut(0, &name("s1"));
+    way(&mut checks, Passed::No, Came::Nowhere);
+    for _ in 0..20 {
+        way(&mut checks, Passed::No, Came::Nowhere);
+    }
+    assert_eq!(checks.report(S)[0].check.as_ref().unwrap().phase, Phase::Down);
+    way(&mut checks, Passed::Yes, Came::ToAnswer);
+    assert_eq!(standing(&checks, 60 * S).reach, Reach::Up);
+}
+
+/// Direct tunnels to a server whose way is cut end when its checks call it down, though it was down before.
+#[test]
+fn what_checks_find_while_a_way_is_cut_is_told() {
+    let ends = HealthConfig { on_marked_down: OnMarkedDown::ShutdownSessions, ..config() };
+    let mut checks = checks(&ends);
+    checks.cut(0, &name("s1"));
+    assert!(checks.take_changed());
+    while standing(&checks, S).sessions == Sessions::Kept {
+        assert!(!checks.take_changed());
+        way(&mut checks, Passed::No, Came::Nowhere);
+    }
+    assert!(checks.take_changed());
+}
