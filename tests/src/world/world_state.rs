@@ -135,6 +135,12 @@ impl World {
         self.places[seat].node.as_ref()
     }
 
+    /// Whether a node knows more than it has told: its outputs are not carried out yet.
+    #[must_use]
+    pub fn has_more_to_tell(&self, seat: Seat) -> bool {
+        self.places[seat].fetch_at.is_some()
+    }
+
     /// The node to plant a fault in.
     pub fn node_mut(&mut self, seat: Seat) -> Option<&mut Node> {
         self.places[seat].node.as_mut()
