@@ -327,7 +327,7 @@ async fn take_place(
     record: &mut Record,
     shard: &Shard,
 ) -> Result<(), Failure> {
-    if worker.gate.shard_connections_max() == 0 {
+    if !worker.gate.limits_shards() {
         return Ok(());
     }
     record.shard_place = None;

@@ -6,6 +6,7 @@
 
 use crate::clock::{Millis, to_millis};
 use crate::counters::Refused;
+use crate::health::Health;
 use crate::rescue::Failure;
 use crate::worker::Worker;
 use arc_swap::ArcSwap;
@@ -19,6 +20,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 mod address;
 mod bucket;
@@ -184,7 +186,12 @@ impl Gate {
         self.descriptors.open_max()
     }
 
-    /// The ceiling of a shard, 0 without one.
+    /// Whether any shard has a ceiling.
+    pub(crate) fn limits_shards(&self) -> bool {
+        self.shards.are_limited(&self.ceilings.load().per_shard)
+    }
+
+    /// The ceiling of a shard that says none itself, 0 without one.
     pub(crate) fn shard_connections_max(&self) -> usize {
         self.ceilings.load().per_shard.connections_max
     }
@@ -260,8 +267,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Looks at the memory for one at the rest.
 const SWEEP_EVERY: u32 = 10;
 
-/// The thread that looks at what changes by itself: memory and the limit of open files, and clients and shards that are to be
-/// forgotten. A thread of its own, as it counts most when everybody else is busy.
+/// The thread that looks at what changes by itself: memory and the limit of open files, what agents say of their shards' ceilings, and clients
+/// and shards that are to be forgotten. A thread of its own, as it counts most when everybody else is busy.
 #[derive(Debug)]
 pub(crate) struct Lookout {
     stop: SyncSender<()>,
@@ -269,7 +276,7 @@ pub(crate) struct Lookout {
 }
 
 impl Lookout {
-    pub(crate) fn start(gate: Arc<Gate>) -> io::Result<Self> {
+    pub(crate) fn start(gate: Arc<Gate>, mut health: watch::Receiver<Arc<Health>>) -> io::Result<Self> {
         let (stop, stopped) = sync_channel::<()>(0);
         gate.memory.sample();
         let thread = std::thread::Builder::new().name("limits".to_owned()).spawn(move || {
@@ -277,6 +284,11 @@ impl Lookout {
             // Ends as well when whoever started it is gone without a word.
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 gate.memory.sample();
+                // Once the health thread has ended, what agents said last holds.
+                if health.has_changed().unwrap_or(false) {
+                    let said = health.borrow_and_update().connections_max();
+                    gate.shards.say(&gate.ceilings.load().per_shard, said);
+                }
                 looks += 1;
                 if looks == SWEEP_EVERY {
                     looks = 0;

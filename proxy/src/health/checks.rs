@@ -147,6 +147,7 @@ struct Agent {
     operating: Option<Operating>,
     state: Option<ShardState>,
     percent: Option<u32>,
+    connections_max: Option<usize>,
     says: String,
     heard: Option<At>,
     error: Option<String>,
@@ -198,6 +199,7 @@ impl Server {
             state: self.agent_state(),
             share: self.share(now),
             sessions: if down && ends { Sessions::Ended } else { Sessions::Kept },
+            connections_max: self.agent.connections_max,
         }
     }
 
@@ -388,13 +390,13 @@ impl Checks {
                 server.agent.error = Some(why);
             }
             Ok(said) => {
-                let Agent { operating, state, percent, .. } = server.agent;
+                let Agent { operating, state, percent, connections_max, .. } = server.agent;
+                let stood = (operating, state, percent, connections_max);
                 server.hear(now, &said);
                 let says = server.says(&said);
-                let stands = (server.agent.operating, server.agent.state, server.agent.percent);
+                let Agent { operating, state, percent, connections_max, .. } = server.agent;
                 // A comment that changes each time is no news.
-                if stands != (operating, state, percent) {
-                    self.changed = true;
+                if stood != (operating, state, percent, connections_max) {
                     self.news.push(News::Agent { name: question.name.clone(), says: says.clone() });
                 }
                 server.agent.says = says;
@@ -547,6 +549,7 @@ impl Server {
         agent.operating = said.operating.or(agent.operating);
         agent.state = said.state.or(agent.state);
         agent.percent = said.percent.or(agent.percent);
+        agent.connections_max = said.connections_max.or(agent.connections_max);
         agent.heard = Some(now);
         agent.error = None;
         // Who says that it is up again need not prove it by checks as well. (In HAProxy every `up` says so, and checks that fail beside an
@@ -564,7 +567,7 @@ impl Server {
         });
         let state = self.agent.state.map(|state| state.to_string());
         let percent = self.agent.percent.map(|percent| format!("{percent}%"));
-        let most = said.connections_max.map(|most| format!("maxconn:{most} (not applied)"));
+        let most = self.agent.connections_max.map(|most| format!("maxconn:{most}"));
         let description = Some(&said.description).filter(|text| !text.is_empty());
         let unknown = said.unknown.as_ref().map(|word| format!("(unknown word {word:?})"));
         let words = [operating, state, percent, most, description.map(|text| format!("# {text}")), unknown];

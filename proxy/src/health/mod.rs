@@ -83,6 +83,8 @@ pub struct Standing {
     pub share: Share,
     /// Whether what runs on it was to end when it went down.
     pub sessions: Sessions,
+    /// How many requests and tunnels it gets from this node at once, as its agent says; 0 is no limit. `None`: as the configuration says.
+    pub connections_max: Option<usize>,
 }
 
 /// What becomes of what runs on a server.
@@ -128,6 +130,13 @@ impl Health {
     #[must_use]
     pub fn is_down(&self, server: &ShardName) -> bool {
         self.of(server).reach == Reach::Down
+    }
+
+    /// The ceilings that agents have set.
+    pub(crate) fn connections_max(&self) -> HashMap<ShardName, usize> {
+        let said =
+            self.0.iter().filter_map(|(name, standing)| Some((name.clone(), standing.connections_max?)));
+        said.collect()
     }
 
     /// The servers whose sessions have to end, which `before` did not say.

@@ -4,6 +4,7 @@
 //! A place that becomes free is handed to the first in line under the lock that it is given back under, so none is lost and
 //! nobody overtakes: while somebody waits, all places are taken.
 
+use arc_swap::ArcSwap;
 use shardgate_peering_core::ShardName;
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
@@ -54,14 +55,32 @@ pub struct ShardLoad {
 #[derive(Debug, Default)]
 pub(super) struct Shards {
     doors: RwLock<HashMap<ShardName, Arc<Door>>>,
+    /// How much shards get at once that say so themselves, whatever is configured.
+    said: ArcSwap<HashMap<ShardName, usize>>,
 }
 
 impl Shards {
     /// There are more or fewer places from now on; who has one keeps it, who waits for one that there is now gets it.
     pub(super) fn change(&self, limits: &PerShard) {
-        for door in self.doors.read().unwrap_or_else(PoisonError::into_inner).values() {
-            door.change(limits);
+        for (shard, door) in self.doors.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            door.change(&self.limits_of(limits, shard));
         }
+    }
+
+    /// Shards say how much they get at once (HAProxy manual 5.2 `agent-check`: `maxconn:`), the others get what `limits` says.
+    pub(super) fn say(&self, limits: &PerShard, said: HashMap<ShardName, usize>) {
+        self.said.store(Arc::new(said));
+        self.change(limits);
+    }
+
+    /// Whether any shard has a ceiling.
+    pub(super) fn are_limited(&self, limits: &PerShard) -> bool {
+        limits.connections_max > 0 || !self.said.load().is_empty()
+    }
+
+    fn limits_of(&self, limits: &PerShard, shard: &ShardName) -> PerShard {
+        let connections_max = self.said.load().get(shard).copied().unwrap_or(limits.connections_max);
+        PerShard { connections_max, ..limits.clone() }
     }
 
     /// A place at `shard`, waited for if need be; `None` without a limit.
@@ -73,10 +92,11 @@ impl Shards {
         limits: &PerShard,
         shard: &ShardName,
     ) -> Result<Option<ShardPlace>, NoPlace> {
+        let limits = self.limits_of(limits, shard);
         if limits.connections_max == 0 {
             return Ok(None);
         }
-        match Door::enter(&self.door(limits, shard))? {
+        match Door::enter(&self.door(&limits, shard))? {
             Entry::Placed(place) => Ok(Some(place)),
             Entry::Queued(waiting) => match timeout(limits.queue_timeout, waiting).await {
                 Ok(place) => Ok(Some(place)),
@@ -390,6 +410,37 @@ mod tests {
         assert!(shards.enter(&limits, &name("s1")).await.is_ok());
         assert!(shards.enter(&PerShard::OFF, &name("s1")).await.unwrap().is_none());
     }
+
+    #[tokio::test]
+    async fn a_shard_says_how_much_it_gets() {
+        let limits = PerShard { connections_max: 1, ..PerShard::OFF };
+        let shards = Shards::default();
+        assert!(shards.are_limited(&limits) && !shards.are_limited(&PerShard::OFF));
+        let says = |most| HashMap::from([(name("s1"), most)]);
+        let enter =
+            async |limits: &PerShard| shards.enter(limits, &name("s1")).await.map(|place| place.is_some());
+        // A door that was open before has as many places as one that is made from now on.
+        let before = shards.enter(&limits, &name("s1")).await.unwrap();
+        shards.say(&limits, says(2));
+        let second = shards.enter(&limits, &name("s1")).await.unwrap();
+        assert!(before.is_some() && second.is_some());
+        assert_eq!(enter(&limits).await, Err(NoPlace::QueueFull));
+        let others = shards.enter(&limits, &name("s2")).await.unwrap();
+        assert!(others.is_some() && shards.enter(&limits, &name("s2")).await.is_err(), "as configured");
+        shards.sweep(&limits);
+        assert_eq!(enter(&limits).await, Err(NoPlace::QueueFull), "it said so once");
+        shards.say(&limits, says(0));
+        assert_eq!(enter(&limits).await, Ok(false), "no limit");
+        shards.say(&PerShard::OFF, says(2));
+        assert!(shards.are_limited(&PerShard::OFF));
+        assert_eq!(enter(&PerShard::OFF).await, Err(NoPlace::QueueFull), "two are there");
+        shards.say(&limits, HashMap::new());
+        drop(second);
+        assert_eq!(enter(&limits).await, Err(NoPlace::QueueFull), "one is");
+        drop(before);
+        assert_eq!(enter(&limits).await, Ok(true));
+    }
+
     #[test]
     fn a_change_gives_places_to_those_who_wait() {
         let limits = |connections_max| PerShard { connections_max, queue_max: 10, ..PerShard::OFF };

@@ -185,7 +185,8 @@ impl Workers {
             };
             running.push(seed.start().map_err(|source| StartError::Worker { worker: index, source })?);
         }
-        let lookout = Lookout::start(Arc::clone(&gate)).map_err(StartError::Lookout)?;
+        let lookout =
+            Lookout::start(Arc::clone(&gate), health.handle().subscribe()).map_err(StartError::Lookout)?;
         let sessions = Sessions::new(commands.into(), counters.clone());
         Ok(Running { bound, changes, sessions, counters, stop, threads: running, log, gate, health, lookout })
     }

@@ -76,7 +76,8 @@ async fn a_session_ends_a_pause_after_its_last_request_and_not_while_one_is_held
     .await;
     let answering = Upstream::start("s2").await;
     let mut table = Config::new(PeerId::parse("me").unwrap(), 1);
-    table.ttl_ms = 1_000;
+    // Shorter than the pause, and longer than it takes to find a new session, which is done every second.
+    table.ttl_ms = 2_000;
     let shards = [shard("s1", silent.address), shard("s2", answering.address)];
     let node = Node::start_on(Mesh::alone(table).unwrap(), &shards, config(short()));
     let (mut held, mut polling) = (node.client().await, node.client().await);

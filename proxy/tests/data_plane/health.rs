@@ -17,6 +17,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+const OPENS_TUNNEL: &str = "GET /xmpp-websocket?room=a HTTP/1.1\r\nHost: meet\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n";
+
 /// Checks so close together that a test need not wait.
 fn quick() -> HealthConfig {
     let quick = Duration::from_millis(20);
@@ -240,6 +243,35 @@ async fn agents_say_how_much_they_take() {
     node.stop().await;
 }
 
+/// No limit is configured; the agent's holds for tunnels that begin from then on, and the others' requests are refused, as there is no line.
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_say_how_much_at_once() {
+    let says = Says::new("up maxconn:1\n");
+    let agent = says.agent().await;
+    let upstream = Upstream::start("s1").await;
+    let agents = HealthConfig { agent_check: AgentCheck::On, agent_port: 1, ..quick() };
+    let told = Shard { agent_port: Some(agent.address.port()), ..shard("s1", upstream.address) };
+    let node = node(&[told], &agents);
+    let mut tunnel = node.client().await;
+    eventually("it is heard", async || report(&node, "s1").await.agent.unwrap().says == "up maxconn:1").await;
+    eventually("a request holds a place", async || {
+        node.get("/page").await;
+        !node.running.gate().shard_loads().is_empty()
+    })
+    .await;
+    tunnel.send(OPENS_TUNNEL).await;
+    assert_eq!(tunnel.head().await.status, 101);
+    assert_eq!(node.get("/page").await.status, 503);
+    says.say("maxconn:2\n");
+    eventually("there are two", async || node.get("/page").await.status == 200).await;
+    says.say("maxconn:1\n");
+    eventually("there is one", async || node.get("/page").await.status == 503).await;
+    says.say("maxconn:0\n");
+    eventually("no limit", async || node.get("/page").await.status == 200).await;
+    drop(tunnel);
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_mad_changes_nothing() {
     let says = Says::new("up drain\n");
@@ -297,12 +329,7 @@ async fn sessions_end_with_their_shard() {
     };
     let node = node(&[told], &both);
     let mut tunnel = Wire::connect(node.address()).await;
-    tunnel
-        .send(
-            "GET /xmpp-websocket?room=a HTTP/1.1\r\nHost: meet\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n",
-        )
-        .await;
+    tunnel.send(OPENS_TUNNEL).await;
     assert_eq!(tunnel.head().await.status, 101);
     tunnel.exactly(14).await;
     agent.say("down\n");

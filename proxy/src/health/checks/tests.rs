@@ -148,9 +148,9 @@ fn agents_are_believed() {
         ("maint\n", Some(ShardState::Maint), 256),
     ] {
         let at = hear(&mut checks, line);
-        let Standing { state: said, share, reach, sessions } = standing(&checks, at);
+        let Standing { state: said, share, reach, sessions, connections_max } = standing(&checks, at);
         assert_eq!((said, share.of_weight(256)), (state, weight), "{line:?}");
-        assert_eq!((reach, sessions), (whole.reach, whole.sessions));
+        assert_eq!((reach, sessions, connections_max), (whole.reach, whole.sessions, None));
     }
     let report = checks.report(0)[0].agent.clone().unwrap();
     assert_eq!((report.says.as_str(), report.error), ("up maint 100%", None));
@@ -351,4 +351,25 @@ fn what_checks_find_while_a_way_is_cut_is_told() {
         way(&mut checks, Passed::No, Came::Nowhere);
     }
     assert!(checks.take_changed());
+}
+
+#[test]
+fn an_agent_sets_how_much_its_server_gets_at_once() {
+    let agent = HealthConfig { check: Check::Off, agent_check: AgentCheck::On, ..config() };
+    let mut checks = checks(&agent);
+    for (line, most, told) in [
+        ("maxconn:20\n", Some(20), true),
+        ("up\n", Some(20), true),
+        ("maxconn:many\n", Some(20), false),
+        ("up 50% maxconn:0\n", Some(0), true),
+    ] {
+        checks.take_news();
+        let at = hear(&mut checks, line);
+        assert_eq!(checks.health(at).connections_max().get(&name("s1")).copied(), most, "{line:?}");
+        let news = checks.take_news();
+        assert_eq!(news.iter().any(|news| matches!(news, News::Agent { .. })), told, "{line:?}");
+    }
+    assert_eq!(checks.report(0)[0].agent.as_ref().unwrap().says, "up 50% maxconn:0");
+    checks.list(0, targets(&HealthConfig { agent_check: AgentCheck::Off, ..agent }, &["s1"]));
+    assert!(checks.health(0).connections_max().is_empty(), "who is not asked any more has said nothing");
 }
