@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use shardgate_discovery::consul::{
-    Agent, AgentAddress, AgentConfig, AgentError, AgentTls, AskedNodes, Datacenter, PolicyKind, Reports,
-    ServiceNames, Survey, Token, asked_nodes, survey,
+    AddressKind, Agent, AgentAddress, AgentConfig, AgentError, AgentTls, AskedNodes, Datacenter, PolicyKind,
+    Reports, ServiceNames, Survey, Token, asked_nodes, survey,
 };
 use shardgate_discovery::{EnvironmentName, ServiceName};
 
@@ -81,6 +81,16 @@ pub(crate) struct ConsulOptions {
     /// The service that nodes of ours are registered as.
     #[arg(long, value_name = "NAME", default_value = "shardgate", global = true)]
     node_service: String,
+    /// Which addresses of nodes in other datacenters are asked, "lan", or "wan" where there is one, as the nodes' own consul.remote_address. For
+    /// "wan" the agent is asked which datacenter is its own, which wants agent:read.
+    #[arg(
+        long,
+        value_name = "lan|wan",
+        env = "SHARDGATE_REMOTE_ADDRESS",
+        default_value = "lan",
+        global = true
+    )]
+    remote_address: String,
 }
 
 /// Why Consul cannot be asked.
@@ -189,6 +199,7 @@ pub(crate) struct Consul {
     services: ServiceNames,
     /// Datacenters that were named; none: all.
     named: Vec<Datacenter>,
+    remote_address: AddressKind,
 }
 
 /// A path that may be empty: a variable that is set to nothing gives one, and `PathBuf`'s own parser refuses it.
@@ -322,6 +333,11 @@ impl ConsulOptions {
             Ok(_) => Ok(name.to_owned()),
             Err(_) => Err(not_valid(option, name, ServiceName::EXPECTED)),
         };
+        let remote_address = match self.remote_address.as_str() {
+            "" | "lan" => AddressKind::Lan,
+            "wan" => AddressKind::Wan,
+            other => return Err(not_valid("remote-address", other, "lan or wan")),
+        };
         let standalones = service("standalone-service", &self.standalone_service)?;
         let services = ServiceNames {
             shards: service("shard-service", &self.shard_service)?,
@@ -337,7 +353,7 @@ impl ConsulOptions {
             partition: given(self.partition.as_ref()).cloned(),
             source: None,
         };
-        Ok(Consul { agent: Agent::new(config)?, environment, services, named })
+        Ok(Consul { agent: Agent::new(config)?, environment, services, named, remote_address })
     }
 
     /// The file's, else the variable's, as the consul command does it.
@@ -387,7 +403,15 @@ impl Consul {
         if known.is_empty() {
             return Err(ConsulError::NoDatacenters { agent: self.agent.address().to_string() });
         }
-        Ok(asked_nodes(&self.agent, &self.environment, &self.services, &known).await)
+        let own = match self.remote_address {
+            AddressKind::Lan => None,
+            AddressKind::Wan => Some(self.agent.datacenter().await?),
+        };
+        let kind = |of: &Datacenter| match &own {
+            Some(own) if own != of => AddressKind::Wan,
+            Some(_) | None => AddressKind::Lan,
+        };
+        Ok(asked_nodes(&self.agent, &self.environment, &self.services, &known, kind).await)
     }
 
     /// What the shards of all datacenters report of themselves.

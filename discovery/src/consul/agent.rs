@@ -8,6 +8,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
 use std::net::IpAddr;
@@ -200,6 +201,19 @@ pub struct Agent {
     places: Arc<Semaphore>,
 }
 
+/// What an agent says of itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AgentSelf {
+    config: AgentSelfConfig,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AgentSelfConfig {
+    datacenter: String,
+}
+
 impl Agent {
     /// Prepares a client; nothing is asked yet.
     ///
@@ -372,6 +386,20 @@ impl Agent {
         let answer = self.send(self.request(Method::GET, path, None), path, SHORT).await?;
         let names: Vec<String> = self.read(answer, path).await?;
         Ok(names.iter().filter_map(|name| Datacenter::parse(name)).collect())
+    }
+
+    /// The datacenter that the agent is in (Consul's `/v1/agent/self`, which wants `agent:read`).
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn datacenter(&self) -> Result<Datacenter, AgentError> {
+        let path = "/v1/agent/self";
+        let answer = self.send(self.request(Method::GET, path, None), path, SHORT).await?;
+        let AgentSelf { config } = self.read(answer, path).await?;
+        Datacenter::parse(&config.datacenter).ok_or_else(|| AgentError::Json {
+            path: path.to_owned(),
+            what: format!("Config.Datacenter is {:?}, expected {}", config.datacenter, Datacenter::EXPECTED),
+        })
     }
 
     /// Sends something that changes something, and says whether it was done: `false` when a condition did not hold.

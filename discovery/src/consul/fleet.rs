@@ -18,29 +18,32 @@ pub struct AskedNodes {
     pub invalid: Vec<InvalidRecord>,
 }
 
-/// Asks each datacenter for its nodes, all at once; leaders answer, and an empty list counts when all of it may be read.
+/// Asks each datacenter for its nodes, all at once; leaders answer, and an empty list counts when all of it may be read. Nodes of a datacenter
+/// have the addresses that `kind` says.
 pub async fn asked_nodes(
     agent: &Agent,
     environment: &EnvironmentName,
     services: &ServiceNames,
     datacenters: &[Datacenter],
+    kind: impl Fn(&Datacenter) -> AddressKind,
 ) -> BTreeMap<Datacenter, Result<AskedNodes, AgentError>> {
     each(datacenters, |datacenter| {
-        let (agent, place) = (agent.clone(), place(environment, services, &datacenter));
+        let (agent, place, kind) =
+            (agent.clone(), place(environment, services, &datacenter), kind(&datacenter));
         async move {
             let target = place.target(&Source::Services(datacenter, ServiceKind::Nodes));
             let instances = agent.list::<Instance>(&target, Reading::Confirmed).await?.records;
             agent.check_right(&target).await?;
-            Ok(read(&instances))
+            Ok(read(&instances, kind))
         }
     })
     .await
 }
 
-fn read(instances: &[Instance]) -> AskedNodes {
+fn read(instances: &[Instance], kind: AddressKind) -> AskedNodes {
     let mut found = AskedNodes::default();
     for instance in instances {
-        match instance.asked(AddressKind::Lan) {
+        match instance.asked(kind) {
             Ok(node) => found.nodes.push(node),
             Err(fault) => found.invalid.push(InvalidRecord { place: instance.place(), fault }),
         }

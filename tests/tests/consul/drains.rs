@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shardgate_discovery::PeerId;
+use shardgate_discovery::consul::{Check, Registration};
 use shardgate_peering::Environment;
 use shardgate_peering::pki::CaFiles;
 
@@ -165,6 +166,33 @@ async fn a_drain_over_all_nodes_that_are_registered() {
     println!("{}{}", ends.out, ends.error);
     assert_eq!(ends.code, Some(0), "{ends:?}");
     assert!(ends.out.contains("release-1: empty after"), "{ends:?}");
+
+    // One of another datacenter is asked where it says that those there find it, here by another name of b's.
+    let far = Registration {
+        name: "shardgate".to_owned(),
+        id: "test-far".to_owned(),
+        tags: vec!["test".to_owned()],
+        address: "127.61.42.99:1".parse().unwrap(),
+        wan: Some(b.admin.ip()),
+        public_port: 80,
+        meta: [("shardgate_node", "far"), ("shardgate_admin_port", &b.admin.port().to_string())]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        check: Check::None,
+    };
+    west.agent().register(&far).await.unwrap();
+    for (from, address, wrong) in [
+        (&east, "lan", Some("far cannot be asked")),
+        (&east, "wan", None),
+        (&west, "wan", Some("far cannot be asked")),
+        (&east, "near", Some("--remote-address \"near\" is not valid, expected lan or wan")),
+    ] {
+        let listed = ctl(&from.ip, &format!("conferences list --remote-address {address}"));
+        println!("{address}: {}{}", listed.out, listed.error);
+        assert_eq!(listed.code, Some(if wrong.is_some() { 2 } else { 0 }), "{address}: {listed:?}");
+        assert!(listed.error.contains(wrong.unwrap_or_default()), "{address}: {listed:?}");
+    }
+    west.agent().deregister(&far.id).await.unwrap();
 
     // One that is registered and does not answer is named, and nothing is said to be empty.
     b.child.kill().unwrap();
