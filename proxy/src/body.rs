@@ -1,7 +1,7 @@
 //! Bodies on their way through: frames are passed on as they come, never copied, and each way sees how the other is doing.
 
 use crate::backend::Upstream;
-use crate::client::{BodyState, Client, Waiting};
+use crate::client::{Asked, BodyState, Client, Waiting};
 use crate::clock::Millis;
 use crate::counters::TimeoutKind;
 use crate::record::Record;
@@ -156,6 +156,9 @@ pub(crate) enum AnswerError {
     /// The shard broke off.
     #[error("shard broke off its answer")]
     Shard,
+    /// The shard went down, and what runs on it is to end.
+    #[error("shard went down")]
+    Down,
     /// The shard, or the client with its request's body, was too slow.
     #[error("the exchange stalled")]
     Stalled,
@@ -188,7 +191,7 @@ impl AnswerBody {
         Self { source: Source::Page(Some(page).filter(|page| !page.is_empty())), record }
     }
 
-    /// A shard's.
+    /// A shard's. When that goes down, and what runs on it is to end, the answer breaks off.
     pub(crate) fn shard(incoming: Incoming, upstream: Box<Upstream>, record: Box<Record>) -> Self {
         Self { source: Source::Shard { incoming, upstream: Some(upstream), end: End::Ahead }, record }
     }
@@ -236,16 +239,18 @@ impl Body for AnswerBody {
                     }
                     Poll::Pending => {
                         let now = record.worker.clock.coarse();
-                        record.termination = match record.client.expired() {
-                            Some(TimeoutKind::Server) => *b"sD",
-                            Some(_) => *b"cD",
-                            None => {
+                        let (termination, error) = match (record.client.expired(), record.client.asked()) {
+                            (Some(TimeoutKind::Server), _) => (*b"sD", AnswerError::Stalled),
+                            (Some(_), _) => (*b"cD", AnswerError::Stalled),
+                            (None, Asked::WentDown) => (*b"DD", AnswerError::Down),
+                            (None, Asked::Answers) => {
                                 record.client.wait(waiting(&record.client), now);
                                 return Poll::Pending;
                             }
                         };
+                        record.termination = termination;
                         *end = End::Failed;
-                        Poll::Ready(Some(Err(AnswerError::Stalled)))
+                        Poll::Ready(Some(Err(error)))
                     }
                 }
             }

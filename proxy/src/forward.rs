@@ -307,6 +307,8 @@ async fn forward(
             return Err(cause.into());
         }
         // To another shard, or another way to this one, as its home says. If there is none, the first failure is what happened.
+        // A request may have waited for long: what it knew of the others at its beginning is of the past.
+        let topology = worker.topology();
         resolved = match resolve(worker, &key, cookie.as_ref(), &topology, Some(&failed), record).await {
             Ok(resolved) => resolved,
             Err(_) => return Err(cause.into()),

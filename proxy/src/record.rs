@@ -114,10 +114,18 @@ impl Record {
     pub(crate) fn elapsed(&self) -> Millis {
         self.worker.clock.exact() - self.began
     }
+
+    /// Until the request is over its client hears when the shard goes down that it is on. What goes by a peer does not end because this node
+    /// does not reach the shard.
+    pub(crate) fn awaits_shard(&self) {
+        let direct = self.shard.as_ref().filter(|_| self.via.is_none());
+        self.client.awaits(direct.map(|shard| &shard.name));
+    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.client.awaits(None);
         let now = self.worker.clock.exact();
         self.timers.all = now.saturating_sub(self.began);
         self.client.end_answer(self.worker.clock.coarse());

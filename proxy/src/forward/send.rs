@@ -53,7 +53,7 @@ pub(super) async fn send(
         worker.counters.shard_reuses.up();
         record.timers.connect = Some(0);
         let again = repeatable(&request);
-        match exchange(worker, client, record, shard, upstream, request).await {
+        match exchange(worker, client, record, upstream, request).await {
             Ok(answer) => return Ok(answer),
             Err(ExchangeError::Unsent(unsent)) => request = unsent,
             Err(ExchangeError::Down) => return Err(SendError::of_down(shard, again)),
@@ -76,7 +76,7 @@ pub(super) async fn send(
         let cause = match open(worker, client, record, shard, destination.clone()).await {
             Ok(upstream) => {
                 let again = repeatable(&request);
-                match (exchange(worker, client, record, shard, upstream, request).await, again) {
+                match (exchange(worker, client, record, upstream, request).await, again) {
                     (Ok(answer), _) => return Ok(answer),
                     (Err(ExchangeError::Unsent(unsent)), _) => {
                         request = unsent;
@@ -134,7 +134,13 @@ async fn open(
     // Boxed: most requests find a connection in the pool.
     let (limits, protocols) = (&record.settings.limits.connect, worker.protocols());
     let direct = destination.is_direct();
-    let upstream = Box::pin(connect(destination, limits, &protocols.shard_http, &worker.relays)).await?;
+    let mut connecting = Box::pin(connect(destination, limits, &protocols.shard_http, &worker.relays));
+    record.awaits_shard();
+    let connected = poll_fn(|cx| match (connecting.as_mut().poll(cx), client.asked()) {
+        (Poll::Pending, Asked::WentDown) => Poll::Ready(Err(ConnectError::Down { address: shard.address })),
+        (polled, _) => polled,
+    });
+    let upstream = connected.await?;
     record.timers.connect = Some(record.elapsed() - began);
     worker.counters.shard_connects.up();
     // That a peer reaches it says nothing about this node.
@@ -173,14 +179,12 @@ async fn exchange(
     worker: &Worker,
     client: &Client,
     record: &mut Record,
-    shard: &Shard,
     mut upstream: Box<Upstream>,
     request: Box<Request<RequestBody>>,
 ) -> Result<(Response<Incoming>, Box<Upstream>), ExchangeError> {
     let began = record.elapsed();
     client.progress();
-    // What goes by a peer does not end because this node does not reach the shard.
-    client.awaits(Some(&shard.name).filter(|_| record.via.is_none()));
+    record.awaits_shard();
     let result = {
         // Outside tokio's budget: a future that gives way asks to be polled again, and here nobody would hear it.
         let mut answer = pin!(unconstrained(upstream.send(*request)));
@@ -208,7 +212,6 @@ async fn exchange(
         })
         .await
     };
-    client.awaits(None);
     match result {
         Ok(Ok(response)) => {
             client.progress();

@@ -305,7 +305,7 @@ impl Wire {
         read.expect("an answer within the deadline").unwrap_or(0)
     }
 
-    async fn until(&mut self, end: &[u8]) -> Vec<u8> {
+    pub(crate) async fn until(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
             if let Some(at) = self.read.windows(end.len()).position(|window| window == end) {
                 return self.read.drain(..at + end.len()).collect();
@@ -468,6 +468,17 @@ async fn answer(label: &'static str, mut request: Request<Incoming>) -> Answered
 pub(crate) async fn refusing() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     listener.local_addr().unwrap()
+}
+
+/// A server that is full: it takes no connection and refuses none, as a host that is gone. What keeps it so comes along.
+pub(crate) async fn deaf() -> (SocketAddr, (std::net::TcpListener, TcpStream)) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = std::net::TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let first = TcpStream::connect(address).await.unwrap();
+    (address, (listener, first))
 }
 
 /// What the shard was told under a name.

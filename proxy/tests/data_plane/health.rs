@@ -1,8 +1,8 @@
 //! Checks and agents against real servers, and what routing makes of them.
 
-use crate::harness::{Node, Upstream, Wire, config, eventually, limits, name, shard};
+use crate::harness::{Node, Upstream, Wire, config, deaf, eventually, key, limits, name, shard};
 use shardgate_discovery::Shard;
-use shardgate_peering::core::{Config, PeerId};
+use shardgate_peering::core::{ClaimReason, Claimed, Config, PeerId};
 use shardgate_peering::{Mesh, ProbeAsk, Reached};
 use shardgate_proxy::Manners;
 use shardgate_proxy::config::{
@@ -337,6 +337,50 @@ async fn sessions_end_with_their_shard() {
     eventually("counted", async || node.totals().tunnel_ends[TunnelEnd::ShardDown as usize] == 1).await;
     let log = node.stop().await;
     assert!(log.contains(" DD shard_down "), "{log}");
+}
+
+/// An answer that has begun breaks off; who waits for a connection goes elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_end_with_their_shard() {
+    let streams = Upstream::serve(|mut stream| async move {
+        let _head = stream.read(&mut [0; 4096]).await;
+        let begins = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        stream.write_all(begins).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let (deaf, _keeps_it_so) = deaf().await;
+    let well = Upstream::start("s3").await;
+    let [first, second] = [Says::new("up\n"), Says::new("up\n")];
+    let agents = [first.agent().await, second.agent().await];
+    let told = |agent: usize, name: &str, address| {
+        let agent_port = Some(agents[agent].address.port());
+        Shard { agent_port, ..shard(name, address) }
+    };
+    let ends = HealthConfig {
+        agent_check: AgentCheck::On,
+        agent_port: 1,
+        on_marked_down: OnMarkedDown::ShutdownSessions,
+        ..quick()
+    };
+    let shards = [told(0, "s1", streams.address), told(1, "s2", deaf), shard("s3", well.address)];
+    let node = node(&shards, &ends);
+    for on in ["s1", "s2"] {
+        let placed = node.table.claim(key(on), name(on), ClaimReason::Join).await;
+        assert_eq!(placed, Claimed::Stick { shard: name(on) });
+    }
+    let [mut reads, mut connects] = [node.client().await, node.client().await];
+    reads.send("GET /page?room=s1 HTTP/1.1\r\nHost: meet\r\n\r\n").await;
+    reads.until(b"hello\r\n").await;
+    connects.send("GET /page?room=s2 HTTP/1.1\r\nHost: meet\r\n\r\n").await;
+    eventually("it connects", async || node.totals().requests == 2).await;
+    first.say("down\n");
+    assert_eq!(reads.rest().await, b"", "no end of chunks is made up");
+    second.say("down\n");
+    let answer = connects.answer().await;
+    assert_eq!((answer.status, answer.text().starts_with("s3\n")), (200, true), "{answer:?}");
+    let log = node.stop().await;
+    assert!(log.contains(" live/s1 ") && log.contains(" DD "), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
