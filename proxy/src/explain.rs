@@ -155,6 +155,7 @@ impl Site {
         let outlook = Outlook {
             excluded: None,
             suspect: &|_| false,
+            detour: &|_| false,
             conferences: &|_| 0,
             // What a file does not list is not there: no one remembers it.
             health: topology.health(),

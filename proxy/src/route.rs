@@ -224,6 +224,8 @@ pub struct Outlook<'a> {
     pub excluded: Option<&'a ShardName>,
     /// Whether a shard failed here a moment ago: it is taken for new requests only when there is no other.
     pub suspect: &'a dyn Fn(&ShardName) -> bool,
+    /// Whether a peer is known by which a shard is reached that is not reached from here.
+    pub detour: &'a dyn Fn(&ShardName) -> bool,
     /// How many conferences a shard has, in the whole mesh.
     pub conferences: &'a dyn Fn(&ShardName) -> u64,
     /// What is known of servers here.
@@ -465,15 +467,23 @@ fn choose(
     };
     let takes_new = |shard: &Shard| takes_new(shard, &pool.release, outlook);
     let trusted = first(&|shard| takes_new(shard) && !(outlook.suspect)(&shard.name));
-    let suspected = || {
-        let found = first(&takes_new);
-        fired.note(if found.is_some() { Rule::OnlySuspects } else { Rule::NoShard });
-        found
+    let suspected = || first(&takes_new).inspect(|_| fired.note(Rule::OnlySuspects));
+    let found = trusted.or_else(suspected);
+    // A new conference's home finds a way by a peer; what has no home goes by one that is known.
+    let stores = matches!(balance, Balance::Bounded { .. });
+    let by_peer = |shard: &Shard| {
+        let ready = shard.state_in(&pool.release) == ShardState::Ready && shard.weight > 0;
+        let cut = stores && outlook.health.is_cut(&shard.name) || (outlook.detour)(&shard.name);
+        ready && cut && outlook.excluded != Some(&shard.name)
     };
-    let (shard, why, rule) = trusted.or_else(suspected).ok_or(NoRoute::Nothing)?;
+    let found = found.or_else(|| first(&by_peer).inspect(|_| fired.note(Rule::OnlyByPeers)));
+    let Some((shard, why, rule)) = found else {
+        fired.note(Rule::NoShard);
+        return Err(NoRoute::Nothing);
+    };
     fired.note(rule);
     // The first that stands in takes everything.
-    if rule == by && matches!(balance, Balance::Bounded { .. }) {
+    if rule == by && stores {
         fired.note(Rule::BoundedLoad);
     }
     Ok((Arc::clone(shard), why))

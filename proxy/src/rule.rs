@@ -127,6 +127,7 @@ rules! {
         FallbackRegion "fallback-region" [38] "None of them can be used: the release's first one elsewhere stands in."
         FallbackRelease "fallback-release" [38] "None of the release can be used: the first of another release stands in."
         OnlySuspects "only-suspects" [39] "All of them failed here a moment ago: they are taken all the same."
+        OnlyByPeers "only-by-peers" [] "None is reached from here, but peers reach some: one of these, by a peer."
         TriedInVain "tried-in-vain" [23, 39] "The only server that counts was tried in vain: 503."
         NoShard "no-shard" [38] "No shard takes new conferences: 503."
     }

@@ -77,6 +77,7 @@ impl Facts<'_> {
             | Rule::FallbackRegion
             | Rule::FallbackRelease
             | Rule::OnlySuspects
+            | Rule::OnlyByPeers
             | Rule::TriedInVain
             | Rule::NoShard => "shards, nearest first".to_owned(),
         }
@@ -160,6 +161,7 @@ impl Facts<'_> {
             Rule::BoundedLoad => "as if no shard were full".to_owned(),
             Rule::NoToken => "by turns".to_owned(),
             Rule::OnlySuspects => "taken all the same".to_owned(),
+            Rule::OnlyByPeers => "by a peer".to_owned(),
         }
     }
 

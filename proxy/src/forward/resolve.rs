@@ -91,7 +91,7 @@ pub(super) async fn resolve(
                 return Ok(Resolved::directly(shard, why, Holds::Entry));
             }
             NeedsClaim::No => {
-                let via = worker.detour(&shard.name).filter(|_| why == Why::Named);
+                let via = worker.detour(&shard.name);
                 return Ok(Resolved { shard, via, why, holds: Holds::Nothing });
             }
             NeedsClaim::Join => ClaimReason::Join,
@@ -136,7 +136,7 @@ pub(super) async fn resolve(
             // The home keeps it where it is, though nobody reaches it: it was moved a moment ago, or there is nowhere to move it.
             return Err(NoRoute::Nothing.into());
         }
-        if answer == shard.name {
+        if answer == shard.name && !topology.health().is_cut(&answer) {
             return Ok(Resolved::directly(shard, why, Holds::Entry));
         }
         if let Some(shard) = usable(record, key, topology, excluded, &answer) {
@@ -254,6 +254,7 @@ pub(super) fn with_outlook<T>(
     ask(&Outlook {
         excluded,
         suspect: &|name| worker.is_suspect(name) || worker.detour(name).is_some(),
+        detour: &|name| worker.detour(name).is_some(),
         conferences: &|name| worker.table.conferences(name),
         health: topology.health(),
         balance_percent: settings.limits.balance_percent,

@@ -160,7 +160,7 @@ impl Server {
 
     fn reach(&self) -> Reach {
         match &self.counter {
-            _ if self.cut.is_some() => Reach::Down,
+            _ if self.cut.is_some() => Reach::Cut,
             Some(counter) if !counter.is_up() => Reach::Down,
             Some(_) | None => Reach::Up,
         }
@@ -429,16 +429,16 @@ impl Checks {
         let Some(server) = self.servers.get_mut(name) else { return };
         self.changed |= before != server.before(now);
         match (before.standing.reach, server.reach()) {
-            (Reach::Up, Reach::Down) => {
+            (Reach::Up, Reach::Down | Reach::Cut) => {
                 server.since = now;
                 server.downs += 1;
                 self.news.push(News::Down { name: name.clone(), why });
             }
-            (Reach::Down, Reach::Up) => {
+            (Reach::Down | Reach::Cut, Reach::Up) => {
                 server.since = now;
                 self.news.push(News::Up { name: name.clone(), why });
             }
-            (Reach::Up, Reach::Up) | (Reach::Down, Reach::Down) => {}
+            (Reach::Up, Reach::Up) | (Reach::Down | Reach::Cut, Reach::Down | Reach::Cut) => {}
         }
         Self::begin_ramp(&mut self.due, now, name, server, before.took_new);
     }

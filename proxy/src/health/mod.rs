@@ -35,6 +35,8 @@ pub enum Reach {
     Up,
     /// It does not. Whether it is dead its conferences' homes ask of all nodes.
     Down,
+    /// It does not, but other nodes reach it, as such a home said.
+    Cut,
 }
 
 /// A part of a weight.
@@ -129,7 +131,13 @@ impl Health {
     /// Whether a server does not take connections from here.
     #[must_use]
     pub fn is_down(&self, server: &ShardName) -> bool {
-        self.of(server).reach == Reach::Down
+        self.of(server).reach != Reach::Up
+    }
+
+    /// Whether a server does not take connections from here, and other nodes reach it.
+    #[must_use]
+    pub fn is_cut(&self, server: &ShardName) -> bool {
+        self.of(server).reach == Reach::Cut
     }
 
     /// The ceilings that agents have set.

@@ -88,6 +88,7 @@ mod tests {
         let outlook = Outlook {
             excluded: excluded.as_ref(),
             suspect: &|server| suspects.iter().any(|number| name(*number) == *server),
+            detour: &|_| false,
             conferences: &|_| 0,
             health: &Health::default(),
             balance_percent: 150,
@@ -143,6 +144,7 @@ mod tests {
         let outlook = Outlook {
             excluded: Some(&tried),
             suspect: &|_| false,
+            detour: &|_| false,
             conferences: &|_| 0,
             health: &Health::default(),
             balance_percent: 150,

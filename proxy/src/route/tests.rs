@@ -67,6 +67,7 @@ fn ask_suspecting(
     let outlook = Outlook {
         excluded: excluded.as_ref(),
         suspect: &|name| suspects.contains(&name.as_str()),
+        detour: &|_| false,
         conferences: &|_| 0,
         health: topology.health(),
         balance_percent: 150,
@@ -224,6 +225,42 @@ fn suspects_come_last() {
     }
 }
 
+/// Whoever reaches nothing itself is no reason for a conference not to begin where others are.
+#[test]
+fn shards_that_peers_reach_come_last_of_all() {
+    use crate::health::{Reach, Standing};
+    let of = |reaches: &[(&str, Reach)]| {
+        let standing = |(name, reach): &(&str, Reach)| {
+            (ShardName::parse(name).unwrap(), Standing { reach: *reach, ..Standing::default() })
+        };
+        let health = Arc::new(reaches.iter().map(standing).collect());
+        let here = RegionName::parse("here").unwrap();
+        Topology::new(Arc::clone(&topology(&[("n1", ShardState::Drain)]).snapshot), health, &here, &[])
+    };
+    let (room, page) = ("/http-bind?room=foo", "/foo");
+    let all_but = |name: &'static str, reach| -> Vec<(&str, Reach)> {
+        let others = ["l1", "l2", "l3", "o1", "o2"].into_iter().filter(|other| *other != name);
+        others.map(|other| (other, Reach::Down)).chain([(name, reach)]).collect()
+    };
+    let nothing = "no shard takes new conferences";
+    for (reaches, new, other) in [
+        (all_but("l2", Reach::Up), "l2 live join", "l2 live"),
+        (all_but("l2", Reach::Down), nothing, nothing),
+        // Only a key has a home that knows by whom.
+        (all_but("l2", Reach::Cut), "l2 live join", nothing),
+        (all_but("l3", Reach::Cut), "l3 live join", nothing),
+        (all_but("o1", Reach::Cut), "o1 fallback join", nothing),
+        (vec![("l1", Reach::Cut), ("l2", Reach::Cut)], "l3 live join", "l3 live"),
+    ] {
+        let of = of(&reaches);
+        assert_eq!(said(ask(&of, room, None, None)), new, "{reaches:?}");
+        assert_eq!(said(ask(&of, page, None, None)), other, "{reaches:?}");
+    }
+    let cut = of(&all_but("l2", Reach::Cut));
+    assert_eq!(said(ask(&cut, room, None, Some("l2"))), nothing, "it was tried in vain");
+    assert_eq!(said(ask(&cut, room, Some("l1"), None)), "l2 live down l1", "if l1 is dead");
+}
+
 #[test]
 fn no_token_spreads() {
     let all = topology(&[]);
@@ -233,6 +270,7 @@ fn no_token_spreads() {
         let outlook = Outlook {
             excluded: None,
             suspect: &|_| false,
+            detour: &|_| false,
             conferences: &|_| 0,
             health: all.health(),
             balance_percent: 150,

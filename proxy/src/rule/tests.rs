@@ -3,6 +3,7 @@ use crate::admission::{check_key, check_security, read_head};
 use crate::cookie::CookieName;
 use crate::explain::{Explanation, Site, decide_by_cookie};
 use crate::headers::Sent;
+use crate::health::{Reach, Standing};
 use crate::redirect::ToHttps;
 use crate::route::{Outlook, Topology};
 use crate::routing_key::{Compat, Pool, PoolServer, Routing};
@@ -60,6 +61,7 @@ pub(crate) struct Case<'a> {
     entry: Option<&'a str>,
     excluded: Option<&'a str>,
     suspects: &'a [&'a str],
+    cut: &'a [&'a str],
     discovery: Option<&'a str>,
     to_https: Option<ToHttps>,
 }
@@ -73,6 +75,7 @@ const fn get(target: &str) -> Case<'_> {
         entry: None,
         excluded: None,
         suspects: &[],
+        cut: &[],
         discovery: None,
         to_https: None,
     }
@@ -123,7 +126,11 @@ impl Case<'_> {
     /// The rules that it fires, on the way that the data plane goes.
     fn fired(&self) -> Fired {
         let (head, Site { routing, region, snapshot, .. }) = (self.head(), self.site());
-        let topology = Topology::new(snapshot, Arc::default(), &region, &[]);
+        let cut = |name: &&str| {
+            (ShardName::parse(name).unwrap(), Standing { reach: Reach::Cut, ..Standing::default() })
+        };
+        let health = Arc::new(self.cut.iter().map(cut).collect());
+        let topology = Topology::new(snapshot, health, &region, &[]);
         let bans = topology.snapshot().bans();
         let (sent, mut fired) = (Sent::of(&head.headers, self.compat), Fired::default());
         if check_security(self.to_https, &head.method, &head.uri, &head.headers, &mut fired).is_err() {
@@ -139,6 +146,7 @@ impl Case<'_> {
         let outlook = Outlook {
             excluded: excluded.as_ref(),
             suspect: &|name| self.suspects.contains(&name.as_str()),
+            detour: &|_| false,
             conferences: &|_| 0,
             health: topology.health(),
             balance_percent: 150,
@@ -224,6 +232,7 @@ pub(crate) fn cases() -> Vec<(Rule, Case<'static>)> {
         (Rule::FallbackRegion, get("/foo?release=far")),
         (Rule::FallbackRelease, get("/pinned-to-old/foo")),
         (Rule::OnlySuspects, Case { suspects: &["l1", "t1"], ..get("/foo") }),
+        (Rule::OnlyByPeers, Case { cut: &["l1", "t1"], ..get(service) }),
         (Rule::TriedInVain, Case { excluded: Some("t1"), ..get("/t1/about") }),
         (Rule::NoShard, Case { discovery: Some(NO_SHARD), ..get("/foo") }),
     ]

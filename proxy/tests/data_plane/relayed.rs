@@ -4,8 +4,9 @@ use crate::harness::{
     Answer, DEADLINE, Node, Pair, Upstream, Wire, config, eventually, limits, refusing, shard, told,
 };
 use crate::upstream_tls::{BEHIND_PROXY, Site, TLS, TLS_BEHIND_PROXY, said};
-use shardgate_proxy::config::{SendProxy, UpstreamConfig};
+use shardgate_proxy::config::{Check, HealthConfig, HttpCheck, SendProxy, UpstreamConfig};
 use shardgate_proxy::counters::{ConnectReason, TunnelEnd};
+use shardgate_proxy::health::HealthSettings;
 use shardgate_proxy::worker::WorkersConfig;
 use shardgate_proxy::{ConnectLimits, Limits, Manners};
 use std::net::SocketAddr;
@@ -15,8 +16,8 @@ use tokio::io::AsyncWriteExt;
 const UPGRADE: &str = "Host: meet.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n";
 
-/// `a` knows the shard s1 by an address that refuses, `b` by its true one: what comes to `a` goes by `b`.
-async fn pair_speaking(address: SocketAddr, upstream: &UpstreamConfig) -> Pair {
+/// `a` knows the shard s1 by an address that refuses, `b` by its true one: what comes to `a` goes by `b`. Both check it as `check` says.
+async fn pair_speaking(address: SocketAddr, upstream: &UpstreamConfig, check: Check) -> Pair {
     let wrong = refusing().await;
     Pair::start(|at, mesh| {
         let manners = Manners::load(upstream, []).unwrap();
@@ -24,14 +25,18 @@ async fn pair_speaking(address: SocketAddr, upstream: &UpstreamConfig) -> Pair {
             connect: ConnectLimits { retries: 0, timeout: DEADLINE, backoff: Duration::from_millis(5) },
             ..limits()
         };
-        let config = WorkersConfig { manners, threads: 1.try_into().unwrap(), ..config(usual) };
+        let http = HttpCheck { host: Some("meet.example".to_owned()), ..HttpCheck::default() };
+        let checks =
+            HealthConfig { check, http, inter: Duration::from_millis(50), ..HealthConfig::default() };
+        let health = HealthSettings::new(&checks, &[], &manners);
+        let config = WorkersConfig { manners, health, threads: 1.try_into().unwrap(), ..config(usual) };
         Node::start_on(mesh, &[shard("s1", if at == 0 { wrong } else { address })], config)
     })
     .await
 }
 
 async fn pair(upstream: &Upstream) -> Pair {
-    pair_speaking(upstream.address, &UpstreamConfig::default()).await
+    pair_speaking(upstream.address, &UpstreamConfig::default(), Check::Off).await
 }
 
 async fn get(client: &mut Wire, target: &str) -> Answer {
@@ -138,7 +143,7 @@ async fn a_tunnel_ends_with_the_peer_that_it_goes_by() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_goes_by_a_peer_that_does_not_reach_it_either() {
-    let pair = pair_speaking(refusing().await, &UpstreamConfig::default()).await;
+    let pair = pair_speaking(refusing().await, &UpstreamConfig::default(), Check::Off).await;
     let [a, b] = &pair.nodes;
     assert_eq!(a.get("/http-bind?room=foo").await.status, 503);
     assert_eq!((a.relay_counts().opened, b.relay_counts().opened), ([0, 0], [0, 0]));
@@ -149,18 +154,32 @@ async fn nobody_goes_by_a_peer_that_does_not_reach_it_either() {
 async fn tls_goes_from_end_to_end_and_a_proxy_header_before_it() {
     let echo = Upstream::start("s1").await;
     let site = Site::start(40, echo.address).await;
-    for (server, tls, send_proxy) in [
-        (TLS, true, SendProxy::Off),
-        (TLS_BEHIND_PROXY, true, SendProxy::V2),
-        (BEHIND_PROXY, false, SendProxy::V2),
+    for (server, tls, send_proxy, check) in [
+        (TLS, true, SendProxy::Off, Check::Off),
+        (TLS, true, SendProxy::Off, Check::Http),
+        (TLS_BEHIND_PROXY, true, SendProxy::V2, Check::Http),
+        (BEHIND_PROXY, false, SendProxy::V2, Check::Http),
     ] {
         let plain = UpstreamConfig { send_proxy, ..UpstreamConfig::default() };
         let upstream = if tls { UpstreamConfig { send_proxy, ..site.https() } } else { plain };
-        let pair = pair_speaking(site.address[server], &upstream).await;
-        let a = &pair.nodes[0];
+        let pair = pair_speaking(site.address[server], &upstream, check).await;
+        let [a, b] = &pair.nodes;
+        if check == Check::Http {
+            // A probe asks as a check does, as requests do: by TLS, and behind a PROXY header.
+            let seen = async |node: &Node| node.running.health().report().await.remove(0).check.unwrap();
+            eventually("b reaches it", async || seen(b).await.last == "status 200").await;
+            eventually("a does not", async || seen(a).await.last == "connection refused").await;
+        }
+        // Somebody is there by b. That a does not reach it a finds out by the first who wants to go there, too; the others go by b as well.
+        let there = get(&mut b.client().await, "/http-bind?room=foo").await;
+        assert_eq!(there.status, 200, "{server}: {there:?}");
         let mut client = a.client().await;
         let first = get(&mut client, "/http-bind?room=foo").await;
         assert_eq!(first.status, 200, "{server}: {first:?}");
+        eventually("a new conference goes by b", async || {
+            get(&mut a.client().await, "/http-bind?room=new").await.status == 200
+        })
+        .await;
         if tls {
             assert_eq!(said(first.text(), "sni"), "meet.example");
         }

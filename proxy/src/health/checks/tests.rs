@@ -298,10 +298,7 @@ fn a_way_is_cut_until_the_server_is_reached() {
     checks.cut(100, &name("s1"));
     checks.cut(200, &name("s1"));
     assert!(checks.take_changed());
-    assert_eq!(
-        (standing(&checks, 200).reach, standing(&checks, 200).sessions),
-        (Reach::Down, Sessions::Kept)
-    );
+    assert_eq!((standing(&checks, 200).reach, standing(&checks, 200).sessions), (Reach::Cut, Sessions::Kept));
     assert_eq!(way(&mut checks, Passed::No, Came::Nowhere), 100 + S);
     assert_eq!(checks.report(5 * S)[0].cut, Some(Duration::from_millis(4_900)));
     assert_eq!(way(&mut checks, Passed::Yes, Came::ToAnswer), 100 + 2 * S);
