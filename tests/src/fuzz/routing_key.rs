@@ -113,6 +113,7 @@ fn go(key: &RoutingKey<'_>, routing: &Routing, circumstances: u8) {
     let outlook = Outlook {
         excluded: excluded.as_ref(),
         suspect: &|_| suspected,
+        detour: &|_| suspected,
         conferences: &|shard| u64::from(shard.as_str() == "r1-s1") * 100,
         health: TOPOLOGY.health(),
         balance_percent: 125,
