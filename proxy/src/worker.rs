@@ -149,8 +149,13 @@ impl Worker {
         Rc::clone(&self.topology.borrow())
     }
 
-    /// The peer by which a shard is reached, where this node is known not to reach it.
+    /// The peer by which a shard is reached, where this node is known not to reach it, for who may ask no home.
     pub(crate) fn detour(&self, shard: &ShardName) -> Option<PeerId> {
+        self.detours.borrow().known(shard).cloned()
+    }
+
+    /// The same, unless its home is to be asked again.
+    pub(crate) fn fresh_detour(&self, shard: &ShardName) -> Option<PeerId> {
         self.detours.borrow().by(shard, self.clock.coarse()).cloned()
     }
 

@@ -12,6 +12,8 @@ const SHARDS_MAX: usize = 4_096;
 const FAILED_MS: Millis = 3_000;
 /// How long a detour is gone by before a home is asked again: a shard may have died behind it, of which this node sees nothing.
 const LASTS_MS: Millis = 10_000;
+/// How long it serves those who may ask no home, while its shard is still not reached.
+const SERVES_MS: Millis = 60_000;
 /// How long a detour may stand before the health thread calls its shard down.
 const YOUNG_MS: Millis = 2_000;
 
@@ -31,6 +33,14 @@ struct Detour {
 }
 
 impl Detours {
+    /// The peer to go by for who may ask no home: how old the detour is does not count.
+    pub(crate) fn known(&self, shard: &ShardName) -> Option<&PeerId> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(shard)?.peers.first()
+    }
+
     /// The peer to go by, if there is a detour that is not too old.
     pub(crate) fn by(&self, shard: &ShardName, now: Millis) -> Option<&PeerId> {
         if self.0.is_empty() {
@@ -77,11 +87,11 @@ impl Detours {
         self.0.retain(|shard, _| cut(shard));
     }
 
-    /// Keeps those of shards that are still not reached, and those so young that the health thread may not have said so yet.
+    /// Keeps those of shards that are still not reached for a while, and those so young that the health thread may not have said so yet.
     pub(crate) fn sweep(&mut self, now: Millis, cut: impl Fn(&ShardName) -> bool) {
         self.0.retain(|shard, detour| {
             let age = now.saturating_sub(detour.since);
-            age < YOUNG_MS || (age < LASTS_MS && cut(shard))
+            age < YOUNG_MS || (age < SERVES_MS && cut(shard))
         });
     }
 }
@@ -126,7 +136,9 @@ mod tests {
             assert_eq!(detours.knows(&shard), stays, "{now} {cut}");
         }
         detours.found(&shard, vec![PeerId::parse("a").unwrap()], 5_000);
-        detours.sweep(15_000, |_| true);
-        assert!(!detours.knows(&shard), "too old to be gone by");
+        detours.sweep(64_999, |_| true);
+        assert!(detours.by(&shard, 64_999).is_none() && detours.known(&shard).is_some(), "old");
+        detours.sweep(65_000, |_| true);
+        assert!(!detours.knows(&shard), "too old for anybody");
     }
 }

@@ -76,7 +76,12 @@ pub(super) async fn resolve(
         }
         Store::MatchOnly | Store::MatchOrStore => None,
     };
-    if let Some(resolved) = entry.as_ref().and_then(|entry| by_detour(worker, topology, excluded, entry)) {
+    let detour = |entry: &ShardName| match key.store() {
+        Store::MatchOrStore => worker.fresh_detour(entry),
+        Store::MatchOnly | Store::Nothing => worker.detour(entry),
+    };
+    let known = entry.as_ref().filter(|entry| excluded != Some(entry));
+    if let Some(resolved) = known.and_then(|entry| by_detour(topology, entry, detour(entry)?)) {
         return Ok(resolved);
     }
     let settings = Rc::clone(&record.settings);
@@ -148,16 +153,7 @@ pub(super) async fn resolve(
 }
 
 /// An entry's shard that this node is known not to reach, and a peer is known to.
-fn by_detour(
-    worker: &Worker,
-    topology: &Topology,
-    excluded: Option<&ShardName>,
-    entry: &ShardName,
-) -> Option<Resolved> {
-    if excluded == Some(entry) {
-        return None;
-    }
-    let via = worker.detour(entry)?;
+fn by_detour(topology: &Topology, entry: &ShardName, via: PeerId) -> Option<Resolved> {
     let shard = listed_or_not(topology, entry)?;
     Some(Resolved { shard, via: Some(via), why: Why::Entry, holds: Holds::Entry })
 }
