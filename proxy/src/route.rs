@@ -224,7 +224,7 @@ pub struct Outlook<'a> {
     pub excluded: Option<&'a ShardName>,
     /// Whether a shard failed here a moment ago: it is taken for new requests only when there is no other.
     pub suspect: &'a dyn Fn(&ShardName) -> bool,
-    /// Whether a peer is known by which a shard is reached that is not reached from here.
+    /// Whether the request may go by a peer to a shard that is not reached from here.
     pub detour: &'a dyn Fn(&ShardName) -> bool,
     /// How many conferences a shard has, in the whole mesh.
     pub conferences: &'a dyn Fn(&ShardName) -> u64,
@@ -240,6 +240,11 @@ impl Outlook<'_> {
     /// Whether a server is up as far as is known here, and was not tried in vain.
     fn reaches(&self, server: &ShardName) -> bool {
         self.excluded != Some(server) && !self.health.is_down(server)
+    }
+
+    /// Whether the request may go to a server by a peer, and has not tried in vain.
+    fn reaches_by_peer(&self, server: &ShardName) -> bool {
+        self.excluded != Some(server) && (self.detour)(server)
     }
 }
 
@@ -272,14 +277,15 @@ pub fn decide(
         return go_to_named(shard, outlook, fired);
     }
     let entry = entry.filter(|_| key.store() != Store::Nothing);
-    let stuck = entry
-        .and_then(|name| topology.snapshot.shard(name.as_str()))
-        .filter(|shard| keeps(shard, key, topology, outlook));
+    let stuck = entry.and_then(|name| match topology.snapshot.shard(name.as_str()) {
+        Some(shard) => keeps(shard, key, topology, outlook).then(|| Arc::clone(shard)),
+        // Discovery may lag here; the peer knows where it is.
+        None => topology.unlisted(name).filter(|_| outlook.reaches_by_peer(name)).map(Arc::new),
+    });
     if entry.is_some() {
         fired.note(if stuck.is_some() { Rule::Entry } else { Rule::EntryUnusable });
     }
-    let stuck =
-        stuck.map(|shard| Decision { shard: Arc::clone(shard), why: Why::Entry, claim: NeedsClaim::No });
+    let stuck = stuck.map(|shard| Decision { shard, why: Why::Entry, claim: NeedsClaim::No });
     // R30: HAProxy chooses the backend first, and one that is a single shard, or none at all, looks at no table.
     let (backend, why) = match (stuck, routing.compat) {
         (Some(decision), Compat::None) => return Ok(decision),
@@ -377,9 +383,18 @@ fn takes_new(shard: &Shard, pool: &ReleaseName, outlook: &Outlook<'_>) -> bool {
     ready && shard.weight > 0 && outlook.reaches(&shard.name)
 }
 
-/// Whether a shard keeps the conferences that it has: it may, and is reached.
+/// Whether a shard takes new conferences of a release by a peer. A new conference's home finds one; what has no home goes by one that is known.
+fn takes_new_by_peer(shard: &Shard, pool: &ReleaseName, key: &RoutingKey<'_>, outlook: &Outlook<'_>) -> bool {
+    let ready = shard.state_in(pool) == ShardState::Ready && shard.weight > 0;
+    let stores = key.store() == Store::MatchOrStore;
+    let cut = stores && outlook.health.is_cut(&shard.name) && outlook.excluded != Some(&shard.name);
+    ready && (cut || outlook.reaches_by_peer(&shard.name))
+}
+
+/// Whether a shard keeps the conferences that it has: it may, and is reached, if by a peer.
 pub(crate) fn keeps(shard: &Shard, key: &RoutingKey<'_>, topology: &Topology, outlook: &Outlook<'_>) -> bool {
-    outlook.reaches(&shard.name) && may_keep(shard, key, topology, outlook)
+    let reached = outlook.reaches(&shard.name) || outlook.reaches_by_peer(&shard.name);
+    reached && may_keep(shard, key, topology, outlook)
 }
 
 /// Whether operators, and its agent, let a shard keep the conferences that it has.
@@ -420,7 +435,10 @@ fn backend<'a>(
     if let Some(name) = asked {
         let serves = |pool: &&Pool| {
             let local = pool.local.iter().map(|candidate| &candidate.shard);
-            local.chain(topology.backups(pool)).any(|shard| takes_new(shard, &pool.release, outlook))
+            local.chain(topology.backups(pool)).any(|shard| {
+                takes_new(shard, &pool.release, outlook)
+                    || takes_new_by_peer(shard, &pool.release, key, outlook)
+            })
         };
         if let Some(pool) = topology.pools.get(name).filter(serves) {
             fired.note(rule);
@@ -454,36 +472,39 @@ fn choose(
         "" => (hash64(&outlook.nonce.to_le_bytes(), 0), Rule::NoToken),
         token => (token_hash(token), Rule::TokenHash),
     };
-    let first = |takes: &dyn Fn(&Shard) -> bool| {
+    let own = |takes: &dyn Fn(&Shard) -> bool| {
         let local = place(hash, &pool.local, takes, balance).map(|candidate| (&candidate.shard, why, by));
         local.or_else(|| {
-            let backup = topology.backups(pool).find(|shard| takes(shard))?;
-            Some(if backup.release == pool.release {
-                (backup, why, Rule::FallbackRegion)
-            } else {
-                (backup, Why::Fallback, Rule::FallbackRelease)
-            })
+            let mut remote = topology.backups(pool).filter(|shard| shard.release == pool.release);
+            Some((remote.find(|shard| takes(shard))?, why, Rule::FallbackRegion))
         })
     };
-    let takes_new = |shard: &Shard| takes_new(shard, &pool.release, outlook);
-    let trusted = first(&|shard| takes_new(shard) && !(outlook.suspect)(&shard.name));
-    let suspected = || first(&takes_new).inspect(|_| fired.note(Rule::OnlySuspects));
-    let found = trusted.or_else(suspected);
-    // A new conference's home finds a way by a peer; what has no home goes by one that is known.
-    let stores = matches!(balance, Balance::Bounded { .. });
-    let by_peer = |shard: &Shard| {
-        let ready = shard.state_in(&pool.release) == ShardState::Ready && shard.weight > 0;
-        let cut = stores && outlook.health.is_cut(&shard.name) || (outlook.detour)(&shard.name);
-        ready && cut && outlook.excluded != Some(&shard.name)
+    let others = |takes: &dyn Fn(&Shard) -> bool| {
+        let mut others = topology.backups(pool).filter(|shard| shard.release != pool.release);
+        Some((others.find(|shard| takes(shard))?, Why::Fallback, Rule::FallbackRelease))
     };
-    let found = found.or_else(|| first(&by_peer).inspect(|_| fired.note(Rule::OnlyByPeers)));
+    let takes_new = |shard: &Shard| takes_new(shard, &pool.release, outlook);
+    let trusted = |shard: &Shard| takes_new(shard) && !(outlook.suspect)(&shard.name);
+    let by_peer = |shard: &Shard| takes_new_by_peer(shard, &pool.release, key, outlook);
+    let mut also = |found, rule| {
+        fired.note(rule);
+        found
+    };
+    let found = own(&trusted)
+        // A release that peers reach is not gone.
+        .or_else(|| own(&by_peer).map(|found| also(found, Rule::OnlyByPeers)))
+        .or_else(|| others(&trusted))
+        .or_else(|| {
+            own(&takes_new).or_else(|| others(&takes_new)).map(|found| also(found, Rule::OnlySuspects))
+        })
+        .or_else(|| others(&by_peer).map(|found| also(found, Rule::OnlyByPeers)));
     let Some((shard, why, rule)) = found else {
         fired.note(Rule::NoShard);
         return Err(NoRoute::Nothing);
     };
     fired.note(rule);
     // The first that stands in takes everything.
-    if rule == by && stores {
+    if rule == by && matches!(balance, Balance::Bounded { .. }) {
         fired.note(Rule::BoundedLoad);
     }
     Ok((Arc::clone(shard), why))

@@ -68,7 +68,7 @@ pub(super) async fn resolve_by_cookie(
     for _ in 0..CLAIMS_MAX {
         let stick = entry.as_ref().map_or(Stick::New, Stick::Entry);
         // Where its server cannot be used the same other one answers all of a cookie's requests.
-        let decision = with_outlook(worker, topology, &record.settings, excluded, |outlook| {
+        let decision = with_outlook(worker, topology, &record.settings, excluded, &|_| None, |outlook| {
             let outlook = Outlook { nonce: turn, ..*outlook };
             in_pool(pool, topology.snapshot(), stick, &outlook, &mut record.fired)
         })?;
@@ -116,7 +116,7 @@ fn by_hash(
     record: &mut Record,
 ) -> Result<Resolved, Failure> {
     let turn = hash64(key.as_str().as_bytes(), 0);
-    let decision = with_outlook(worker, topology, &record.settings, excluded, |outlook| {
+    let decision = with_outlook(worker, topology, &record.settings, excluded, &|_| None, |outlook| {
         in_pool(
             pool,
             topology.snapshot(),

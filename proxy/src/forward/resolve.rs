@@ -76,29 +76,21 @@ pub(super) async fn resolve(
         }
         Store::MatchOnly | Store::MatchOrStore => None,
     };
-    let detour = |entry: &ShardName| match key.store() {
-        Store::MatchOrStore => worker.fresh_detour(entry),
-        Store::MatchOnly | Store::Nothing => worker.detour(entry),
+    let detour = |shard: &ShardName| detour(worker, key, shard);
+    let resolved = |shard: Arc<Shard>, why, holds| {
+        let via = detour(&shard.name);
+        Resolved { shard, via, why, holds }
     };
-    let known = entry.as_ref().filter(|entry| excluded != Some(entry));
-    if let Some(resolved) = known.and_then(|entry| by_detour(topology, entry, detour(entry)?)) {
-        return Ok(resolved);
-    }
     let settings = Rc::clone(&record.settings);
     let routing = &settings.routing;
     for _ in 0..CLAIMS_MAX {
-        let decision = with_outlook(worker, topology, &settings, excluded, |outlook| {
+        let decision = with_outlook(worker, topology, &settings, excluded, &detour, |outlook| {
             decide(key, topology, entry.as_ref(), routing, outlook, &mut record.fired)
         })?;
         let Decision { shard, why, claim } = decision;
         let reason = match claim {
-            NeedsClaim::No if why == Why::Entry => {
-                return Ok(Resolved::directly(shard, why, Holds::Entry));
-            }
-            NeedsClaim::No => {
-                let via = worker.detour(&shard.name);
-                return Ok(Resolved { shard, via, why, holds: Holds::Nothing });
-            }
+            NeedsClaim::No if why == Why::Entry => return Ok(resolved(shard, why, Holds::Entry)),
+            NeedsClaim::No => return Ok(resolved(shard, why, Holds::Nothing)),
             NeedsClaim::Join => ClaimReason::Join,
             NeedsClaim::Down { failed } => ClaimReason::Down { failed },
             NeedsClaim::Maint { failed } => ClaimReason::Maint { failed },
@@ -125,37 +117,41 @@ pub(super) async fn resolve(
                 let there = worker.lookup(key.token());
                 let there = there.and_then(|name| usable(record, key, topology, excluded, &name));
                 if let Some(shard) = there {
-                    return Ok(Resolved::directly(shard, Why::Entry, Holds::Entry));
+                    return Ok(resolved(shard, Why::Entry, Holds::Entry));
                 }
                 if left.is_some() {
                     // It has an entry: wherever the hash leads, others go elsewhere.
                     return Err(NoRoute::Nothing.into());
                 }
-                let decision = with_outlook(worker, topology, &settings, excluded, |outlook| {
+                let decision = with_outlook(worker, topology, &settings, excluded, &detour, |outlook| {
                     by_hash(key, topology, outlook, &mut record.fired)
                 })?;
-                return Ok(Resolved::directly(decision.shard, decision.why, Holds::Entry));
+                return Ok(resolved(decision.shard, decision.why, Holds::Entry));
             }
         };
         if left.as_ref() == Some(&answer) {
             // The home keeps it where it is, though nobody reaches it: it was moved a moment ago, or there is nowhere to move it.
             return Err(NoRoute::Nothing.into());
         }
-        if answer == shard.name && !topology.health().is_cut(&answer) {
-            return Ok(Resolved::directly(shard, why, Holds::Entry));
+        // One that only peers reach was proposed because its home finds the way: it is asked for that.
+        let by_peer = topology.health().is_down(&answer) && detour(&answer).is_none();
+        if answer == shard.name && !by_peer {
+            return Ok(resolved(shard, why, Holds::Entry));
         }
         if let Some(shard) = usable(record, key, topology, excluded, &answer) {
-            return Ok(Resolved::directly(shard, Why::Claimed, Holds::Entry));
+            return Ok(resolved(shard, Why::Claimed, Holds::Entry));
         }
         entry = Some(answer);
     }
     Err(NoRoute::Nothing.into())
 }
 
-/// An entry's shard that this node is known not to reach, and a peer is known to.
-fn by_detour(topology: &Topology, entry: &ShardName, via: PeerId) -> Option<Resolved> {
-    let shard = listed_or_not(topology, entry)?;
-    Some(Resolved { shard, via: Some(via), why: Why::Entry, holds: Holds::Entry })
+/// The peer by which a shard is gone to that this node is known not to reach. Who may ask a home does so again after a while.
+fn detour(worker: &Worker, key: &RoutingKey<'_>, shard: &ShardName) -> Option<PeerId> {
+    match key.store() {
+        Store::MatchOrStore => worker.fresh_detour(shard),
+        Store::MatchOnly | Store::Nothing => worker.detour(shard),
+    }
 }
 
 /// Where a conference stays whose shard was not reached from here, while these nodes reach it: by the nearest of them that there is a
@@ -199,7 +195,8 @@ fn usable(
     name: &ShardName,
 ) -> Option<Arc<Shard>> {
     let shard = topology.snapshot().shard(name.as_str())?;
-    let kept = with_outlook(&record.worker, topology, &record.settings, excluded, |outlook| {
+    let detour = |shard: &ShardName| detour(&record.worker, key, shard);
+    let kept = with_outlook(&record.worker, topology, &record.settings, excluded, &detour, |outlook| {
         keeps(shard, key, topology, outlook)
     });
     kept.then(|| Arc::clone(shard))
@@ -245,12 +242,13 @@ pub(super) fn with_outlook<T>(
     topology: &Topology,
     settings: &Settings,
     excluded: Option<&ShardName>,
+    detour: &dyn Fn(&ShardName) -> Option<PeerId>,
     ask: impl FnOnce(&Outlook<'_>) -> T,
 ) -> T {
     ask(&Outlook {
         excluded,
         suspect: &|name| worker.is_suspect(name) || worker.detour(name).is_some(),
-        detour: &|name| worker.detour(name).is_some(),
+        detour: &|name| detour(name).is_some(),
         conferences: &|name| worker.table.conferences(name),
         health: topology.health(),
         balance_percent: settings.limits.balance_percent,

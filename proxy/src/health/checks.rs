@@ -103,6 +103,8 @@ pub(super) struct Checks {
 
 /// From one question whether the way to a server is back to the next.
 const WAY_PAUSE_MS: At = 1_000;
+/// How long it counts that a home said that others reach a server. While requests go by a peer a home is asked every 10 s.
+const CONFIRMED_MS: At = 12_000;
 
 /// Whether servers have been listed before: those of the first list do not ramp up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -122,8 +124,7 @@ struct Server {
     passed: u64,
     failed: u64,
     agent: Agent,
-    /// Since when the way to it has been cut: others reach it.
-    cut: Option<At>,
+    cut: Option<Cut>,
     /// When it began to take new requests, while its weight grows.
     ramping_since: Option<At>,
     /// When it went up or down last.
@@ -142,6 +143,20 @@ struct Before {
     took_new: bool,
 }
 
+/// A way that is cut.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    since: At,
+    /// When a home said last that others reach the server.
+    confirmed: At,
+}
+
+impl Cut {
+    const fn is_confirmed(&self, now: At) -> bool {
+        now.saturating_sub(self.confirmed) < CONFIRMED_MS
+    }
+}
+
 #[derive(Debug, Default)]
 struct Agent {
     operating: Option<Operating>,
@@ -158,12 +173,17 @@ impl Server {
         self.target.config()
     }
 
-    fn reach(&self) -> Reach {
-        match &self.counter {
-            _ if self.cut.is_some() => Reach::Cut,
-            Some(counter) if !counter.is_up() => Reach::Down,
-            Some(_) | None => Reach::Up,
+    fn reach(&self, now: At) -> Reach {
+        match (&self.cut, &self.counter) {
+            (Some(cut), _) if cut.is_confirmed(now) => Reach::Cut,
+            (Some(_), _) => Reach::Down,
+            (None, Some(counter)) if !counter.is_up() => Reach::Down,
+            (None, Some(_) | None) => Reach::Up,
         }
+    }
+
+    fn is_reached(&self) -> bool {
+        self.cut.is_none() && self.counter.as_ref().is_none_or(Counter::is_up)
     }
 
     fn agent_state(&self) -> Option<ShardState> {
@@ -175,7 +195,7 @@ impl Server {
 
     fn takes_new(&self) -> bool {
         let wanted = self.agent_state().unwrap_or(ShardState::Ready).max(self.target.wanted);
-        self.reach() == Reach::Up && wanted == ShardState::Ready
+        self.is_reached() && wanted == ShardState::Ready
     }
 
     fn ramp(&self) -> Ramp {
@@ -195,7 +215,7 @@ impl Server {
         let down = unwell || self.agent.operating == Some(Operating::Down);
         let ends = self.config().on_marked_down == OnMarkedDown::ShutdownSessions;
         Standing {
-            reach: self.reach(),
+            reach: self.reach(now),
             state: self.agent_state(),
             share: self.share(now),
             sessions: if down && ends { Sessions::Ended } else { Sessions::Kept },
@@ -347,23 +367,34 @@ impl Checks {
 
     /// A home says that others reach a server which this node did not reach: it is down here, and asked each second whether it is reached.
     pub(super) fn cut(&mut self, now: At, name: &ShardName) {
-        let Some(server) = self.servers.get_mut(name).filter(|server| server.cut.is_none()) else { return };
+        let Some(server) = self.servers.get_mut(name) else { return };
         let before = server.before(now);
-        server.cut = Some(now);
-        self.news.push(News::Cut { name: name.clone() });
-        plan(&mut self.due, name, server, Kind::Way, now + WAY_PAUSE_MS);
+        match &mut server.cut {
+            Some(cut) => cut.confirmed = now,
+            None => {
+                server.cut = Some(Cut { since: now, confirmed: now });
+                self.news.push(News::Cut { name: name.clone() });
+                plan(&mut self.due, name, server, Kind::Way, now + WAY_PAUSE_MS);
+            }
+        }
         self.turned(now, name, before, "the way to it is cut".to_owned());
     }
 
-    /// It was asked whether it is reached again. One that is reached, but not well, is its checks' affair.
+    /// It was asked whether it is reached again. One that takes connections and no more is its checks' affair, unless homes go on saying that
+    /// it is well for others: what is between lets connections through, and nothing else.
     pub(super) fn way(&mut self, now: At, question: &Question, checked: &Checked) {
         let Some(server) = Self::asked(&mut self.servers, question) else { return };
-        if server.cut.is_none() {
-            return;
-        }
-        let before = server.before(now);
-        if checked.came == Came::Nowhere {
+        let Some(cut) = server.cut else { return };
+        // What was confirmed then may not be any more.
+        let before = server.before(now.saturating_sub(WAY_PAUSE_MS));
+        let is_back = match (checked.passed, checked.came) {
+            (Passed::Yes, _) => true,
+            (Passed::No, Came::Nowhere) => false,
+            (Passed::No, Came::ToConnection | Came::ToAnswer) => !cut.is_confirmed(now),
+        };
+        if !is_back {
             plan(&mut self.due, &question.name, server, Kind::Way, now + WAY_PAUSE_MS);
+            self.changed |= before != server.before(now);
             return;
         }
         server.cut = None;
@@ -428,7 +459,7 @@ impl Checks {
     fn turned(&mut self, now: At, name: &ShardName, before: Before, why: String) {
         let Some(server) = self.servers.get_mut(name) else { return };
         self.changed |= before != server.before(now);
-        match (before.standing.reach, server.reach()) {
+        match (before.standing.reach, server.reach(now)) {
             (Reach::Up, Reach::Down | Reach::Cut) => {
                 server.since = now;
                 server.downs += 1;
@@ -519,7 +550,7 @@ impl Checks {
             }),
             since: since(server.since),
             downs: server.downs,
-            cut: server.cut.map(since),
+            cut: server.cut.map(|cut| since(cut.since)),
         };
         self.servers.iter().map(report).collect()
     }

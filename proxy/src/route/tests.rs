@@ -1,4 +1,5 @@
 use super::*;
+use crate::health::{Reach, Standing};
 use crate::routing_key::{Routing, Said};
 use shardgate_discovery::{SnapshotBuilder, TenantName};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -61,13 +62,34 @@ fn ask_suspecting(
     excluded: Option<&str>,
     suspects: &[&str],
 ) -> Result<Decision, NoRoute> {
+    ask_in(topology, target, entry, excluded, suspects, &[])
+}
+
+fn ask_by(
+    topology: &Topology,
+    target: &str,
+    entry: Option<&str>,
+    excluded: Option<&str>,
+    detours: &[&str],
+) -> Result<Decision, NoRoute> {
+    ask_in(topology, target, entry, excluded, &[], detours)
+}
+
+fn ask_in(
+    topology: &Topology,
+    target: &str,
+    entry: Option<&str>,
+    excluded: Option<&str>,
+    suspects: &[&str],
+    detours: &[&str],
+) -> Result<Decision, NoRoute> {
     let key = RoutingKey::parse(target, &Said::default(), &Routing::default()).unwrap();
     let name = |name: &str| ShardName::parse(name).unwrap();
     let excluded = excluded.map(name);
     let outlook = Outlook {
         excluded: excluded.as_ref(),
         suspect: &|name| suspects.contains(&name.as_str()),
-        detour: &|_| false,
+        detour: &|name| detours.contains(&name.as_str()),
         conferences: &|_| 0,
         health: topology.health(),
         balance_percent: 150,
@@ -225,24 +247,29 @@ fn suspects_come_last() {
     }
 }
 
-/// Whoever reaches nothing itself is no reason for a conference not to begin where others are.
-#[test]
-fn shards_that_peers_reach_come_last_of_all() {
-    use crate::health::{Reach, Standing};
-    let of = |reaches: &[(&str, Reach)]| {
-        let standing = |(name, reach): &(&str, Reach)| {
-            (ShardName::parse(name).unwrap(), Standing { reach: *reach, ..Standing::default() })
-        };
-        let health = Arc::new(reaches.iter().map(standing).collect());
-        let here = RegionName::parse("here").unwrap();
-        Topology::new(Arc::clone(&topology(&[("n1", ShardState::Drain)]).snapshot), health, &here, &[])
+fn reaching(reaches: &[(&str, Reach)]) -> Topology {
+    let standing = |(name, reach): &(&str, Reach)| {
+        (ShardName::parse(name).unwrap(), Standing { reach: *reach, ..Standing::default() })
     };
+    let health = Arc::new(reaches.iter().map(standing).collect());
+    let here = RegionName::parse("here").unwrap();
+    Topology::new(Arc::clone(&topology(&[("n1", ShardState::Drain)]).snapshot), health, &here, &[])
+}
+
+/// A conference begins where the others of its release are, also when none of them is reached from here but by peers.
+#[test]
+fn a_release_that_peers_reach_is_not_gone() {
     let (room, page) = ("/http-bind?room=foo", "/foo");
     let all_but = |name: &'static str, reach| -> Vec<(&str, Reach)> {
         let others = ["l1", "l2", "l3", "o1", "o2"].into_iter().filter(|other| *other != name);
         others.map(|other| (other, Reach::Down)).chain([(name, reach)]).collect()
     };
     let nothing = "no shard takes new conferences";
+    let release = |release: char, reach| -> Vec<(&str, Reach)> {
+        let of = ["l1", "l2", "l3", "o1", "o2"].into_iter().filter(|name| name.starts_with(release));
+        of.map(|name| (name, reach)).collect()
+    };
+    let every: Vec<_> = [release('l', Reach::Cut), release('o', Reach::Cut)].concat();
     for (reaches, new, other) in [
         (all_but("l2", Reach::Up), "l2 live join", "l2 live"),
         (all_but("l2", Reach::Down), nothing, nothing),
@@ -251,14 +278,40 @@ fn shards_that_peers_reach_come_last_of_all() {
         (all_but("l3", Reach::Cut), "l3 live join", nothing),
         (all_but("o1", Reach::Cut), "o1 fallback join", nothing),
         (vec![("l1", Reach::Cut), ("l2", Reach::Cut)], "l3 live join", "l3 live"),
+        (vec![("l1", Reach::Down), ("l2", Reach::Cut), ("l3", Reach::Down)], "l2 live join", "o1 fallback"),
     ] {
-        let of = of(&reaches);
+        let of = reaching(&reaches);
         assert_eq!(said(ask(&of, room, None, None)), new, "{reaches:?}");
         assert_eq!(said(ask(&of, page, None, None)), other, "{reaches:?}");
     }
-    let cut = of(&all_but("l2", Reach::Cut));
+    let pinned = "/acme/http-bind?room=foo";
+    for reaches in [release('o', Reach::Cut), every] {
+        assert_eq!(said(ask(&reaching(&reaches), pinned, None, None)), "o1 pin join", "{reaches:?}");
+        let asked = said(ask(&reaching(&reaches), "/http-bind?room=foo&release=old", None, None));
+        assert_eq!(asked, "o1 override join", "{reaches:?}");
+    }
+    let cut = reaching(&all_but("l2", Reach::Cut));
     assert_eq!(said(ask(&cut, room, None, Some("l2"))), nothing, "it was tried in vain");
     assert_eq!(said(ask(&cut, room, Some("l1"), None)), "l2 live down l1", "if l1 is dead");
+}
+
+#[test]
+fn entries_are_kept_where_a_peer_is_known() {
+    let cut = reaching(&[("l1", Reach::Cut)]);
+    for target in ["/http-bind?room=foo", "/foo"] {
+        let by =
+            |entry, excluded, detours: &[&str]| said(ask_by(&cut, target, Some(entry), excluded, detours));
+        assert_eq!(by("l1", None, &["l1"]), "l1 entry");
+        assert_eq!(by("gone", None, &["gone"]), "gone entry", "one that is not listed here");
+        for unknown in
+            [by("l1", None, &[]), by("l1", Some("l1"), &["l1"]), by("gone", Some("gone"), &["gone"])]
+        {
+            assert!(!unknown.contains("entry"), "{target}: {unknown}");
+        }
+        let named = format!("/l2{target}");
+        let named = said(ask_by(&cut, &named, Some("l1"), None, &["l1"]));
+        assert_eq!(named, "l2 named", "what a request names counts");
+    }
 }
 
 #[test]

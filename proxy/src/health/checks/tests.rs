@@ -319,12 +319,33 @@ fn one_that_is_reached_and_unwell_is_its_checks_affair() {
         let mut checks =
             checks(&HealthConfig { inter: often, fastinter: often, downinter: often, ..config() });
         checks.cut(0, &name("s1"));
+        // As long as a home says that others find it well, it is the way all the same.
+        while way(&mut checks, Passed::No, came) < 8 * S {}
+        assert_eq!(standing(&checks, 8 * S).reach, Reach::Cut, "{came:?}");
+        checks.cut(8 * S, &name("s1"));
+        while way(&mut checks, Passed::No, came) < 19 * S {}
+        assert_eq!(checks.report(19 * S)[0].cut, Some(Duration::from_secs(19)), "{came:?}");
         way(&mut checks, Passed::No, came);
-        let report = &checks.report(S)[0];
+        let report = &checks.report(20 * S)[0];
         assert_eq!((report.cut, report.standing.reach), (None, Reach::Down), "{came:?}");
         assert_eq!(report.check.as_ref().unwrap().phase, Phase::Down, "{came:?}");
     }
-    // What was held against it before was the way: one that is well is up at once.
+    // One that nobody confirms any more may be dead, which is told.
+    let mut checks = checks(&HealthConfig { check: Check::Off, ..config() });
+    checks.cut(0, &name("s1"));
+    while way(&mut checks, Passed::No, Came::Nowhere) < 11 * S {}
+    checks.take_changed();
+    assert_eq!(way(&mut checks, Passed::No, Came::Nowhere), 12 * S);
+    assert!(checks.take_changed());
+    assert_eq!(standing(&checks, 12 * S).reach, Reach::Down);
+    checks.cut(13 * S, &name("s1"));
+    assert!(checks.take_changed());
+    assert_eq!(standing(&checks, 13 * S).reach, Reach::Cut);
+}
+
+/// What was held against it before was the way.
+#[test]
+fn one_that_is_reached_and_well_is_up_at_once() {
     let mut checks = checks(&config());
     checks.cut(0, &name("s1"));
     way(&mut checks, Passed::No, Came::Nowhere);
