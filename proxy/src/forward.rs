@@ -246,7 +246,9 @@ async fn forward(
     if hears_interims {
         client.hears_interims(&mut request);
     }
-    let mut resolved = resolve(worker, &key, cookie.as_ref(), &topology, None, record).await?;
+    // Its body may have taken a while.
+    record.seen = worker.topology();
+    let mut resolved = resolve(worker, &key, cookie.as_ref(), &Rc::clone(&record.seen), None, record).await?;
     let mut vain = 0;
     loop {
         record.shard = Some(Arc::clone(&resolved.shard));
@@ -278,7 +280,15 @@ async fn forward(
                 return Err(failure);
             }
             Err(SendError::Unreached { request, cause }) => {
-                if !matches!(cause, ConnectError::Local { .. } | ConnectError::Disagreed { .. }) {
+                // What a peer says is about the peer, and that it is down the checks have said.
+                let elsewhere = matches!(
+                    cause,
+                    ConnectError::Local { .. }
+                        | ConnectError::Disagreed { .. }
+                        | ConnectError::Relay { .. }
+                        | ConnectError::Down { .. }
+                );
+                if !elsewhere {
                     worker.observed(&settings, key.pool(), &resolved.shard.name, Observed::NoConnection);
                 }
                 (request, cause)
@@ -308,8 +318,9 @@ async fn forward(
         }
         // To another shard, or another way to this one, as its home says. If there is none, the first failure is what happened.
         // A request may have waited for long: what it knew of the others at its beginning is of the past.
-        let topology = worker.topology();
-        resolved = match resolve(worker, &key, cookie.as_ref(), &topology, Some(&failed), record).await {
+        record.seen = worker.topology();
+        let seen = Rc::clone(&record.seen);
+        resolved = match resolve(worker, &key, cookie.as_ref(), &seen, Some(&failed), record).await {
             Ok(resolved) => resolved,
             Err(_) => return Err(cause.into()),
         };
@@ -329,7 +340,7 @@ async fn take_place(
     record: &mut Record,
     shard: &Shard,
 ) -> Result<(), Failure> {
-    if !worker.gate.limits_shards() {
+    if !worker.gate.counts_shards() {
         return Ok(());
     }
     record.shard_place = None;

@@ -38,8 +38,8 @@ pub(crate) use listener::{Seat, Seats};
 use memory::Memory;
 pub use memory::MemoryMax;
 use shard::Shards;
+pub use shard::{Counting, PerShard, ShardLoad};
 pub(crate) use shard::{NoPlace, ShardPlace};
-pub use shard::{PerShard, ShardLoad};
 
 /// Everything that has a ceiling.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,9 +186,9 @@ impl Gate {
         self.descriptors.open_max()
     }
 
-    /// Whether any shard has a ceiling.
-    pub(crate) fn limits_shards(&self) -> bool {
-        self.shards.are_limited(&self.ceilings.load().per_shard)
+    /// Whether it is counted what goes to shards.
+    pub(crate) fn counts_shards(&self) -> bool {
+        self.shards.are_counted(&self.ceilings.load().per_shard)
     }
 
     /// The ceiling of a shard that says none itself, 0 without one.
@@ -196,7 +196,7 @@ impl Gate {
         self.ceilings.load().per_shard.connections_max
     }
 
-    /// What goes to shards that have a ceiling, and what waits for them.
+    /// What goes to shards where that is counted, and what waits for them.
     #[must_use]
     pub fn shard_loads(&self) -> Vec<ShardLoad> {
         self.shards.loads()

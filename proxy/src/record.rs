@@ -5,7 +5,7 @@ use crate::client::{Carrier, Client};
 use crate::clock::Millis;
 use crate::limits::ShardPlace;
 use crate::rescue::{COMPLETE, Failure, Reader, Termination};
-use crate::route::Why;
+use crate::route::{Topology, Why};
 use crate::rule::Fired;
 use crate::sessions::BoshId;
 use crate::trust::forwarded_proto;
@@ -23,6 +23,8 @@ pub(crate) struct Record {
     /// What the configuration said when the request came; it holds to its end.
     pub(crate) settings: Rc<Settings>,
     pub(crate) client: Rc<Client>,
+    /// What was known when it was decided where the request goes.
+    pub(crate) seen: Rc<Topology>,
     pub(crate) method: Method,
     pub(crate) target: Uri,
     /// Whose request it is, which is not the connection's peer where that is a trusted proxy.
@@ -68,6 +70,7 @@ impl Record {
         Box::new(Self {
             worker: Rc::clone(worker),
             client: Rc::clone(client),
+            seen: worker.topology(),
             method,
             target,
             sender: origin.sender(headers, &settings.trust),
@@ -120,6 +123,12 @@ impl Record {
     pub(crate) fn awaits_shard(&self) {
         let direct = self.shard.as_ref().filter(|_| self.via.is_none());
         self.client.awaits(direct.map(|shard| &shard.name));
+    }
+
+    /// Whether the shard went down since it was decided to go there, and what runs on it is to end: whoever waited for something else was not told.
+    pub(crate) fn has_ended(&self) -> bool {
+        let direct = self.shard.as_ref().filter(|_| self.via.is_none());
+        direct.is_some_and(|shard| self.worker.has_ended(&shard.name, &self.seen))
     }
 }
 

@@ -9,6 +9,7 @@ use crate::counters::TunnelEnd;
 use crate::limits::ShardPlace;
 use crate::record::Record;
 use crate::rescue::{COMPLETE, Termination};
+use crate::route::Topology;
 use crate::sessions::Hold;
 use crate::socket::Socket;
 use crate::worker::{Connected, Worker};
@@ -34,6 +35,8 @@ pub(crate) struct Opening {
     shard: Arc<Shard>,
     hold: Option<Hold>,
     shard_place: Option<ShardPlace>,
+    /// What was known when it was decided where it goes.
+    seen: Rc<Topology>,
     sender: SocketAddr,
     /// The name of the request that opens it, or `-`, a space, and its target.
     request: Box<str>,
@@ -54,7 +57,8 @@ impl Opening {
         let id = record.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-");
         let request = format!("{id} {kept}").into_boxed_str();
         let leftover = leftover.to_vec();
-        Self { stream, leftover, shard, hold, shard_place, sender: record.sender, request }
+        let seen = Rc::clone(&record.seen);
+        Self { stream, leftover, shard, hold, shard_place, seen, sender: record.sender, request }
     }
 }
 
@@ -97,6 +101,10 @@ pub(crate) fn open(
             && shard != opening.shard.name
         {
             sessions.end(id, TunnelEnd::Moved);
+        }
+        // Or its shard may have gone down.
+        if opening.stream.via().is_none() && worker.has_ended(&opening.shard.name, &opening.seen) {
+            sessions.end(id, TunnelEnd::ShardDown);
         }
         id
     };

@@ -11,7 +11,7 @@ use crate::forward::{Detours, HEADERS_USUAL, Limits};
 use crate::frontend::{Http2, Http2Builder, Streams, http2_builder};
 use crate::head_guard::{HeadRules, HostRule};
 use crate::headers::Marks;
-use crate::health::{CutTold, Health, HealthHandle, HealthSettings, Observed, Observer};
+use crate::health::{CutTold, Health, HealthHandle, HealthSettings, Observed, Observer, Sessions};
 use crate::limits::{Admitted, Gate, Seat, Spare};
 use crate::record::Record;
 use crate::request_id::{Maker, RequestIds};
@@ -218,6 +218,13 @@ impl Worker {
         self.suspects.borrow_mut().retain(|server| !came_up(server));
         self.detours.borrow_mut().retain(|server| !came_up(server));
         self.arrange(health);
+    }
+
+    /// Whether a server went down since `before`, and what runs on it is to end.
+    pub(crate) fn has_ended(&self, server: &ShardName, before: &Rc<Topology>) -> bool {
+        let now = self.topology.borrow();
+        let sessions = |topology: &Topology| topology.health().of(server).sessions;
+        !Rc::ptr_eq(&now, before) && sessions(before) == Sessions::Kept && sessions(&now) == Sessions::Ended
     }
 
     fn arrange(&self, health: Arc<Health>) {

@@ -265,7 +265,7 @@ impl Reading {
             let max = gauge(gate.shard_connections_max() as u64);
             out.gauge("shard_connections_max", "Requests and tunnels that a shard gets at once", max)?;
         }
-        if gate.limits_shards() {
+        if gate.counts_shards() {
             let loads = gate.shard_loads();
             let active = loads.iter().map(|load| (load.shard.as_str(), load.active as u64));
             out.gauges("shard_connections", "Requests and tunnels at a shard", "shard", active)?;

@@ -49,6 +49,9 @@ pub(super) async fn send(
     destination: Destination,
     mut request: Box<Request<RequestBody>>,
 ) -> Result<(Response<Incoming>, Box<Upstream>), SendError> {
+    if record.has_ended() {
+        return Err(SendError::Unreached { request, cause: ConnectError::Down { address: shard.address } });
+    }
     if let Some(upstream) = worker.pool.take(&destination) {
         worker.counters.shard_reuses.up();
         record.timers.connect = Some(0);
@@ -106,6 +109,9 @@ pub(super) async fn send(
             break cause;
         }
         tokio::time::sleep(pause).await;
+        if record.has_ended() {
+            break ConnectError::Down { address: shard.address };
+        }
         pause = (pause * 3).min(PAUSE_MAX);
         attempt += 1;
         record.retries += 1;

@@ -22,11 +22,34 @@ pub struct PerShard {
     pub queue_max: usize,
     /// How long one waits.
     pub queue_timeout: Duration,
+    /// Where there is no limit: whether one may come.
+    pub counting: Counting,
+}
+
+/// When requests and tunnels of a shard are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counting {
+    /// While it has a limit.
+    WhereLimited,
+    /// Always: its agent may set one at any time, and what is there counts.
+    Always,
 }
 
 impl PerShard {
     /// No limit.
-    pub const OFF: Self = Self { connections_max: 0, queue_max: 0, queue_timeout: Duration::ZERO };
+    pub const OFF: Self = Self {
+        connections_max: 0,
+        queue_max: 0,
+        queue_timeout: Duration::ZERO,
+        counting: Counting::WhereLimited,
+    };
+
+    const fn places(&self) -> usize {
+        match self.connections_max {
+            0 => usize::MAX,
+            places => places,
+        }
+    }
 }
 
 /// Why there is no place at a shard.
@@ -73,9 +96,9 @@ impl Shards {
         self.change(limits);
     }
 
-    /// Whether any shard has a ceiling.
-    pub(super) fn are_limited(&self, limits: &PerShard) -> bool {
-        limits.connections_max > 0 || !self.said.load().is_empty()
+    /// Whether anything is counted.
+    pub(super) fn are_counted(&self, limits: &PerShard) -> bool {
+        limits.connections_max > 0 || limits.counting == Counting::Always || !self.said.load().is_empty()
     }
 
     fn limits_of(&self, limits: &PerShard, shard: &ShardName) -> PerShard {
@@ -83,7 +106,7 @@ impl Shards {
         PerShard { connections_max, ..limits.clone() }
     }
 
-    /// A place at `shard`, waited for if need be; `None` without a limit.
+    /// A place at `shard`, waited for if need be; `None` where nothing is counted.
     ///
     /// # Errors
     /// [`NoPlace`].
@@ -93,7 +116,7 @@ impl Shards {
         shard: &ShardName,
     ) -> Result<Option<ShardPlace>, NoPlace> {
         let limits = self.limits_of(limits, shard);
-        if limits.connections_max == 0 {
+        if limits.connections_max == 0 && limits.counting == Counting::WhereLimited {
             return Ok(None);
         }
         match Door::enter(&self.door(&limits, shard))? {
@@ -109,7 +132,7 @@ impl Shards {
         let known = self.doors.read().unwrap_or_else(PoisonError::into_inner).get(shard).map(Arc::clone);
         known.unwrap_or_else(|| {
             let mut doors = self.doors.write().unwrap_or_else(PoisonError::into_inner);
-            let fresh = || Arc::new(Door::new(limits.connections_max, limits.queue_max));
+            let fresh = || Arc::new(Door::new(limits));
             Arc::clone(doors.entry(shard.clone()).or_insert_with(fresh))
         })
     }
@@ -156,7 +179,8 @@ enum Entry {
 }
 
 impl Door {
-    fn new(places: usize, queue_max: usize) -> Self {
+    fn new(limits: &PerShard) -> Self {
+        let (places, queue_max) = (limits.places(), limits.queue_max);
         let state = State { places, queue_max, active: 0, queue: BTreeMap::new(), tickets: 0 };
         Self { state: Mutex::new(state) }
     }
@@ -183,10 +207,7 @@ impl Door {
     fn change(&self, limits: &PerShard) {
         let woken = {
             let mut state = self.lock();
-            state.places = match limits.connections_max {
-                0 => usize::MAX,
-                places => places,
-            };
+            state.places = limits.places();
             state.queue_max = limits.queue_max;
             state.fill()
         };
@@ -299,7 +320,7 @@ mod tests {
         /// the first in line is the first to get one, and in the end all are free.
         #[test]
         fn places_go_around_in_order(places in 1usize..4, queue_max in 0usize..6, steps in prop::collection::vec(step(), 0..200)) {
-            let door = Arc::new(Door::new(places, queue_max));
+            let door = Arc::new(Door::new(&PerShard { connections_max: places, queue_max, ..PerShard::OFF }));
             let (mut inside, mut line): (Vec<ShardPlace>, Vec<Waiting>) = (Vec::new(), Vec::new());
             for step in steps {
                 match step {
@@ -340,8 +361,12 @@ mod tests {
     #[test]
     fn nobody_is_forgotten_across_threads() {
         const PLACES: usize = 3;
-        let limits =
-            PerShard { connections_max: PLACES, queue_max: 1_000, queue_timeout: Duration::from_secs(60) };
+        let limits = PerShard {
+            connections_max: PLACES,
+            queue_max: 1_000,
+            queue_timeout: Duration::from_secs(60),
+            ..PerShard::OFF
+        };
         let shards = Arc::new(Shards::default());
         let (inside, served) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let workers: Vec<_> = (0..4)
@@ -395,7 +420,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_has_an_end_in_length_and_in_time() {
-        let limits = PerShard { connections_max: 1, queue_max: 1, queue_timeout: Duration::from_millis(50) };
+        let limits = PerShard {
+            connections_max: 1,
+            queue_max: 1,
+            queue_timeout: Duration::from_millis(50),
+            ..PerShard::OFF
+        };
         let shards = Arc::new(Shards::default());
         let first = shards.enter(&limits, &name("s1")).await.unwrap();
         let second = {
@@ -415,7 +445,7 @@ mod tests {
     async fn a_shard_says_how_much_it_gets() {
         let limits = PerShard { connections_max: 1, ..PerShard::OFF };
         let shards = Shards::default();
-        assert!(shards.are_limited(&limits) && !shards.are_limited(&PerShard::OFF));
+        assert!(shards.are_counted(&limits) && !shards.are_counted(&PerShard::OFF));
         let says = |most| HashMap::from([(name("s1"), most)]);
         let enter =
             async |limits: &PerShard| shards.enter(limits, &name("s1")).await.map(|place| place.is_some());
@@ -432,8 +462,14 @@ mod tests {
         shards.say(&limits, says(0));
         assert_eq!(enter(&limits).await, Ok(false), "no limit");
         shards.say(&PerShard::OFF, says(2));
-        assert!(shards.are_limited(&PerShard::OFF));
+        assert!(shards.are_counted(&PerShard::OFF));
         assert_eq!(enter(&PerShard::OFF).await, Err(NoPlace::QueueFull), "two are there");
+        // What began when there was no limit counts when one comes.
+        let counted = PerShard { counting: Counting::Always, ..PerShard::OFF };
+        let unlimited = shards.enter(&counted, &name("s3")).await.unwrap();
+        assert!(unlimited.is_some() && shards.are_counted(&counted));
+        shards.say(&counted, HashMap::from([(name("s1"), 2), (name("s3"), 1)]));
+        assert!(shards.enter(&counted, &name("s3")).await.is_err());
         shards.say(&limits, HashMap::new());
         drop(second);
         assert_eq!(enter(&limits).await, Err(NoPlace::QueueFull), "one is");
@@ -444,7 +480,7 @@ mod tests {
     #[test]
     fn a_change_gives_places_to_those_who_wait() {
         let limits = |connections_max| PerShard { connections_max, queue_max: 10, ..PerShard::OFF };
-        let door = Arc::new(Door::new(1, 10));
+        let door = Arc::new(Door::new(&limits(1)));
         let enter = || Door::enter(&door).unwrap();
         let Entry::Placed(first) = enter() else { panic!("a place is free") };
         let mut line: Vec<Waiting> = (0..4)

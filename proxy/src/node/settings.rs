@@ -13,10 +13,10 @@ use shardgate_peering::{Environment, IdentityFiles, MeshConfig, RELAYED_STREAMS_
 use super::NodeError;
 use crate::answer_headers::AnswerHeaders;
 use crate::backend::MannerError;
-use crate::config::{AcceptProxy, OfferHttp2, Protocol, Redirect};
+use crate::config::{AcceptProxy, AgentCheck, HealthConfig, OfferHttp2, Protocol, Redirect};
 use crate::config::{Config, ConsulSection, NodeConfig};
 use crate::health::HealthSettings;
-use crate::limits::{Ceilings, PerShard};
+use crate::limits::{Ceilings, Counting, PerShard};
 use crate::redirect::ToHttps;
 use crate::tls::{Alpn, ServerTls};
 use crate::worker::{ForwardedProto, FrontendConfig, Security, WorkersConfig};
@@ -204,12 +204,16 @@ fn limits(config: &Config) -> Limits {
 
 fn ceilings(config: &Config) -> Ceilings {
     let backend = &config.backend;
+    let asks = |health: &HealthConfig| health.agent_check == AgentCheck::On;
+    let pools = config.routing.pools.iter().map(|pool| &pool.health);
+    let agents = pools.chain([&backend.health]).any(asks);
     Ceilings {
         per_address: config.limits.per_address(),
         per_shard: PerShard {
             connections_max: backend.max_connections_per_shard,
             queue_max: backend.queue_max,
             queue_timeout: backend.queue_timeout,
+            counting: if agents { Counting::Always } else { Counting::WhereLimited },
         },
         memory_max: config.limits.memory_max,
     }

@@ -174,7 +174,12 @@ async fn who_is_exempt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_holds_its_place_at_the_shard() {
-    let per_shard = PerShard { connections_max: 1, queue_max: 1, queue_timeout: Duration::from_secs(20) };
+    let per_shard = PerShard {
+        connections_max: 1,
+        queue_max: 1,
+        queue_timeout: Duration::from_secs(20),
+        ..PerShard::OFF
+    };
     let (node, _upstream) = below(per_shard).await;
     let mut tunnel = open_tunnel(&node).await;
     let mut waits = node.client().await;
@@ -201,8 +206,12 @@ async fn a_tunnel_holds_its_place_at_the_shard() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_a_place_ends() {
-    let per_shard =
-        PerShard { connections_max: 1, queue_max: 100, queue_timeout: Duration::from_millis(100) };
+    let per_shard = PerShard {
+        connections_max: 1,
+        queue_max: 100,
+        queue_timeout: Duration::from_millis(100),
+        ..PerShard::OFF
+    };
     let (node, _upstream) = below(per_shard).await;
     let tunnel = open_tunnel(&node).await;
     let answer = node.get("/page").await;
@@ -216,7 +225,12 @@ async fn waiting_for_a_place_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_is_given_back_whatever_happens() {
-    let per_shard = PerShard { connections_max: 2, queue_max: 100, queue_timeout: Duration::from_secs(20) };
+    let per_shard = PerShard {
+        connections_max: 2,
+        queue_max: 100,
+        queue_timeout: Duration::from_secs(20),
+        ..PerShard::OFF
+    };
     let (node, _upstream) = below(per_shard).await;
     // Clients that leave while they wait for an answer, and while they wait in line.
     let mut leaving = Vec::new();
@@ -317,7 +331,12 @@ async fn nothing_new_above_the_memory_ceiling() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ceilings_change_while_the_node_serves() {
-    let per_shard = PerShard { connections_max: 1, queue_max: 10, queue_timeout: Duration::from_secs(20) };
+    let per_shard = PerShard {
+        connections_max: 1,
+        queue_max: 10,
+        queue_timeout: Duration::from_secs(20),
+        ..PerShard::OFF
+    };
     let (mut node, _upstream) = below(per_shard).await;
     let tunnel = open_tunnel(&node).await;
     let mut waits = node.client().await;

@@ -10,6 +10,7 @@ use shardgate_proxy::config::{
 };
 use shardgate_proxy::counters::TunnelEnd;
 use shardgate_proxy::health::{HealthSettings, Reach, ServerReport};
+use shardgate_proxy::limits::{Ceilings, PerShard};
 use shardgate_proxy::worker::WorkersConfig;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -381,6 +382,55 @@ async fn requests_end_with_their_shard() {
     assert_eq!((answer.status, answer.text().starts_with("s3\n")), (200, true), "{answer:?}");
     let log = node.stop().await;
     assert!(log.contains(" live/s1 ") && log.contains(" DD "), "{log}");
+}
+
+/// Who is let in to a shard that has gone down meanwhile, because others left it, goes elsewhere as they did.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stood_in_line_goes_elsewhere_too() {
+    let silent = Upstream::serve(async |stream| {
+        let _open = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let well = Upstream::start("s2").await;
+    let says = Says::new("up\n");
+    let agent = says.agent().await;
+    let told = Shard { agent_port: Some(agent.address.port()), ..shard("s1", silent.address) };
+    let ends = HealthConfig {
+        agent_check: AgentCheck::On,
+        agent_port: 1,
+        on_marked_down: OnMarkedDown::ShutdownSessions,
+        ..quick()
+    };
+    let per_shard = PerShard {
+        connections_max: 2,
+        queue_max: 10,
+        queue_timeout: Duration::from_secs(60),
+        ..PerShard::OFF
+    };
+    let mesh = Mesh::alone(Config::new(PeerId::parse("me").unwrap(), 1)).unwrap();
+    let health = HealthSettings::new(&ends, &[], &Manners::default());
+    let ceilings = Ceilings { per_shard, ..Ceilings::OFF };
+    let config = WorkersConfig { health, ceilings, ..config(limits()) };
+    let node = Node::start_on(mesh, &[told, shard("s2", well.address)], config);
+    assert_eq!(
+        node.table.claim(key("foo"), name("s1"), ClaimReason::Join).await,
+        Claimed::Stick { shard: name("s1") }
+    );
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        let mut client = node.client().await;
+        client.send("GET /page?room=foo HTTP/1.1\r\nHost: meet\r\n\r\n").await;
+        clients.push(client);
+    }
+    let load = || node.running.gate().shard_loads().into_iter().find(|load| load.shard == name("s1"));
+    eventually("four wait", async || load().is_some_and(|load| (load.active, load.queued) == (2, 4))).await;
+    says.say("down\n");
+    for mut client in clients {
+        let answer = client.answer().await;
+        assert_eq!((answer.status, answer.text().starts_with("s2\n")), (200, true), "{answer:?}");
+    }
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

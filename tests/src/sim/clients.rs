@@ -359,7 +359,7 @@ impl Clients {
             // So does a move, and who was on the shard that is left comes back after a while.
             let moves = observer.moved_at.get(&room).is_some_and(|at| now <= at + self.end_travels_ms);
             // Or is about to be told: this person came in the same millisecond.
-            let untold = world.has_more_to_tell(seat);
+            let untold = world.has_more_to_tell(seat) && observer.told(seat, room) != Some(shard);
             if let Some(other) = self.splits.connects(room, shard).filter(|_| !ends && !moves && !untold) {
                 let text = format!("r{room}: one is sent to {shard} while others are on {other}");
                 observer.accuse("nobody is split while all is well", now, Some(room), text);

@@ -317,6 +317,12 @@ impl Observer {
         }
     }
 
+    /// Where a node said last that a room is.
+    pub(super) fn told(&self, seat: Seat, room: Room) -> Option<Shard> {
+        let cell = self.places.get(seat)?.cells.get(room as usize)?;
+        (cell.view != NOWHERE).then_some(cell.view)
+    }
+
     fn saw_broken(&mut self, scene: &Scene<'_>, peer: Seat, broken: Broken) {
         match broken {
             Broken::FellBehind => self.coverage.saw(Sort::Bound, "fell behind"),
