@@ -192,6 +192,20 @@ impl ConsulError {
     }
 }
 
+/// Why the nodes of a datacenter are not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unlisted {
+    /// It is one of those that were named.
+    #[error("the agent does not know this datacenter (of --datacenter or SHARDGATE_DATACENTERS)")]
+    Unknown,
+    /// It was asked.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+}
+
+/// The nodes of datacenters.
+pub(crate) type Listed = BTreeMap<Datacenter, Result<AskedNodes, Unlisted>>;
+
 /// An agent, and what is meant there.
 pub(crate) struct Consul {
     pub(crate) agent: Agent,
@@ -265,13 +279,18 @@ fn named(options: &[String], variable: Option<&str>) -> Result<Vec<Datacenter>, 
     Ok(named)
 }
 
+/// The datacenters that are named, and that the agent does not know.
+fn unknown<'a>(known: &[Datacenter], named: &'a [Datacenter]) -> impl Iterator<Item = &'a Datacenter> {
+    named.iter().filter(|name| !known.contains(name))
+}
+
 /// The datacenters whose keys are meant: those that are named, else all that the agent knows.
 fn meant(
     known: &[Datacenter],
     named: &[Datacenter],
     agent: &AgentAddress,
 ) -> Result<Vec<Datacenter>, ConsulError> {
-    if let Some(name) = named.iter().find(|name| !known.contains(name)) {
+    if let Some(name) = unknown(known, named).next() {
         let (name, agent, known) = (name.clone(), agent.to_string(), known.to_vec());
         return Err(ConsulError::Datacenter { name, agent, known });
     }
@@ -395,10 +414,8 @@ impl Consul {
         Ok((known, meant))
     }
 
-    /// The nodes of all datacenters, whatever keys are meant: sessions are everywhere.
-    pub(crate) async fn nodes(
-        &self,
-    ) -> Result<BTreeMap<Datacenter, Result<AskedNodes, AgentError>>, ConsulError> {
+    /// The nodes of all datacenters, whatever keys are meant: sessions are everywhere. One that is named and not known stands there as well.
+    pub(crate) async fn nodes(&self) -> Result<Listed, ConsulError> {
         let known = self.agent.datacenters().await?;
         if known.is_empty() {
             return Err(ConsulError::NoDatacenters { agent: self.agent.address().to_string() });
@@ -411,7 +428,10 @@ impl Consul {
             Some(own) if own != of => AddressKind::Wan,
             Some(_) | None => AddressKind::Lan,
         };
-        Ok(asked_nodes(&self.agent, &self.environment, &self.services, &known, kind).await)
+        let answers = asked_nodes(&self.agent, &self.environment, &self.services, &known, kind).await;
+        let answers = answers.into_iter().map(|(of, answer)| (of, answer.map_err(Unlisted::from)));
+        let unknown = unknown(&known, &self.named).map(|name| (name.clone(), Err(Unlisted::Unknown)));
+        Ok(answers.chain(unknown).collect())
     }
 
     /// What the shards of all datacenters report of themselves.
@@ -520,6 +540,8 @@ mod tests {
         assert_eq!(meant(&known, &datacenters(&["b"])).unwrap(), datacenters(&["b"]));
         assert!(matches!(meant(&known, &datacenters(&["c"])), Err(ConsulError::Datacenter { .. })));
         assert!(matches!(meant(&[], &[]), Err(ConsulError::NoDatacenters { .. })));
+        let wanted = datacenters(&["a", "c"]);
+        assert_eq!(unknown(&known, &wanted).collect::<Vec<_>>(), [&wanted[1]]);
     }
 
     #[test]

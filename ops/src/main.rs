@@ -16,7 +16,9 @@ use render::tell;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // Connections are kept alive by another thread than the one that writes: a reader of the output may take its time.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tell(&format!("error: cannot start: {error}"));

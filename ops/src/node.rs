@@ -7,7 +7,7 @@ use clap::Args;
 use shardgate_proto::admin::admin_client::AdminClient;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-/// How long a node may take to accept, and to answer what is not streamed.
+/// How long a node may take to accept, to answer what is not streamed, and to show that it is there while something is.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a node listens by default.
@@ -104,8 +104,19 @@ fn root(error: &tonic::transport::Error) -> String {
     cause.to_string()
 }
 
+/// Nothing is waited for longer than that, twice that in the middle of a stream: the time for an answer ends with its head, so whoever has
+/// said nothing for a while has to answer a ping.
+fn patient(endpoint: Endpoint, patience: Duration) -> Endpoint {
+    endpoint
+        .connect_timeout(patience)
+        .timeout(patience)
+        .http2_keep_alive_interval(patience)
+        .keep_alive_timeout(patience)
+        .keep_alive_while_idle(true)
+}
+
 /// A node and how to ask it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) address: String,
     pub(crate) client: AdminClient<Channel>,
@@ -133,9 +144,7 @@ impl Nodes {
                 endpoint.tls_config(tls).map_err(|source| AskError::Tls { source })?
             }
         };
-        let channel = endpoint
-            .connect_timeout(PATIENCE)
-            .timeout(PATIENCE)
+        let channel = patient(endpoint, PATIENCE)
             .connect()
             .await
             .map_err(|source| AskError::Unreachable { address: address.to_owned(), source })?;
@@ -155,6 +164,7 @@ impl Nodes {
             std::fs::read(path).map_err(|source| AskError::File { option, path: path.clone(), source })
         };
         let tls = ClientTlsConfig::new()
+            .timeout(PATIENCE)
             .ca_certificate(Certificate::from_pem(read("tls-ca", ca)?))
             .identity(Identity::from_pem(read("tls-cert", cert)?, read("tls-key", key)?));
         Ok(Some(self.tls_name.iter().fold(tls, |tls, name| tls.domain_name(name))))
@@ -165,5 +175,45 @@ impl Node {
     pub(crate) fn refused(&self) -> impl Fn(tonic::Status) -> AskError + use<> {
         let address = self.address.clone();
         move |status| AskError::Refused { address: address.clone(), status: Box::new(status) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shardgate_proto::admin::ConferencesRequest;
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// An answer's head, and not a word more: SETTINGS, then HEADERS with status 200 and a content type.
+    const HEAD: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x13\x01\x04\0\0\0\x01\x88\x5f\x10application/grpc";
+
+    /// Reads up to the request, begins to answer, and stops as a process does that is stopped.
+    async fn begins_to_answer(mut stream: TcpStream) -> std::io::Result<()> {
+        stream.read_exact(&mut [0; b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len()]).await?;
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await?;
+            let [a, b, c, kind, ..] = head;
+            stream.read_exact(&mut vec![0; u32::from_be_bytes([0, a, b, c]) as usize]).await?;
+            if kind == 1 {
+                stream.write_all(HEAD).await?;
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_stops_in_the_middle_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        tokio::spawn(async move { begins_to_answer(listener.accept().await?.0).await });
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let channel = patient(endpoint, Duration::from_millis(200)).connect().await.unwrap();
+        let answer = AdminClient::new(channel).conferences(ConferencesRequest::default()).await;
+        let mut rows = answer.unwrap().into_inner();
+        let row = tokio::time::timeout(Duration::from_secs(20), rows.message()).await;
+        assert!(row.expect("it does not wait for ever").is_err());
     }
 }

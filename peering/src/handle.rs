@@ -231,11 +231,11 @@ impl TableHandle {
         answer.await.unwrap_or_default()
     }
 
-    /// Up to `most` entries after `after` in the order of their keys' hashes; empty at the end.
-    pub async fn page(&self, after: Option<StickKey>, most: usize) -> Vec<TableRow> {
+    /// Up to `most` entries after `after` in the order of their keys' hashes; empty at the end, `None` when the driver has stopped.
+    pub async fn page(&self, after: Option<StickKey>, most: usize) -> Option<Vec<TableRow>> {
         let (reply, answer) = oneshot::channel();
         self.tell(Request::Page { after, most, reply }).await;
-        answer.await.unwrap_or_default()
+        answer.await.ok()
     }
 
     /// One key's entry, a tombstone too.
@@ -261,5 +261,33 @@ impl TableHandle {
     async fn tell(&self, request: Request) {
         // A stopped driver needs to know nothing any more.
         drop(self.requests.send(request).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_table_that_has_stopped_is_not_at_its_end() {
+        let (requests, mut asked) = mpsc::channel(1);
+        let table = TableHandle {
+            me: PeerId::parse("a").unwrap(),
+            view: Arc::new(View::new(1_000)),
+            requests,
+            moves: broadcast::channel(1).0,
+            readiness: watch::channel(Readiness::NoPlace { peers_max: 0 }).1,
+            touches_dropped: Arc::default(),
+            #[cfg(feature = "test-hooks")]
+            forgetful: Arc::default(),
+        };
+        let driver = async {
+            let Some(Request::Page { reply, .. }) = asked.recv().await else { panic!("a page is asked for") };
+            reply.send(Vec::new()).unwrap();
+        };
+        let (page, ()) = tokio::join!(table.page(None, 1), driver);
+        assert!(page.is_some_and(|rows| rows.is_empty()));
+        drop(asked);
+        assert!(table.page(None, 1).await.is_none());
     }
 }

@@ -163,16 +163,17 @@ fn hex(digit: u8) -> Option<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use shardgate_discovery::consul::read_reports;
 
     const NOW_MS: u64 = 1_700_000_600_000;
 
     /// Name, participants, beginning.
-    type Said<'a> = &'a [(&'a str, u64, u64)];
+    pub(in super::super) type Said<'a> = &'a [(&'a str, u64, u64)];
 
-    fn reports(shards: &[(&str, Said<'_>)]) -> Reports {
+    /// What shards report of their rooms.
+    pub(in super::super) fn reports(shards: &[(&str, Said<'_>)]) -> Reports {
         let pairs = shards.iter().map(|(shard, rooms)| {
             let rooms = rooms.iter().map(|(name, participants, created)| {
                 serde_json::json!({"room_name": name, "participants": participants, "created_time": created})

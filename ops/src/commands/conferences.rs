@@ -65,6 +65,13 @@ impl Filter {
         let fits = |wanted: &Option<String>, is: &str| wanted.as_ref().is_none_or(|wanted| wanted == is);
         fits(&self.shard, shard) && fits(&self.release, release)
     }
+
+    /// A conference counts where the table has it, and where the census does.
+    fn takes(&self, row: &Row) -> bool {
+        let counted = row.census_shard.as_deref();
+        self.takes_shard(&row.shard, &row.release)
+            || counted.is_some_and(|shard| self.takes_shard(shard, &row.census_release))
+    }
 }
 
 /// Whether shards' own reports are looked at.
@@ -91,10 +98,13 @@ struct Row {
     /// Where the census has it, when that is not where the table has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     census_shard: Option<String>,
+    /// That shard's, as far as it is known.
+    #[serde(skip)]
+    census_release: String,
 }
 
 impl Row {
-    fn of_table(conference: Conference, counted: Counted<'_>) -> Self {
+    fn of_table(conference: Conference, counted: Counted<'_>, round: &Round) -> Self {
         let Conference { key, shard, release, remaining_ms, tunnels_here, bosh_here } = conference;
         let row = Self {
             key,
@@ -107,6 +117,7 @@ impl Row {
             age_ms: None,
             census: "unknown",
             census_shard: None,
+            census_release: String::new(),
         };
         let counted_by = |room: &Room| (Some(room.participants), room.age_ms);
         match counted {
@@ -116,19 +127,21 @@ impl Row {
             }
             Counted::Elsewhere(room) => {
                 let (participants, age_ms) = counted_by(room);
+                let census_release = release_of(round, &room.shard).to_owned();
                 let census_shard = Some(room.shard.clone());
-                Self { participants, age_ms, census: "elsewhere", census_shard, ..row }
+                Self { participants, age_ms, census: "elsewhere", census_shard, census_release, ..row }
             }
             Counted::Missing => Self { census: "missing", ..row },
             Counted::Unknown => row,
         }
     }
 
-    fn of_census(room: &Room, release: String) -> Self {
+    fn of_census(room: &Room, round: &Round) -> Self {
+        let release = release_of(round, &room.shard);
         Self {
             key: room.name.clone(),
             shard: String::new(),
-            release,
+            release: release.to_owned(),
             left_ms: None,
             tunnels: 0,
             bosh_sessions: 0,
@@ -136,6 +149,7 @@ impl Row {
             age_ms: room.age_ms,
             census: "only",
             census_shard: Some(room.shard.clone()),
+            census_release: release.to_owned(),
         }
     }
 
@@ -215,9 +229,7 @@ impl Sheet {
             }
             Self::Sums(sums) => {
                 if let Some(shard) = &row.census_shard {
-                    // Of another shard's conference the release is not known here.
-                    let release = if row.left_ms.is_none() { row.release.as_str() } else { "" };
-                    let sum = sum_of(sums, shard, release);
+                    let sum = sum_of(sums, shard, &row.census_release);
                     sum.only_in_census += 1;
                     *sum.participants.get_or_insert_default() += row.participants.unwrap_or_default();
                 }
@@ -239,17 +251,29 @@ impl Sheet {
         }
     }
 
-    fn end(self, output: Output) {
+    fn end(self, filter: &Filter, output: Output) {
         match self {
             Self::Names { output, mut rows } => write(&mut rows, output),
-            Self::Sums(sums) => match output {
-                Output::Json => sums.values().for_each(|sum| show(&json(sum))),
-                Output::Table => {
-                    show(&table(&Sum::HEAD, &sums.values().map(Sum::cells).collect::<Vec<_>>()));
+            Self::Sums(sums) => {
+                let sums = wanted(&sums, filter);
+                match output {
+                    Output::Json => sums.for_each(|sum| show(&json(sum))),
+                    Output::Table => show(&table(&Sum::HEAD, &sums.map(Sum::cells).collect::<Vec<_>>())),
                 }
-            },
+            }
         }
     }
+}
+
+/// Those of shards that were asked for: of another one only what it shares with them is there.
+fn wanted<'a>(sums: &'a BTreeMap<String, Sum>, filter: &'a Filter) -> impl Iterator<Item = &'a Sum> {
+    sums.values().filter(|sum| filter.takes_shard(&sum.shard, &sum.release))
+}
+
+/// A shard's release as some node knows it, or nothing.
+fn release_of<'r>(round: &'r Round, shard: &str) -> &'r str {
+    let mut rows = round.answers.iter().flat_map(|answer| &answer.shards);
+    rows.find(|row| row.shard == shard).map_or("", |row| &row.release)
 }
 
 fn sum_of<'s>(sums: &'s mut BTreeMap<String, Sum>, shard: &str, release: &str) -> &'s mut Sum {
@@ -272,6 +296,37 @@ fn write(rows: &mut Vec<Row>, output: Output) {
     rows.clear();
 }
 
+/// What is found, and which of it is wanted.
+struct Listing<'a> {
+    filter: &'a Filter,
+    round: &'a Round,
+    census: Census,
+    sheet: Sheet,
+}
+
+impl Listing<'_> {
+    /// A conference of the table.
+    fn add(&mut self, conference: Conference) {
+        let counted = self.census.find(&conference.key, &conference.shard);
+        let row = Row::of_table(conference, counted, self.round);
+        if self.filter.takes(&row) {
+            self.sheet.add(row);
+        }
+    }
+
+    /// What the census has besides.
+    fn end(mut self) -> Sheet {
+        for room in self.census.unmatched() {
+            let row = Row::of_census(room, self.round);
+            let of_tenant = self.filter.tenant.as_ref().is_none_or(|tenant| room.is_of(tenant));
+            if of_tenant && self.filter.takes(&row) {
+                self.sheet.add(row);
+            }
+        }
+        self.sheet
+    }
+}
+
 pub(super) async fn run(
     nodes: &Nodes,
     options: &ConsulOptions,
@@ -283,34 +338,29 @@ pub(super) async fn run(
         (Some(consul), None) => Fleet::registered(nodes, consul).await?,
         (None | Some(_), _) => Fleet::named(nodes),
     };
+    if fleet.is_empty() {
+        return Err(CommandError::no_node());
+    }
     let round = fleet.sessions().await;
     let mut unasked = round.unasked.clone();
     let mut answering = fleet.answering();
     let Some(mut first) = answering.next() else {
-        if unasked.is_empty() {
-            tell("error: no node is registered at Consul; --node ADDRESS names one");
-        }
-        return Ok(told(&unasked));
+        let _nobody = told(&unasked);
+        return Ok(ExitCode::from(COULD_NOT_LOOK));
     };
+    let asked = if consul.is_some() { Asked::Yes } else { Asked::No };
     let mut elsewhere = HashMap::new();
     for mut node in answering {
-        if let Err(error) = sessions_of(&mut node, &filter, &mut elsewhere).await {
+        if let Err(error) = sessions_of(&mut node, filter.request(true, asked), &mut elsewhere).await {
             unasked.push(Unasked { name: node.address.clone(), why: error.to_string() });
         }
     }
-    let mut census = match &consul {
+    let census = match &consul {
         Some(consul) => census(consul).await,
         None => Census::default(),
     };
-    let mut sheet = sheet(&filter, &round, output);
-    let asked = if consul.is_some() { Asked::Yes } else { Asked::No };
-    let mut add = |conference: Conference| {
-        let counted = census.find(&conference.key, &conference.shard);
-        if !filter.takes_shard(&conference.shard, &conference.release) {
-            return;
-        }
-        sheet.add(Row::of_table(conference, counted));
-    };
+    let sheet = sheet(&filter, &round, output);
+    let mut listing = Listing { filter: &filter, round: &round, census, sheet };
     let refused = first.refused();
     let mut rows =
         first.client.conferences(filter.request(false, asked)).await.map_err(&refused)?.into_inner();
@@ -319,22 +369,11 @@ pub(super) async fn run(
             conference.tunnels_here += other.tunnels_here;
             conference.bosh_here += other.bosh_here;
         }
-        add(conference);
+        listing.add(conference);
     }
     // The first one has not heard of these yet, or not any more.
-    elsewhere.into_values().for_each(add);
-    let release_of = |shard: &str| {
-        let mut rows = round.answers.iter().flat_map(|answer| &answer.shards);
-        rows.find(|row| row.shard == shard).map(|row| row.release.clone()).unwrap_or_default()
-    };
-    for room in census.unmatched() {
-        let release = release_of(&room.shard);
-        let of_tenant = filter.tenant.as_ref().is_none_or(|tenant| room.is_of(tenant));
-        if of_tenant && filter.takes_shard(&room.shard, &release) {
-            sheet.add(Row::of_census(room, release));
-        }
-    }
-    sheet.end(output);
+    elsewhere.into_values().for_each(|conference| listing.add(conference));
+    listing.end().end(&filter, output);
     Ok(told(&unasked))
 }
 
@@ -355,12 +394,11 @@ fn sheet(filter: &Filter, round: &Round, output: Output) -> Sheet {
 /// Adds the sessions that a node has, by conference.
 async fn sessions_of(
     node: &mut Node,
-    filter: &Filter,
+    request: ConferencesRequest,
     of_all: &mut HashMap<String, Conference>,
 ) -> Result<(), AskError> {
     let refused = node.refused();
-    let mut rows =
-        node.client.conferences(filter.request(true, Asked::No)).await.map_err(&refused)?.into_inner();
+    let mut rows = node.client.conferences(request).await.map_err(&refused)?.into_inner();
     while let Some(row) = rows.message().await.map_err(&refused)? {
         match of_all.get_mut(&row.key) {
             Some(known) => {
@@ -408,6 +446,8 @@ fn told(unasked: &[Unasked]) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::census::tests::reports;
+    use shardgate_proto::admin::{SessionsResponse, ShardSessions};
 
     fn row(key: &str, shard: &str, census: &'static str, census_shard: Option<&str>) -> Row {
         Row {
@@ -421,6 +461,79 @@ mod tests {
             age_ms: None,
             census,
             census_shard: census_shard.map(ToOwned::to_owned),
+            census_release: census_shard.map_or("", |_| "release-1").to_owned(),
+        }
+    }
+
+    fn filter(shard: &str, release: &str) -> Filter {
+        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        Filter { shard: given(shard), release: given(release), tenant: None, names: false }
+    }
+
+    /// What one node says of two shards, each of its own release.
+    fn round() -> Round {
+        let shard = |shard: &str, release: &str| ShardSessions {
+            shard: shard.to_owned(),
+            release: release.to_owned(),
+            ..ShardSessions::default()
+        };
+        let shards = vec![shard("s1", "release-1"), shard("s2", "release-2")];
+        Round {
+            answers: vec![SessionsResponse { shards, ..SessionsResponse::default() }],
+            unasked: Vec::new(),
+        }
+    }
+
+    /// `room` is on s1 by the table and on s2 by the census; on the sheet that is wanted.
+    fn listed(filter: &Filter, sheet: Sheet) -> Sheet {
+        let round = round();
+        let reports = reports(&[("s1", &[]), ("s2", &[("room@conference.meet.example.com", 4, 0)])]);
+        let census = Census::new([&reports], 0);
+        let mut listing = Listing { filter, round: &round, census, sheet };
+        listing.add(Conference {
+            key: "room".to_owned(),
+            shard: "s1".to_owned(),
+            release: "release-1".to_owned(),
+            ..Conference::default()
+        });
+        listing.end()
+    }
+
+    #[test]
+    fn a_conference_is_found_where_the_census_has_it() {
+        for (shard, release, found) in [
+            ("", "", true),
+            ("s1", "", true),
+            ("s2", "", true),
+            ("s3", "", false),
+            ("", "release-1", true),
+            ("", "release-2", true),
+            ("", "release-3", false),
+            ("s1", "release-2", false),
+        ] {
+            let sheet = Sheet::Names { output: Output::Json, rows: Vec::new() };
+            let Sheet::Names { rows, .. } = listed(&filter(shard, release), sheet) else {
+                panic!("they are named")
+            };
+            let keys: Vec<_> = rows.iter().map(|row| (row.key.as_str(), row.census)).collect();
+            let expected: &[_] = if found { &[("room", "elsewhere")] } else { &[] };
+            assert_eq!(keys, expected, "{shard} {release}");
+        }
+    }
+
+    #[test]
+    fn only_shards_that_are_asked_for_are_summed() {
+        for (shard, release, shown) in [
+            ("", "", &["s1 release-1 1 0 0 - 0 1", "s2 release-2 0 0 0 4 1 0"][..]),
+            ("s1", "", &["s1 release-1 1 0 0 - 0 1"]),
+            ("s2", "", &["s2 release-2 0 0 0 4 1 0"]),
+            ("", "release-2", &["s2 release-2 0 0 0 4 1 0"]),
+        ] {
+            let filter = filter(shard, release);
+            let sheet = sheet(&filter, &round(), Output::Table);
+            let Sheet::Sums(sums) = listed(&filter, sheet) else { panic!("they are summed") };
+            let cells: Vec<_> = wanted(&sums, &filter).map(|sum| sum.cells().join(" ")).collect();
+            assert_eq!(cells, shown, "{shard} {release}");
         }
     }
 

@@ -105,6 +105,14 @@ pub(crate) enum CommandError {
 }
 
 impl CommandError {
+    /// There is no node that could say anything.
+    fn no_node() -> Self {
+        Self::Usage {
+            what: "no node is registered at Consul: nobody could be asked what is there".to_owned(),
+            hint: "--node ADDRESS, repeated, names them".to_owned(),
+        }
+    }
+
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Ask(error) => error.hint().map(ToOwned::to_owned),
@@ -167,6 +175,11 @@ mod tests {
                 assert!(!globals.contains(&own.get_id()), "{}: {}", command.get_name(), own.get_id());
             }
         }
+    }
+
+    #[test]
+    fn where_nobody_was_asked_nothing_is_said_to_be_well() {
+        assert_eq!(CommandError::no_node().code(), COULD_NOT_LOOK);
     }
 
     #[test]

@@ -15,7 +15,8 @@ use crate::render::{Output, json};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Take them out of traffic: /readyz, /haproxy_health and /balancer say so, and so does Consul. They serve on whoever comes all the
-    /// same. With --wait until no session is left on them.
+    /// same. With --wait until no session is left on them, for 2 s at least. A balancer sends more until it has asked again: give it its
+    /// interval as well, before they are stopped.
     Drain {
         #[command(flatten)]
         wait: WaitHere,

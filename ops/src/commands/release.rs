@@ -88,7 +88,8 @@ pub(super) async fn run(
     }
 }
 
-/// Drains each shard of a release. What one could not be told keeps no other from it; only when all were told is the end waited for.
+/// Drains each shard of a release. What one could not be told keeps no other from it; only when all were told is the end waited for. Where
+/// shards cannot be listed, some of the release may not have been.
 async fn drain(
     nodes: &Nodes,
     options: &ConsulOptions,
@@ -115,12 +116,12 @@ async fn drain(
     let survey = consul.survey(&[PolicyKind::ShardStates]).await?;
     // A release without shards cannot be drained, whoever insists.
     check_release(&survey, release, Doubtful::Refused)?;
-    let mut done = ExitCode::SUCCESS;
+    let mut done = told(&survey, &["shards"]);
     for shard in survey.catalog().shards_of(release.as_str()) {
         let entry = PolicyEntry::State(shard.name.clone(), ShardState::Drain);
-        let told = change(&consul, KeyChange::set(entry), effect, output).await?;
-        if told != ExitCode::SUCCESS {
-            done = told;
+        let written = change(&consul, KeyChange::set(entry), effect, output).await?;
+        if written != ExitCode::SUCCESS {
+            done = written;
         }
     }
     match waiting.filter(|_| done == ExitCode::SUCCESS) {

@@ -29,6 +29,10 @@ const NAMED_MAX: usize = 1_000;
 /// What naming them may take; a table of a million entries is a second.
 const NAMING_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long, and in how many rounds, a node has to have been empty: a BOSH session is counted by a sweep that comes every second.
+const QUIET_FOR: Duration = Duration::from_secs(2);
+const QUIET_ROUNDS: u32 = 3;
+
 /// Whether the end is waited for.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Wait {
@@ -195,6 +199,33 @@ impl Left {
     }
 }
 
+/// Rounds in a row that found nothing left.
+#[derive(Debug, Default)]
+struct Quiet {
+    rounds: u32,
+    /// When the first of them ended.
+    since: Duration,
+}
+
+impl Quiet {
+    /// Notes a round; whether it is the end.
+    fn ends(&mut self, drained: &Drained, elapsed: Duration, now: &Left) -> bool {
+        if !now.is_over() {
+            *self = Self::default();
+            return false;
+        }
+        if self.rounds == 0 {
+            self.since = elapsed;
+        }
+        self.rounds += 1;
+        match drained {
+            // A conference is in the table from its first request on.
+            Drained::Shard(_) | Drained::Release(_) => true,
+            Drained::Nodes => self.rounds >= QUIET_ROUNDS && elapsed.saturating_sub(self.since) >= QUIET_FOR,
+        }
+    }
+}
+
 /// One line of JSON.
 #[derive(Serialize)]
 struct Progress<'a> {
@@ -243,10 +274,7 @@ pub(super) async fn until_empty(
         None => Fleet::named(nodes),
     };
     if fleet.is_empty() {
-        return Err(CommandError::Usage {
-            what: "no node is registered at Consul: nobody could be asked what is left".to_owned(),
-            hint: "--node ADDRESS, repeated, names them".to_owned(),
-        });
+        return Err(CommandError::no_node());
     }
     let mut screen = match output {
         Output::Json => Screen::Json { told: None },
@@ -255,7 +283,7 @@ pub(super) async fn until_empty(
     };
     let (began, mut refreshed) = (Instant::now(), Instant::now());
     let (mut pace, mut first, mut shards_of) = (Pace::default(), None, BTreeSet::new());
-    let mut counted = Counted::Conferences;
+    let (mut counted, mut quiet) = (Counted::Conferences, Quiet::default());
     loop {
         let round = fleet.sessions().await;
         if let Drained::Release(release) = drained {
@@ -289,7 +317,7 @@ pub(super) async fn until_empty(
             Names::Untold => None,
         };
         let over = waiting.timeout.is_some_and(|timeout| elapsed >= timeout);
-        let outcome = match (now.is_over(), over) {
+        let outcome = match (quiet.ends(drained, elapsed, &now), over) {
             (true, _) => Outcome::Empty,
             (false, false) => Outcome::Waiting,
             (false, true) if now.unasked.is_empty() => Outcome::Timeout,

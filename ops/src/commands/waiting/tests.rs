@@ -65,6 +65,25 @@ fn only_who_was_asked_says_that_nothing_is_left() {
 }
 
 #[test]
+fn a_node_is_empty_when_it_stays_so() {
+    let empty = Left { nodes: 1, ..Left::default() };
+    let some = Left { bosh: 1, ..empty.clone() };
+    let ends = |drained: &Drained, rounds: &[(u64, &Left)]| {
+        let mut quiet = Quiet::default();
+        let ends = |(ms, now): &(u64, &Left)| quiet.ends(drained, Duration::from_millis(*ms), now);
+        rounds.iter().map(ends).collect::<Vec<_>>()
+    };
+    let rounds = [(5, &empty), (1_010, &empty), (2_015, &empty)];
+    assert_eq!(ends(&Drained::Nodes, &rounds), [false, false, true]);
+    let again = [(5, &empty), (1_010, &some), (2_015, &empty), (3_020, &empty), (4_025, &empty)];
+    assert_eq!(ends(&Drained::Nodes, &again), [false, false, false, false, true]);
+    assert_eq!(ends(&Drained::Nodes, &[(5, &empty), (4_000, &empty)]), [false, false], "two rounds");
+    let fast = [(5, &empty), (6, &empty), (7, &empty)];
+    assert_eq!(ends(&Drained::Nodes, &fast), [false, false, false]);
+    assert_eq!(ends(&Drained::Shard("s1".to_owned()), &fast[..1]), [true]);
+}
+
+#[test]
 fn what_is_shown() {
     let drained = Drained::Shard("s1".to_owned());
     let now = left(&round(), &drained, &BTreeSet::new());

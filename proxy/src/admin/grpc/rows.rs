@@ -19,6 +19,13 @@ const PAGE: usize = 512;
 
 pub(super) type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// The rows of a page and the key of the last one; `None` at the end of the table. One that is cut short is not to look whole.
+fn turned(page: Option<Vec<TableRow>>) -> Result<Option<(StickKey, Vec<TableRow>)>, Status> {
+    let cut = "this node stops, the rest of its table is missing";
+    let page = page.ok_or_else(|| Status::unavailable(cut))?;
+    Ok(page.last().map(|last| last.key.clone()).map(|last| (last, page)))
+}
+
 /// All entries, or that of one key.
 pub(super) async fn table(table: TableHandle, wanted: Option<StickKey>) -> Streamed<wire::TableEntry> {
     let (rows, stream) = mpsc::channel(PAGE);
@@ -32,9 +39,14 @@ pub(super) async fn table(table: TableHandle, wanted: Option<StickKey>) -> Strea
     tokio::spawn(async move {
         let mut after = None;
         loop {
-            let page = table.page(after.clone(), PAGE).await;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
+            let page = match turned(table.page(after, PAGE).await) {
+                Ok(Some((last, page))) => {
+                    after = Some(last);
+                    page
+                }
+                Ok(None) => return,
+                Err(stopped) => return drop(rows.send(Err(stopped)).await),
+            };
             for row in page {
                 // Whoever asked has gone.
                 if rows.send(Ok(entry(row))).await.is_err() {
@@ -86,9 +98,14 @@ pub(super) fn conferences(
     let (rows, stream) = mpsc::channel(PAGE);
     tokio::spawn(async move {
         loop {
-            let page = parts.table.page(after, PAGE).await;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
+            let page = match turned(parts.table.page(after, PAGE).await) {
+                Ok(Some((last, page))) => {
+                    after = Some(last);
+                    page
+                }
+                Ok(None) => return,
+                Err(stopped) => return drop(rows.send(Err(stopped)).await),
+            };
             for conference in joined(&parts, &wanted, page).await {
                 // Whoever asked has gone.
                 if rows.send(Ok(conference)).await.is_err() {
@@ -158,6 +175,27 @@ fn entry(row: TableRow) -> wire::TableEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shardgate_peering::core::{Entry, PeerId, Stamp};
+
+    #[test]
+    fn a_table_that_is_cut_short_does_not_look_whole() {
+        let row = |key: &str| TableRow {
+            key: StickKey::parse(key).unwrap(),
+            entry: Entry {
+                shard: None,
+                generation: 1,
+                rank: Rank::Home,
+                created: Stamp(0),
+                origin: PeerId::parse("a").unwrap(),
+                reason: Reason::End,
+            },
+            remaining_ms: 0,
+        };
+        let (last, page) = turned(Some(vec![row("one"), row("two")])).unwrap().unwrap();
+        assert_eq!((last.as_str(), page.len()), ("two", 2));
+        assert!(turned(Some(Vec::new())).unwrap().is_none());
+        assert_eq!(turned(None).unwrap_err().code(), tonic::Code::Unavailable);
+    }
 
     #[test]
     fn all_that_is_said_has_to_fit() {
