@@ -1,16 +1,17 @@
 //! All checks as one pure state machine: when to ask whom, and what follows from the answers. The thread around it asks.
 
-use super::agent::{Operating, Said};
+use super::agent::Said;
 use super::counter::Counter;
-use super::slow_start::Ramp;
 use super::target::Target;
-use super::{AgentReport, At, CheckReport, Health, Reach, ServerReport, Sessions, Share, Standing};
+use super::{AgentReport, At, CheckReport, Health, Reach, ServerReport};
 use crate::clock::to_millis;
-use crate::config::{Check, HealthConfig, OnError, OnMarkedDown};
-use shardgate_discovery::ShardState;
+use crate::config::OnError;
+use server::{Agent, Before, Cut, Server};
 use shardgate_peering_core::{ShardName, hash64};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+mod server;
 
 /// What is asked of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,8 +104,6 @@ pub(super) struct Checks {
 
 /// From one question whether the way to a server is back to the next.
 const WAY_PAUSE_MS: At = 1_000;
-/// How long it counts that a home said that others reach a server. While requests go by a peer a home is asked every 10 s.
-const CONFIRMED_MS: At = 12_000;
 
 /// Whether servers have been listed before: those of the first list do not ramp up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,132 +111,6 @@ enum Begun {
     #[default]
     No,
     Yes,
-}
-
-#[derive(Debug)]
-struct Server {
-    serial: u64,
-    target: Target,
-    /// `None` without a check.
-    counter: Option<Counter>,
-    last: Option<Checked>,
-    passed: u64,
-    failed: u64,
-    agent: Agent,
-    cut: Option<Cut>,
-    /// When it began to take new requests, while its weight grows.
-    ramping_since: Option<At>,
-    /// When it went up or down last.
-    since: At,
-    downs: u64,
-    /// When it is to be asked what, as it stands in `due`; nothing while the question is under way.
-    planned: BTreeMap<Kind, At>,
-    asked: BTreeSet<Kind>,
-}
-
-/// How a server stood before something came to light.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Before {
-    standing: Standing,
-    /// Whether it took new conferences.
-    took_new: bool,
-}
-
-/// A way that is cut.
-#[derive(Debug, Clone, Copy)]
-struct Cut {
-    since: At,
-    /// When a home said last that others reach the server.
-    confirmed: At,
-}
-
-impl Cut {
-    const fn is_confirmed(&self, now: At) -> bool {
-        now.saturating_sub(self.confirmed) < CONFIRMED_MS
-    }
-}
-
-#[derive(Debug, Default)]
-struct Agent {
-    operating: Option<Operating>,
-    state: Option<ShardState>,
-    percent: Option<u32>,
-    connections_max: Option<usize>,
-    says: String,
-    heard: Option<At>,
-    error: Option<String>,
-}
-
-impl Server {
-    fn config(&self) -> &HealthConfig {
-        self.target.config()
-    }
-
-    fn reach(&self, now: At) -> Reach {
-        match (&self.cut, &self.counter) {
-            (Some(cut), _) if cut.is_confirmed(now) => Reach::Cut,
-            (Some(_), _) => Reach::Down,
-            (None, Some(counter)) if !counter.is_up() => Reach::Down,
-            (None, Some(_) | None) => Reach::Up,
-        }
-    }
-
-    fn is_reached(&self) -> bool {
-        self.cut.is_none() && self.counter.as_ref().is_none_or(Counter::is_up)
-    }
-
-    fn agent_state(&self) -> Option<ShardState> {
-        match self.agent.operating {
-            Some(Operating::Down) => Some(ShardState::Maint),
-            Some(Operating::Up) | None => self.agent.state,
-        }
-    }
-
-    fn takes_new(&self) -> bool {
-        let wanted = self.agent_state().unwrap_or(ShardState::Ready).max(self.target.wanted);
-        self.is_reached() && wanted == ShardState::Ready
-    }
-
-    fn ramp(&self) -> Ramp {
-        Ramp { whole_ms: to_millis(self.config().slowstart), steps: self.config().slowstart_steps }
-    }
-
-    fn share(&self, now: At) -> Share {
-        let agent = self.agent.percent.map_or(Share::WHOLE, |percent| Share::of(u64::from(percent), 100));
-        let ramp =
-            self.ramping_since.map_or(Share::WHOLE, |since| self.ramp().at(now.saturating_sub(since)).0);
-        agent.times(ramp)
-    }
-
-    fn standing(&self, now: At) -> Standing {
-        // That a way is cut ends nothing; that checks on it fail ends what goes by it. What goes by a peer is no worker's to end for this.
-        let unwell = self.counter.as_ref().is_some_and(|counter| !counter.is_up());
-        let down = unwell || self.agent.operating == Some(Operating::Down);
-        let ends = self.config().on_marked_down == OnMarkedDown::ShutdownSessions;
-        Standing {
-            reach: self.reach(now),
-            state: self.agent_state(),
-            share: self.share(now),
-            sessions: if down && ends { Sessions::Ended } else { Sessions::Kept },
-            connections_max: self.agent.connections_max,
-        }
-    }
-
-    fn before(&self, now: At) -> Before {
-        Before { standing: self.standing(now), took_new: self.takes_new() }
-    }
-
-    /// The pause until its next check begins.
-    fn pause_ms(&self) -> At {
-        let config = self.config();
-        let phase = self.counter.as_ref().map(Counter::phase);
-        let pause = match phase {
-            Some(super::Phase::Down) => config.downinter,
-            Some(super::Phase::GoingUp { .. } | super::Phase::GoingDown { .. }) => config.fastinter,
-            Some(super::Phase::Up) | None => config.inter,
-        };
-        to_millis(pause).max(1)
-    }
 }
 
 impl Checks {
@@ -553,56 +426,6 @@ impl Checks {
             cut: server.cut.map(|cut| since(cut.since)),
         };
         self.servers.iter().map(report).collect()
-    }
-}
-
-impl Server {
-    /// It is listed with other words, or is to be asked otherwise.
-    fn change(&mut self, target: Target) {
-        let config = target.config();
-        self.counter = match (config.check, self.counter) {
-            (Check::Off, _) => None,
-            (Check::Tcp | Check::Http, None) => Some(Counter::new(config.rise, config.fall)),
-            (Check::Tcp | Check::Http, Some(mut counter)) => {
-                counter.set_bounds(config.rise, config.fall);
-                Some(counter)
-            }
-        };
-        if target.agent.is_none() {
-            self.agent = Agent::default();
-        }
-        self.target = target;
-    }
-
-    fn hear(&mut self, now: At, said: &Said) {
-        let Self { agent, counter, .. } = self;
-        let was_down = agent.operating == Some(Operating::Down);
-        agent.operating = said.operating.or(agent.operating);
-        agent.state = said.state.or(agent.state);
-        agent.percent = said.percent.or(agent.percent);
-        agent.connections_max = said.connections_max.or(agent.connections_max);
-        agent.heard = Some(now);
-        agent.error = None;
-        // Who says that it is up again need not prove it by checks as well. (In HAProxy every `up` says so, and checks that fail beside an
-        // agent that goes on saying it count for nothing; here the strictest holds.)
-        if was_down && let (Some(Operating::Up), Some(counter)) = (said.operating, counter) {
-            counter.set_up();
-        }
-    }
-
-    /// What an agent says, and stands by what it said before, in its own words.
-    fn says(&self, said: &Said) -> String {
-        let operating = self.agent.operating.map(|operating| match operating {
-            Operating::Up => "up".to_owned(),
-            Operating::Down => "down".to_owned(),
-        });
-        let state = self.agent.state.map(|state| state.to_string());
-        let percent = self.agent.percent.map(|percent| format!("{percent}%"));
-        let most = self.agent.connections_max.map(|most| format!("maxconn:{most}"));
-        let description = Some(&said.description).filter(|text| !text.is_empty());
-        let unknown = said.unknown.as_ref().map(|word| format!("(unknown word {word:?})"));
-        let words = [operating, state, percent, most, description.map(|text| format!("# {text}")), unknown];
-        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 }
 

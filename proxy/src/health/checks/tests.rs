@@ -1,8 +1,10 @@
 use super::super::Phase;
 use super::super::agent;
 use super::super::target::Plan;
+use super::super::{Sessions, Standing};
 use super::*;
-use crate::config::{AgentCheck, SendProxy};
+use crate::config::{AgentCheck, Check, HealthConfig, OnMarkedDown, SendProxy};
+use shardgate_discovery::ShardState;
 use std::sync::Arc;
 
 const S: At = 1_000;
