@@ -3,40 +3,51 @@
 use shardgate_discovery::ShardState;
 
 /// The longest line that is read. HAProxy's own buffer holds 16 KiB; what agents say fits in a hundredth of this.
-pub(super) const LINE_MAX: usize = 1_024;
+pub const LINE_MAX: usize = 1_024;
 
 /// Whether an agent says that its server works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operating {
+pub enum Operating {
+    /// `up`.
     Up,
+    /// `down`, `stopped` or `fail`.
     Down,
 }
 
 /// What one line says. What it does not say stays as it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Said {
-    pub(super) operating: Option<Operating>,
-    pub(super) state: Option<ShardState>,
-    pub(super) percent: Option<u32>,
-    pub(super) connections_max: Option<usize>,
+pub struct Said {
+    /// Whether the server works.
+    pub operating: Option<Operating>,
+    /// Ready, drain or maint.
+    pub state: Option<ShardState>,
+    /// How much of its weight it wants, in percent; any number.
+    pub percent: Option<u32>,
+    /// How many requests and tunnels it wants at once; 0 is no limit.
+    pub connections_max: Option<usize>,
     /// What stands behind `#`, without control characters.
-    pub(super) description: String,
+    pub description: String,
     /// The first word that means nothing.
-    pub(super) unknown: Option<String>,
+    pub unknown: Option<String>,
 }
 
 /// Why an agent said nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NothingSaid {
+pub enum NothingSaid {
+    /// It closed before.
     #[error("its line has no end")]
     Incomplete,
+    /// More would have to be read.
     #[error("its line is longer than {LINE_MAX} bytes")]
     TooLong,
 }
 
 /// Reads what an agent has sent until it closed, or until the line had its end or was too long. Of several words of one kind the last
 /// counts.
-pub(super) fn read(bytes: &[u8]) -> Result<Said, NothingSaid> {
+///
+/// # Errors
+/// [`NothingSaid`].
+pub fn read(bytes: &[u8]) -> Result<Said, NothingSaid> {
     let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
     let line = match end {
         Some(end) if end <= LINE_MAX => &bytes[..end],

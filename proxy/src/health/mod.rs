@@ -10,7 +10,7 @@ use shardgate_discovery::{Shard, ShardState, WEIGHT_MAX};
 use shardgate_peering_core::ShardName;
 use std::collections::HashMap;
 
-mod agent;
+pub mod agent;
 mod checks;
 mod counter;
 mod observe;

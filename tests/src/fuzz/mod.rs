@@ -2,6 +2,7 @@
 //!
 //! `tests/run fuzz TARGET SECONDS` runs one under cargo-fuzz (`tests/fuzz`); `tests/tests/fuzz_corpus` replays what was kept.
 
+mod agent;
 mod bytes;
 mod config;
 mod consul;
@@ -21,6 +22,7 @@ mod seeds;
 mod stream;
 mod world;
 
+pub use agent::agent;
 pub use config::config;
 pub use consul::consul;
 pub use cookie::cookie;
@@ -46,6 +48,7 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: &[Target] = &[
+    Target { name: "agent", run: agent },
     Target { name: "config", run: config },
     Target { name: "consul", run: consul },
     Target { name: "cookie", run: cookie },

@@ -19,6 +19,7 @@ use super::hostile;
 #[must_use]
 pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
     let list = match target {
+        "agent" => AGENTS.iter().map(|line| line.as_bytes().to_vec()).collect(),
         "frame" => hostile::every_kind().iter().map(|message| codec::encode(message).to_vec()).collect(),
         "stream" => streams(),
         "node" | "mesh" => steps(target),
@@ -40,6 +41,18 @@ pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
     };
     list.into_iter().enumerate().map(|(index, data)| (format!("seed-{index:02}"), data)).collect()
 }
+
+/// What agents say, and what they should not.
+const AGENTS: &[&str] = &[
+    "up ready 100%\n",
+    "drain\r\n",
+    "UP,50%\tmaxconn:20\nmaint\n",
+    "down # no disk left: /var\n",
+    "stopped fail 4294967296% maxconn:-1 gibberish\n",
+    "# \u{1b}[2J\n",
+    "up ready",
+    "\n",
+];
 
 /// Frames as they go out: all of them together, a busy stream's columns, and one that is cut short.
 fn streams() -> Vec<Vec<u8>> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use shardgate_tests::fuzz::{TARGETS, Target, seeds};
 
 /// So that the corpus stays one to read, and a run of it one of seconds.
-const FILES_MAX: usize = 600;
+const FILES_MAX: usize = 650;
 const BYTES_MAX: u64 = 1 << 20;
 
 fn folder(of: &str) -> PathBuf {
@@ -51,7 +51,7 @@ macro_rules! replayed {
     };
 }
 
-replayed! { config consul cookie discovery_file frame mesh node proxy_header relay request_head routing_key stream }
+replayed! { agent config consul cookie discovery_file frame mesh node proxy_header relay request_head routing_key stream }
 
 #[test]
 fn every_target_is_replayed_has_a_file_for_cargo_fuzz_and_a_corpus() {
