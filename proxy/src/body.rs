@@ -192,7 +192,9 @@ impl AnswerBody {
     }
 
     /// A shard's. When that goes down, and what runs on it is to end, the answer breaks off.
-    pub(crate) fn shard(incoming: Incoming, upstream: Box<Upstream>, record: Box<Record>) -> Self {
+    pub(crate) fn shard(incoming: Incoming, upstream: Box<Upstream>, mut record: Box<Record>) -> Self {
+        // An answer may last for hours.
+        record.seen = None;
         Self { source: Source::Shard { incoming, upstream: Some(upstream), end: End::Ahead }, record }
     }
 }

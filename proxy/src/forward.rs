@@ -247,8 +247,8 @@ async fn forward(
         client.hears_interims(&mut request);
     }
     // Its body may have taken a while.
-    record.seen = worker.topology();
-    let mut resolved = resolve(worker, &key, cookie.as_ref(), &Rc::clone(&record.seen), None, record).await?;
+    let seen = record.sees(worker.topology());
+    let mut resolved = resolve(worker, &key, cookie.as_ref(), &seen, None, record).await?;
     let mut vain = 0;
     loop {
         record.shard = Some(Arc::clone(&resolved.shard));
@@ -318,8 +318,7 @@ async fn forward(
         }
         // To another shard, or another way to this one, as its home says. If there is none, the first failure is what happened.
         // A request may have waited for long: what it knew of the others at its beginning is of the past.
-        record.seen = worker.topology();
-        let seen = Rc::clone(&record.seen);
+        let seen = record.sees(worker.topology());
         resolved = match resolve(worker, &key, cookie.as_ref(), &seen, Some(&failed), record).await {
             Ok(resolved) => resolved,
             Err(_) => return Err(cause.into()),

@@ -23,8 +23,8 @@ pub(crate) struct Record {
     /// What the configuration said when the request came; it holds to its end.
     pub(crate) settings: Rc<Settings>,
     pub(crate) client: Rc<Client>,
-    /// What was known when it was decided where the request goes.
-    pub(crate) seen: Rc<Topology>,
+    /// What was known when it was decided where the request goes; `None` once it is answered.
+    pub(crate) seen: Option<Rc<Topology>>,
     pub(crate) method: Method,
     pub(crate) target: Uri,
     /// Whose request it is, which is not the connection's peer where that is a trusted proxy.
@@ -70,7 +70,7 @@ impl Record {
         Box::new(Self {
             worker: Rc::clone(worker),
             client: Rc::clone(client),
-            seen: worker.topology(),
+            seen: None,
             method,
             target,
             sender: origin.sender(headers, &settings.trust),
@@ -125,10 +125,16 @@ impl Record {
         self.client.awaits(direct.map(|shard| &shard.name));
     }
 
+    /// It is decided by this where the request goes.
+    pub(crate) fn sees(&mut self, topology: Rc<Topology>) -> Rc<Topology> {
+        Rc::clone(self.seen.insert(topology))
+    }
+
     /// Whether the shard went down since it was decided to go there, and what runs on it is to end: whoever waited for something else was not told.
     pub(crate) fn has_ended(&self) -> bool {
         let direct = self.shard.as_ref().filter(|_| self.via.is_none());
-        direct.is_some_and(|shard| self.worker.has_ended(&shard.name, &self.seen))
+        let seen = direct.zip(self.seen.as_ref());
+        seen.is_some_and(|(shard, seen)| self.worker.has_ended(&shard.name, seen))
     }
 }
 

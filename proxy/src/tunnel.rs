@@ -36,7 +36,7 @@ pub(crate) struct Opening {
     hold: Option<Hold>,
     shard_place: Option<ShardPlace>,
     /// What was known when it was decided where it goes.
-    seen: Rc<Topology>,
+    seen: Option<Rc<Topology>>,
     sender: SocketAddr,
     /// The name of the request that opens it, or `-`, a space, and its target.
     request: Box<str>,
@@ -57,7 +57,7 @@ impl Opening {
         let id = record.id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or("-");
         let request = format!("{id} {kept}").into_boxed_str();
         let leftover = leftover.to_vec();
-        let seen = Rc::clone(&record.seen);
+        let seen = record.seen.clone();
         Self { stream, leftover, shard, hold, shard_place, seen, sender: record.sender, request }
     }
 }
@@ -103,7 +103,8 @@ pub(crate) fn open(
             sessions.end(id, TunnelEnd::Moved);
         }
         // Or its shard may have gone down.
-        if opening.stream.via().is_none() && worker.has_ended(&opening.shard.name, &opening.seen) {
+        let ended = |seen: &Rc<Topology>| worker.has_ended(&opening.shard.name, seen);
+        if opening.stream.via().is_none() && opening.seen.as_ref().is_some_and(ended) {
             sessions.end(id, TunnelEnd::ShardDown);
         }
         id

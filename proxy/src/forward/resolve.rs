@@ -146,9 +146,11 @@ pub(super) async fn resolve(
     Err(NoRoute::Nothing.into())
 }
 
-/// The peer by which a shard is gone to that this node is known not to reach. Who may ask a home does so again after a while.
+/// The peer by which a shard is gone to that this node is known not to reach. Who may ask a home does so again after a while. Peers know no
+/// servers of pools.
 fn detour(worker: &Worker, key: &RoutingKey<'_>, shard: &ShardName) -> Option<PeerId> {
     match key.store() {
+        _ if key.pool().is_some() => None,
         Store::MatchOrStore => worker.fresh_detour(shard),
         Store::MatchOnly | Store::Nothing => worker.detour(shard),
     }
