@@ -44,14 +44,9 @@ pub fn seeds(target: &str) -> BTreeMap<String, Vec<u8>> {
 
 /// What agents say, and what they should not.
 const AGENTS: &[&str] = &[
-    "up ready 100%\n",
-    "drain\r\n",
-    "UP,50%\tmaxconn:20\nmaint\n",
-    "down # no disk left: /var\n",
-    "stopped fail 4294967296% maxconn:-1 gibberish\n",
-    "# \u{1b}[2J\n",
+    "up ready 100%,maint\tUP drain 50% maxconn:20 # no disk left: /var\r\n",
+    "stopped fail 4294967296% maxconn:-1 gibberish # \u{1b}[2J\nup\n",
     "up ready",
-    "\n",
 ];
 
 /// Frames as they go out: all of them together, a busy stream's columns, and one that is cut short.
