@@ -15,6 +15,7 @@ mod frame;
 mod items;
 mod memory;
 mod relay;
+mod sides;
 
 pub use batch::{Decoder, Encoder};
 pub use frame::{read_frame, read_frame_within};
@@ -134,9 +135,12 @@ fn to_wire(message: &Message, told: &mut Told) -> wire::envelope::Message {
             capacity: hello.capacity,
             resume: hello.resume.map(|Resume { incarnation, through }| wire::Resume { incarnation, through }),
         }),
-        Message::Welcome(Welcome { resumed, ready, continues_after }) => {
-            W::Welcome(wire::Welcome { resumed: *resumed, ready: *ready, continues_after: *continues_after })
-        }
+        Message::Welcome(Welcome { resumed, ready, continues_after, head }) => W::Welcome(wire::Welcome {
+            resumed: *resumed,
+            ready: *ready,
+            continues_after: *continues_after,
+            head: *head,
+        }),
         Message::Heartbeat(Heartbeat { ready, digest }) => W::Heartbeat(wire::Heartbeat {
             ready: *ready,
             as_of: digest.as_of.0.0,
@@ -187,6 +191,15 @@ fn to_wire(message: &Message, told: &mut Told) -> wire::envelope::Message {
             shard: shard.to_string(),
             reached: *reached == Reached::Yes,
         }),
+        Message::Dispute { tried, items } => W::Dispute(sides::dispute_to_wire(tried.as_ref(), items)),
+        Message::SessionsAsk { number, keys } => W::SessionsAsk(wire::SessionsAsk {
+            number: *number,
+            keys: keys.iter().map(ToString::to_string).collect(),
+        }),
+        Message::SessionsTold { number, items } => W::SessionsTold(sides::told_to_wire(*number, items)),
+        Message::PeopleMoved { keys } => {
+            W::PeopleMoved(wire::PeopleMoved { keys: keys.iter().map(ToString::to_string).collect() })
+        }
         Message::LeaseReport(report) => W::LeaseReport(items::leases_to_wire(&report.leases)),
         Message::LeaseAsk { keys } => {
             W::LeaseAsk(wire::LeaseAsk { keys: keys.iter().map(ToString::to_string).collect() })
@@ -213,8 +226,8 @@ fn from_wire(message: wire::envelope::Message, heard: &mut Heard) -> Result<Vec<
             let wire::Hello { contract, contract_oldest, incarnation, ready, capacity, .. } = hello;
             Message::Hello(Hello { contract, contract_oldest, incarnation, ready, capacity, resume })
         }
-        W::Welcome(wire::Welcome { resumed, ready, continues_after }) => {
-            Message::Welcome(Welcome { resumed, ready, continues_after })
+        W::Welcome(wire::Welcome { resumed, ready, continues_after, head }) => {
+            Message::Welcome(Welcome { resumed, ready, continues_after, head })
         }
         W::Heartbeat(wire::Heartbeat { ready, as_of, ranges }) => {
             let ranges: [u64; FAN_OUT] =
@@ -264,6 +277,23 @@ fn from_wire(message: wire::envelope::Message, heard: &mut Heard) -> Result<Vec<
             shard: shard("probe_answer.shard", &name)?,
             reached: if reached { Reached::Yes } else { Reached::No },
         },
+        W::Dispute(dispute) => {
+            let tried = optional(&dispute.tried, |name| peer("dispute.tried", name))?;
+            Message::Dispute { tried, items: sides::dispute_from_wire(dispute)? }
+        }
+        W::SessionsAsk(wire::SessionsAsk { number, keys }) => {
+            bounded("sessions_ask.keys", keys.len())?;
+            let keys = keys.iter().map(|text| key("sessions_ask.keys", text)).collect::<Result<_, _>>()?;
+            Message::SessionsAsk { number, keys }
+        }
+        W::SessionsTold(told) => {
+            Message::SessionsTold { number: told.number, items: sides::told_from_wire(told)? }
+        }
+        W::PeopleMoved(wire::PeopleMoved { keys }) => {
+            bounded("people_moved.keys", keys.len())?;
+            let keys = keys.iter().map(|text| key("people_moved.keys", text)).collect::<Result<_, _>>()?;
+            Message::PeopleMoved { keys }
+        }
         W::LeaseReport(report) => {
             Message::LeaseReport(LeaseReport { leases: items::leases_from_wire(report)? })
         }

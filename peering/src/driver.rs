@@ -1,24 +1,30 @@
 //! The single task that owns the core: feeds it inputs, carries out its outputs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use shardgate_peering_core::{
     ClaimToken, Claimed, Input, Message, Node, Output, PeerId, ProbeId, Reached, Readiness, ShardName,
-    Violation,
+    Verdict, Violation,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::clock::Clock;
 use crate::counters::LinkEnd;
+use crate::divergence::{Divergence, Divergences};
 use crate::handle::{MeshStatus, Moved, PeerStatus, ProbeAsk, Request, TableRow};
 use crate::outbox::Outbox;
 use crate::view::View;
 
 /// How many inputs are taken before the outputs are carried out: they share one batch to every peer.
 const INPUTS_PER_TURN: usize = 256;
+/// So many conferences are moved at once, then there is a pause: 2,500 a second.
+const MOVES_AT_ONCE: usize = 50;
+const MOVES_PAUSE: Duration = Duration::from_millis(20);
 /// Probes whose answers are awaited. Beyond it the answer is No.
 const PROBES_MAX: usize = 16_384;
 
@@ -48,6 +54,10 @@ pub(crate) struct Driver {
     pub(crate) waiting: HashMap<ClaimToken, oneshot::Sender<Claimed>>,
     pub(crate) tokens: u64,
     pub(crate) outboxes: BTreeMap<PeerId, (u64, Outbox)>,
+    pub(crate) divergences: Divergences,
+    /// Moves that nobody has been told of yet: at most one for each key with sessions.
+    pub(crate) moving: VecDeque<Moved>,
+    pub(crate) next_move: Instant,
     /// Who probes shards, once somebody does.
     pub(crate) prober: Arc<OnceLock<mpsc::Sender<ProbeAsk>>>,
     pub(crate) probes: JoinSet<(ProbeId, Reached)>,
@@ -77,10 +87,12 @@ impl Driver {
                 Some(Ok((probe, reached))) = self.probes.join_next() => {
                     self.handle(Input::Probed { probe, reached });
                 }
+                () = tokio::time::sleep_until(self.next_move), if !self.moving.is_empty() => {}
                 () = tokio::time::sleep_until(deadline) => self.handle(Input::Timeout),
             }
             self.take_what_waits();
             self.carry_out();
+            self.tell_moves();
         }
         for (_, outbox) in self.outboxes.values() {
             outbox.close(LinkEnd::Shutdown);
@@ -136,6 +148,7 @@ impl Driver {
                 // Who asked may have gone.
                 drop(reply.send(status));
             }
+            Request::Divergences(reply) => drop(reply.send(self.divergences.list())),
             Request::Row { key, reply } => {
                 let row = self.node.entry(&key).map(|(entry, remaining_ms)| TableRow {
                     key: key.clone(),
@@ -180,6 +193,18 @@ impl Driver {
         }
     }
 
+    /// Tells of moves, some at a time: those people all come back within a second or two.
+    fn tell_moves(&mut self) {
+        if self.moving.is_empty() || Instant::now() < self.next_move {
+            return;
+        }
+        for moved in self.moving.drain(..self.moving.len().min(MOVES_AT_ONCE)) {
+            // Nobody may be listening: a node without tunnels.
+            drop(self.moves.send(moved));
+        }
+        self.next_move = Instant::now() + MOVES_PAUSE;
+    }
+
     fn carry_out(&mut self) {
         while let Some(output) = self.node.poll_output() {
             match output {
@@ -190,9 +215,27 @@ impl Driver {
                     warn!("this node was paused for too long: it starts anew");
                     self.view.clear();
                 }
-                Output::Moved { key, to } => {
-                    // Nobody may be listening: a node without tunnels.
-                    drop(self.moves.send(Moved { key, to }));
+                Output::Moved { key, to } => self.moving.push_back(Moved { key, to }),
+                Output::Disputed { key } => self.view.dispute(key),
+                Output::Settled { key } => self.view.settle(&key),
+                Output::PeopleMoved { key, peer } => self.divergences.moved(&key, peer, SystemTime::now()),
+                Output::Verdict(verdict) => {
+                    let divergence = Divergence::new(verdict, SystemTime::now());
+                    let Verdict { stood, entry, sides, why, gathered_ms, .. } = &divergence.verdict;
+                    let (before, now) = (stood.shard.as_ref(), entry.shard.as_ref());
+                    let name =
+                        |shard: Option<&ShardName>| shard.map_or_else(String::new, ToString::to_string);
+                    // Names of conferences are personal: the list has them.
+                    warn!(
+                        id = format!("{:016x}", divergence.id),
+                        stood = name(before),
+                        winner = name(now),
+                        ?sides,
+                        ?why,
+                        gathered_ms,
+                        "a conference was on several shards: decided"
+                    );
+                    self.divergences.add(divergence);
                 }
                 Output::Probe { probe, shard, .. } => self.probe(probe, shard),
                 Output::Answered { token, claimed } => {

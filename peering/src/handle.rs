@@ -8,6 +8,7 @@ use shardgate_peering_core::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::divergence::Divergence;
 use crate::view::View;
 
 /// A conference is on another shard than before: sessions of it elsewhere are in the wrong place.
@@ -76,6 +77,7 @@ pub(crate) enum Request {
     SessionClosed { key: StickKey, shard: ShardName },
     Row { key: StickKey, reply: oneshot::Sender<Option<TableRow>> },
     Status(oneshot::Sender<MeshStatus>),
+    Divergences(oneshot::Sender<Vec<Divergence>>),
     Page { after: Option<StickKey>, most: usize, reply: oneshot::Sender<Vec<TableRow>> },
 }
 
@@ -229,6 +231,19 @@ impl TableHandle {
         let (reply, answer) = oneshot::channel();
         self.tell(Request::Status(reply)).await;
         answer.await.unwrap_or_default()
+    }
+
+    /// Whether sessions of this key are here, on another shard than it is on, and it is not decided where they belong; never waits.
+    #[must_use]
+    pub fn is_disputed(&self, token: &str) -> bool {
+        self.view.is_disputed(token)
+    }
+
+    /// Split brains that this node decided about, the newest last; `None` when the driver has stopped.
+    pub async fn divergences(&self) -> Option<Vec<Divergence>> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Divergences(reply)).await;
+        answer.await.ok()
     }
 
     /// Up to `most` entries after `after` in the order of their keys' hashes; empty at the end, `None` when the driver has stopped.

@@ -13,6 +13,7 @@ pub mod codec;
 mod connection;
 mod counters;
 mod dial;
+mod divergence;
 mod driver;
 mod handle;
 mod mesh;
@@ -25,6 +26,7 @@ mod view;
 
 pub use codec::RelayRefusal;
 pub use counters::{Counters, LinkCounts, LinkEnd};
+pub use divergence::Divergence;
 pub use handle::{Busy, MeshStatus, Moved, PeerStatus, ProbeAsk, TableHandle, TableRow};
 pub use mesh::{Mesh, MeshConfig, MeshError, PeerAddress};
 pub use relay::{RELAYED_STREAMS_MAX, RelayCounts, RelayError, RelaySide, RelayStream, Relayed, Relays};

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::connection::{HANDSHAKE_MAX, Link, STREAMS_MAX, close, end_of};
 use crate::counters::{Counters, LinkEnd};
 use crate::dial::Dialer;
+use crate::divergence::Divergences;
 use crate::driver::{Driver, LinkEvent};
 use crate::handle::{ProbeAsk, TableHandle};
 use crate::outbox::Outbox;
@@ -238,6 +239,9 @@ impl Parts {
             waiting: std::collections::HashMap::new(),
             tokens: 0,
             outboxes: BTreeMap::new(),
+            divergences: Divergences::default(),
+            moving: std::collections::VecDeque::new(),
+            next_move: tokio::time::Instant::now(),
             prober: Arc::clone(&prober),
             probes: JoinSet::new(),
             stop: stopped,

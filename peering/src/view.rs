@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use foldhash::fast::RandomState;
 use shardgate_peering_core::{ShardName, StickKey};
 
@@ -25,6 +25,9 @@ pub(crate) struct View {
     entries: DashMap<StickKey, Seen, RandomState>,
     shards: ShardNames,
     total: AtomicUsize,
+    /// Keys of sessions here of which it is not decided where they are: none at all but after a cut.
+    disputed: DashSet<StickKey, RandomState>,
+    disputes: AtomicUsize,
     start: Instant,
     /// Uses closer together than this are told once.
     touch_every_ms: u32,
@@ -36,6 +39,8 @@ impl View {
             entries: DashMap::with_hasher(RandomState::default()),
             shards: ShardNames::new(),
             total: AtomicUsize::new(0),
+            disputed: DashSet::with_hasher(RandomState::default()),
+            disputes: AtomicUsize::new(0),
             start: Instant::now(),
             touch_every_ms: u32::try_from(touch_every_ms).unwrap_or(u32::MAX),
         }
@@ -83,6 +88,25 @@ impl View {
         self.entries.clear();
         self.shards.clear();
         self.total.store(0, Ordering::Relaxed);
+        self.disputed.clear();
+        self.disputes.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it is not decided where a key with sessions here is.
+    pub(crate) fn is_disputed(&self, token: &str) -> bool {
+        self.disputes.load(Ordering::Relaxed) > 0 && self.disputed.contains(token)
+    }
+
+    /// The driver says so.
+    pub(crate) fn dispute(&self, key: StickKey) {
+        self.disputed.insert(key);
+        self.disputes.store(self.disputed.len(), Ordering::Relaxed);
+    }
+
+    /// It is decided.
+    pub(crate) fn settle(&self, key: &StickKey) {
+        self.disputed.remove(key);
+        self.disputes.store(self.disputed.len(), Ordering::Relaxed);
     }
 
     /// The driver's only way in, but for [`View::clear`].
@@ -119,6 +143,20 @@ mod tests {
         assert_eq!((view.conferences("s1"), view.conferences("s2"), view.total()), (1, 1, 2));
         view.set(key("r1"), None);
         assert_eq!((view.lookup("r1"), view.conferences("s2"), view.total()), (None, 0, 1));
+    }
+
+    #[test]
+    fn what_is_disputed() {
+        let view = View::new(60_000);
+        let key = |text| StickKey::parse(text).unwrap();
+        let disputed = |view: &View| ["r1", "r2"].map(|token| view.is_disputed(token));
+        assert_eq!(disputed(&view), [false, false]);
+        view.dispute(key("r1"));
+        view.dispute(key("r2"));
+        view.settle(&key("r1"));
+        assert_eq!(disputed(&view), [false, true]);
+        view.clear();
+        assert_eq!(disputed(&view), [false, false]);
     }
 
     #[test]

@@ -285,6 +285,9 @@ impl Node {
     pub(crate) fn on_claim_answer(&mut self, now: Now, from: &PeerId, answer: ClaimAnswer) {
         let accepted = match &answer.result {
             ClaimResult::Entry(entry, remaining_ms) | ClaimResult::Kept { entry, remaining_ms, .. } => {
+                if entry.reason == Reason::Down && self.pending.contains_key(&answer.key) {
+                    self.arbitration.obeys(&answer.key);
+                }
                 self.accept(now, from, &answer.key, entry, *remaining_ms)
             }
             ClaimResult::Refused(_) => Accepted::Merged,

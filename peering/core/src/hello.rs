@@ -100,6 +100,7 @@ impl Node {
         self.passed_on.retain(|_, passed| passed.asker != *peer);
         self.forget_questions_of(peer);
         self.forget_answers_of(now, peer);
+        self.forget_arbiter(now, peer);
         self.refuse_passed_to(peer);
         self.reask_claims_of(now, peer);
         self.forget_outputs(peer);
@@ -141,8 +142,12 @@ impl Node {
             hello.resume.filter(|resume| resume.incarnation == own && self.log.reaches(resume.through));
         session.pushed = resume.map_or_else(|| self.log.head(), |resume| resume.through);
         session.acked = session.pushed;
-        let welcome =
-            Welcome { resumed: resume.is_some(), ready: self.ready, continues_after: session.pushed };
+        let welcome = Welcome {
+            resumed: resume.is_some(),
+            ready: self.ready,
+            continues_after: session.pushed,
+            head: self.log.head(),
+        };
         if welcome.resumed {
             self.stats.hellos_resumed += 1;
         }
@@ -150,6 +155,7 @@ impl Node {
         self.end_loneliness(now);
         self.ask_again(now, peer);
         self.ask_for_probes_again(peer);
+        self.ask_for_sessions_again(peer);
         self.reclaim_lone(now, peer);
         Ok(())
     }
@@ -161,6 +167,7 @@ impl Node {
         }
         session.ready = welcome.ready;
         session.continues_after = welcome.continues_after;
+        session.head = welcome.head;
         if welcome.resumed && session.reconciled_once {
             self.has_reconciled(now, peer);
         } else {

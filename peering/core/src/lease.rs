@@ -188,6 +188,8 @@ impl Node {
         match self.table.shard(&key) {
             Some(there) if *there == shard => {}
             Some(_) => {
+                // It may have moved while the tunnel was being opened.
+                self.came_late(&key);
                 self.misplaced.insert(key.clone());
             }
             None => self.claim_for_sessions(now, &key),
@@ -234,6 +236,7 @@ impl Node {
             }
         }
         self.used(now, key, Told::NotYet);
+        self.note_left(key);
     }
 
     /// An end, or nothing at all, stands in the table for a key that has sessions here: it is claimed for the shard they are on.

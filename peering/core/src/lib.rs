@@ -18,6 +18,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod arbitration;
 mod claim;
 mod config;
 mod digest;
@@ -49,6 +50,7 @@ mod update_log;
 mod updates;
 mod verdict;
 
+pub use arbitration::SIDES_MAX;
 pub use config::{Config, ConfigError};
 pub use digest::{AsOf, FAN_OUT, RangeId};
 pub use entry::{Entry, EntryError, GENERATION_MAX, Join, Rank, Reason, STAMP_AHEAD_MAX_MS, join};
@@ -58,13 +60,13 @@ pub use id::{IdError, KEY_LEN_MAX, KeyError, PeerId, ShardName, StickKey};
 pub use input::{ClaimReason, ClaimToken, Input, ProbeId, Reached};
 pub use message::{
     Change, Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Compare, CompareContent, ComparePart, Compared,
-    ComparedContent, ComparedPart, Digest, Give, Heartbeat, Hello, Item, Lane, Lease, LeaseReport, Message,
-    Resume, Update, Welcome,
+    ComparedContent, ComparedPart, Digest, Disputed, Give, Heartbeat, Hello, Item, Lane, Lease, LeaseReport,
+    Message, Resume, Update, Welcome,
 };
 #[cfg(feature = "test-hooks")]
 pub use mutation::Mutation;
 pub use node::Node;
-pub use output::{Claimed, Output, Readiness, Unstored, Violation};
+pub use output::{Claimed, Output, Readiness, Side, Unstored, Verdict, Violation, Why};
 pub use session::{Agreement, LinkState, PeerView};
 pub use stats::Stats;
 pub use time::{Instant, Now, Stamp, StampClock, TimeoutReason, Wall};

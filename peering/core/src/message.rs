@@ -49,6 +49,32 @@ pub enum Message {
         /// Whether the sender reached it.
         reached: Reached,
     },
+    /// The sender holds sessions on other shards than these keys are on, as far as it knows: their home is to decide.
+    Dispute {
+        /// The home that said nothing: the receiver stands in for it.
+        tried: Option<PeerId>,
+        /// They.
+        items: Vec<Disputed>,
+    },
+    /// A home asks: how many sessions have you of these keys, and where?
+    SessionsAsk {
+        /// The question; they count up as long as the sender runs.
+        number: u64,
+        /// They.
+        keys: Vec<StickKey>,
+    },
+    /// The answer.
+    SessionsTold {
+        /// The receiver's question.
+        number: u64,
+        /// Keys with sessions, and how many there are on each shard.
+        items: Vec<(StickKey, Vec<(ShardName, u64)>)>,
+    },
+    /// The people of these keys at the sender whom a verdict of the receiver's moved have left where they were.
+    PeopleMoved {
+        /// They.
+        keys: Vec<StickKey>,
+    },
     /// What the sender used or holds, told to the home.
     LeaseReport(LeaseReport),
     /// Keys whose lease is over at the sender, though their home has not ended them: does the receiver know of a use?
@@ -76,7 +102,7 @@ pub enum Message {
 
 impl Message {
     /// Every kind's name.
-    pub const KINDS: [&'static str; 17] = [
+    pub const KINDS: [&'static str; 21] = [
         "hello",
         "welcome",
         "heartbeat",
@@ -94,6 +120,10 @@ impl Message {
         "reconciled",
         "probe-ask",
         "probe-answer",
+        "dispute",
+        "sessions-ask",
+        "sessions-told",
+        "people-moved",
     ];
 
     /// The kind's name, for logs and counters.
@@ -117,6 +147,10 @@ impl Message {
             Self::Reconciled { .. } => 14,
             Self::ProbeAsk { .. } => 15,
             Self::ProbeAnswer { .. } => 16,
+            Self::Dispute { .. } => 17,
+            Self::SessionsAsk { .. } => 18,
+            Self::SessionsTold { .. } => 19,
+            Self::PeopleMoved { .. } => 20,
         };
         Self::KINDS[index]
     }
@@ -133,9 +167,14 @@ impl Message {
             | Self::Correction { .. }
             | Self::LeaseReport(_)
             | Self::LeaseAsk { .. } => Lane::Control,
-            Self::Claim(_) | Self::ClaimAnswer(_) | Self::ProbeAsk { .. } | Self::ProbeAnswer { .. } => {
-                Lane::Claims
-            }
+            Self::Claim(_)
+            | Self::ClaimAnswer(_)
+            | Self::ProbeAsk { .. }
+            | Self::ProbeAnswer { .. }
+            | Self::Dispute { .. }
+            | Self::SessionsAsk { .. }
+            | Self::SessionsTold { .. }
+            | Self::PeopleMoved { .. } => Lane::Claims,
             Self::Compare(_)
             | Self::Compared(_)
             | Self::Give(_)
@@ -182,6 +221,8 @@ pub struct Welcome {
     pub ready: bool,
     /// The number after which the sender's updates continue.
     pub continues_after: u64,
+    /// The number of the sender's newest decision: up to there they were made without the listener.
+    pub head: u64,
 }
 
 /// A sign of life.
@@ -247,6 +288,17 @@ pub enum Change {
         /// When.
         at: Stamp,
     },
+}
+
+/// A key with sessions of the sender's on other shards than it is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disputed {
+    /// The conference.
+    pub key: StickKey,
+    /// Where it is, as far as the sender knows.
+    pub entry: Entry,
+    /// The sender's sessions on each shard.
+    pub sessions: Vec<(ShardName, u64)>,
 }
 
 /// A question to the home of a key.

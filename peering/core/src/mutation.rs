@@ -29,11 +29,17 @@ pub enum Mutation {
     LateProbeCounted,
     KeepMoves,
     RoundWithoutEnd,
+    CloseBeforeVerdict,
+    ArbiterHearsNobody,
+    VerdictNotFinal,
+    TieMovesWinner,
+    NoNextArbiter,
+    MoveAfterCutObeyed,
 }
 
 impl Mutation {
     /// Every fault, with its name and what is wrong with it.
-    pub const ALL: [(Self, &'static str, &'static str); 21] = [
+    pub const ALL: [(Self, &'static str, &'static str); 27] = [
         (Self::TieBreakOff, "tie-break-off", "of two decisions of one generation each node keeps its own"),
         (Self::MergeByArrival, "merge-by-arrival", "the decision that arrives last wins"),
         (Self::NoRank, "no-rank", "a lone decision counts as much as a home's"),
@@ -79,6 +85,20 @@ impl Mutation {
         ),
         (Self::KeepMoves, "keep-moves", "who is told that a key stays finds it moved"),
         (Self::RoundWithoutEnd, "round-without-end", "a round waits for the answers, however long"),
+        (
+            Self::CloseBeforeVerdict,
+            "close-before-verdict",
+            "who learns that a key is elsewhere closes its sessions at once",
+        ),
+        (Self::ArbiterHearsNobody, "arbiter-hears-nobody", "an arbiter counts its own sessions alone"),
+        (Self::VerdictNotFinal, "verdict-not-final", "whoever loses by a verdict asks for another one"),
+        (Self::TieMovesWinner, "tie-moves-winner", "of sides as large as each other the join's winner moves"),
+        (Self::NoNextArbiter, "no-next-arbiter", "who hears nothing of an arbiter asks it again"),
+        (
+            Self::MoveAfterCutObeyed,
+            "move-after-cut-obeyed",
+            "a move that was made behind a cut is obeyed without a verdict",
+        ),
     ];
 
     /// By its name.

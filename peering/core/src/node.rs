@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
+use crate::arbitration::Arbitration;
 use crate::claim::Pending;
 use crate::config::{Config, ConfigError};
 use crate::entry::Entry;
@@ -47,6 +48,8 @@ pub struct Node {
     pub(crate) moved_at: BTreeMap<StickKey, Instant>,
     /// Shards that somebody could not reach, and who could.
     pub(crate) verdicts: Verdicts,
+    /// Keys whose people are on several shards.
+    pub(crate) arbitration: Arbitration,
     /// Which start of this node it is; a pause of the node is a start too.
     pub(crate) incarnation: u64,
     pub(crate) reconciliation_ids: u64,
@@ -118,6 +121,7 @@ impl Node {
             lone: BTreeSet::new(),
             moved_at: BTreeMap::new(),
             verdicts: Verdicts::default(),
+            arbitration: Arbitration::default(),
             incarnation: config.incarnation,
             reconciliation_ids: 0,
             alone_since: None,
@@ -183,16 +187,10 @@ impl Node {
         }
         self.run_timers(now);
         self.update_readiness(now);
-        self.tell_misplaced();
-    }
-
-    fn tell_misplaced(&mut self) {
         while let Some(key) = self.misplaced.pop_first() {
-            let Some(to) = self.table.shard(&key).cloned() else { continue };
-            if self.uses.sessions_of(&key).any(|(shard, _)| *shard != to) {
-                self.outputs.push_back(Output::Moved { key, to });
-            }
+            self.weigh(now, &key);
         }
+        self.send_disputes(now);
     }
 
     #[cfg(feature = "test-hooks")]
@@ -225,7 +223,8 @@ impl Node {
         let ready = (self.ready && !self.decides).then_some((self.decides_from, TimeoutReason::Readiness));
         let flush = self.flush_at.map(|at| (at, TimeoutReason::Flush));
         let verdict = self.verdicts.next_end().map(|at| (at, TimeoutReason::Verdict));
-        [claim, report, expiry, ready, flush, verdict].into_iter().flatten().fold(heartbeat, Ord::min)
+        let split = self.arbitration.next_due().map(|at| (at, TimeoutReason::Arbitration));
+        [claim, report, expiry, ready, flush, verdict, split].into_iter().flatten().fold(heartbeat, Ord::min)
     }
 
     /// The shard of a live entry whose lease runs, as far as this node knows.
@@ -272,10 +271,11 @@ impl Node {
         let head = self.log.head();
         self.sessions.iter().map(move |(peer, session)| {
             let behind = if session.streaming() { head.saturating_sub(session.acked) } else { 0 };
-            let Session { link, ready, suspect, rtt_ms, capacity, talk, .. } = session;
+            let Session { link, ready, suspect, rtt_ms, capacity, talk, agreed_at, .. } = session;
             let view = PeerView {
                 link: *link,
                 agreement: talk.agreement,
+                agreed_ms_ago: agreed_at.map(|at| self.now.mono.since_ms(at)),
                 ready: *ready,
                 suspect: *suspect,
                 behind,
@@ -409,6 +409,22 @@ impl Node {
                 self.on_probe_answer(now, peer, round, &shard, reached);
                 Ok(())
             }
+            Message::Dispute { tried, items } => {
+                self.on_dispute(now, peer, tried.as_ref(), items);
+                Ok(())
+            }
+            Message::SessionsAsk { number, keys } => {
+                self.on_sessions_ask(peer, number, &keys);
+                Ok(())
+            }
+            Message::SessionsTold { number, items } => {
+                self.on_sessions_told(now, peer, number, items);
+                Ok(())
+            }
+            Message::PeopleMoved { keys } => {
+                self.on_people_moved(peer, keys);
+                Ok(())
+            }
             Message::LeaseReport(report) => {
                 self.on_lease_report(now, report);
                 Ok(())
@@ -439,6 +455,7 @@ impl Node {
 
     fn run_timers(&mut self, now: Now) {
         self.end_rounds(now);
+        self.run_arbitration(now);
         self.expire_claims(now);
         self.report_leases(now);
         self.expire_entries(now);

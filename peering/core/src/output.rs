@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::entry::Entry;
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::input::{ClaimToken, ProbeId};
 use crate::message::Message;
@@ -94,6 +95,41 @@ pub enum Readiness {
     },
 }
 
+/// What a home decided about a split brain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The conference.
+    pub key: StickKey,
+    /// What stood in its table before.
+    pub stood: Entry,
+    /// The decision.
+    pub entry: Entry,
+    /// All sides that were told of, by the names of their shards.
+    pub sides: Vec<Side>,
+    /// Why that one.
+    pub why: Why,
+    /// How long the others were heard.
+    pub gathered_ms: u64,
+}
+
+/// One of the shards that people of a conference were on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Side {
+    /// It.
+    pub shard: ShardName,
+    /// Sessions there, of all nodes that answered.
+    pub sessions: u64,
+}
+
+/// Why a side won.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Most sessions are there.
+    MostSessions,
+    /// As many are elsewhere, and the join chose it.
+    Join,
+}
+
 /// One thing to do, in the order in which they come out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
@@ -120,6 +156,26 @@ pub enum Output {
     },
     /// The table was emptied: so is the read view.
     Emptied,
+    /// This node has decided where a conference is whose people were on several shards.
+    Verdict(Verdict),
+    /// The last of the people at a node whom such a decision moved has left the shard that was not chosen.
+    PeopleMoved {
+        /// The conference.
+        key: StickKey,
+        /// The node.
+        peer: PeerId,
+    },
+    /// Sessions of this node are on another shard than their conference, as far as is known, and stay until that is decided: so does who is
+    /// no newcomer.
+    Disputed {
+        /// The conference.
+        key: StickKey,
+    },
+    /// It is decided.
+    Settled {
+        /// The conference.
+        key: StickKey,
+    },
     /// A conference is on another shard than some session of this node: those on other shards are in the wrong place.
     Moved {
         /// The key.

@@ -297,6 +297,9 @@ impl Node {
             .collect();
         let disagreed = talk.unequal.iter().any(|unequal| *unequal >= told_times);
         talk.agreement = if disagreed { Agreement::Disagreed } else { Agreement::Agreed };
+        if !disagreed {
+            session.agreed_at = Some(now.mono);
+        }
         self.stats.digests_unequal += u64::from(disagreed);
         if differ.is_empty() {
             talk.beats = 0;

@@ -46,6 +46,7 @@ impl Node {
         self.lone.clear();
         self.moved_at.clear();
         self.verdicts.clear();
+        self.arbitration.clear();
         self.alone_since = None;
         self.turned_away = false;
         self.early_ends = EarlyEnds::default();
@@ -70,6 +71,7 @@ impl Node {
             session.incarnation = 0;
             session.received = 0;
             session.reconciled_once = false;
+            session.agreed_at = None;
             session.dial_failed = false;
             session.corrections.clear();
             session.decided_for_us.clear();

@@ -39,6 +39,8 @@ pub struct PeerView {
     pub link: LinkState,
     /// Whether it holds what this node holds.
     pub agreement: Agreement,
+    /// Since a comparison last said that it does, in milliseconds; `None` when none ever has.
+    pub agreed_ms_ago: Option<u64>,
     /// Whether it says that it is ready.
     pub ready: bool,
     /// It missed a claim's budget and has not been heard since.
@@ -91,6 +93,10 @@ pub(crate) struct Session {
     pub(crate) acked: u64,
     /// Where its updates continue on this connection, by its welcome.
     pub(crate) continues_after: u64,
+    /// The number of its newest decision when it said that: those are of the time before this connection.
+    pub(crate) head: u64,
+    /// When digests were last found equal.
+    pub(crate) agreed_at: Option<Instant>,
     /// The reconciliation with it.
     pub(crate) talk: Talk,
     pub(crate) corrections: VecDeque<StickKey>,
@@ -122,6 +128,8 @@ impl Session {
             pushed: 0,
             acked: 0,
             continues_after: 0,
+            head: 0,
+            agreed_at: None,
             talk: Talk::new(),
             corrections: VecDeque::new(),
             decided_for_us: VecDeque::new(),

@@ -49,4 +49,9 @@ pub struct Stats {
     pub probes_answered: u64,
     pub probes_refused: u64,
     pub probe_answers_late: u64,
+    pub disputes: u64,
+    pub disputes_full: u64,
+    pub disputes_without_verdict: u64,
+    pub hearings_full: u64,
+    pub verdicts: u64,
 }

@@ -133,6 +133,8 @@ pub enum TimeoutReason {
     Readiness,
     /// The probes of a shard have had their time.
     Verdict,
+    /// Somebody who was asked about a split brain has had its time, or a verdict has arrived everywhere.
+    Arbitration,
 }
 
 #[cfg(test)]

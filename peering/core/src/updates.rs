@@ -34,6 +34,7 @@ impl Node {
         if update.through < session.last_update {
             return Err(Violation::NumberWentBack);
         }
+        let live = session.last_update.max(session.continues_after) >= session.head;
         session.last_update = update.through;
         // While it learns, the cursor stays where it was: should the connection break, the reconciliation starts anew.
         if session.link == LinkState::Reconciled {
@@ -54,8 +55,23 @@ impl Node {
         let session_unacked = if session.unacked == 0 { now.mono } else { session.unacked_since };
         session.unacked_since = session_unacked;
         session.unacked += update.items.len().max(1) as u64;
+        if live {
+            self.obey_moves_of(peer, &update.items);
+        }
         self.take_items(now, peer, update.items);
         Ok(())
+    }
+
+    /// What a home moved since this node is connected to it, because nobody reaches the shard: this node was asked.
+    fn obey_moves_of(&mut self, peer: &PeerId, items: &[Item]) {
+        for Item { key, change, .. } in items {
+            if let Change::Entry(entry) = change
+                && entry.reason == Reason::Down
+                && entry.origin == *peer
+            {
+                self.arbitration.obeys(key);
+            }
+        }
     }
 
     /// Acknowledges what was applied: at once when the sender's window may be half full, otherwise a little later for many together.
@@ -216,8 +232,8 @@ impl Node {
                 if old.is_none() {
                     self.learned_late(now, key);
                 }
-                if old.is_some() && old != entry.shard {
-                    // Whoever is home next keeps the pause between two moves too.
+                if old.is_some() && (old != entry.shard || entry.reason == Reason::Arbitration) {
+                    // Whoever is home next keeps the pause between two moves too, and a verdict is one.
                     self.moved_at.insert(key.clone(), now.mono);
                 }
             }
@@ -225,6 +241,9 @@ impl Node {
                 self.stats.conflicts += 1;
                 self.correct(peer, key);
             }
+        }
+        if entry.reason == Reason::Arbitration && self.arbitration.is_disputed(key) {
+            self.misplaced.insert(key.clone());
         }
         if self.uses.holds(key) {
             self.used(now, key, Told::NotYet);

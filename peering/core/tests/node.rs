@@ -210,7 +210,10 @@ impl Alone {
         self.lists(&["a", "b"]);
         self.causes(Input::PeerConnected { peer: peer("b") });
         self.hears("b", hello());
-        self.hears("b", Message::Welcome(Welcome { resumed: false, ready: false, continues_after: 0 }));
+        self.hears(
+            "b",
+            Message::Welcome(Welcome { resumed: false, ready: false, continues_after: 0, head: 0 }),
+        );
     }
 }
 

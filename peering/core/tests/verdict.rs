@@ -67,7 +67,7 @@ impl Home {
                 resume: None,
             }),
         );
-        let welcome = Welcome { resumed: false, ready: false, continues_after: 0 };
+        let welcome = Welcome { resumed: false, ready: false, continues_after: 0, head: 0 };
         outputs.extend(self.hears(number, Message::Welcome(welcome)));
         outputs
     }

@@ -49,6 +49,10 @@ impl Encoder {
                 | Message::ClaimAnswer(_)
                 | Message::ProbeAsk { .. }
                 | Message::ProbeAnswer { .. }
+                | Message::Dispute { .. }
+                | Message::SessionsAsk { .. }
+                | Message::SessionsTold { .. }
+                | Message::PeopleMoved { .. }
                 | Message::LeaseReport(_)
                 | Message::LeaseAsk { .. }
                 | Message::Compare(_)

@@ -4,8 +4,8 @@ use bytes::BytesMut;
 use prost::Message as _;
 
 use shardgate_peering_core::{
-    Change, Compare, CompareContent, ComparePart, Compared, ComparedContent, ComparedPart, Item, Lease,
-    RangeId,
+    Change, Compare, CompareContent, ComparePart, Compared, ComparedContent, ComparedPart, Disputed, Item,
+    Lease, RangeId, SIDES_MAX,
 };
 
 use super::*;
@@ -24,6 +24,10 @@ fn entry(shard: Option<&str>) -> Entry {
 fn item(name: &str, shard: Option<&str>) -> Item {
     let change = Change::Entry(entry(shard));
     Item { key: StickKey::parse(name).unwrap(), change, remaining_ms: 1_200, held: false }
+}
+
+fn sides(sides: &[(&str, u64)]) -> Vec<(ShardName, u64)> {
+    sides.iter().map(|(shard, sessions)| (ShardName::parse(shard).unwrap(), *sessions)).collect()
 }
 
 fn every_message() -> Vec<Message> {
@@ -66,7 +70,7 @@ fn every_message() -> Vec<Message> {
     vec![
         Message::Hello(hello.clone()),
         Message::Hello(Hello { ready: false, resume: None, ..hello }),
-        Message::Welcome(Welcome { resumed: true, ready: true, continues_after: 9 }),
+        Message::Welcome(Welcome { resumed: true, ready: true, continues_after: 9, head: 12 }),
         Message::Heartbeat(Heartbeat {
             ready: true,
             digest: Digest { as_of: AsOf(Stamp(5)), ranges: std::array::from_fn(|n| n as u64) },
@@ -117,6 +121,25 @@ fn every_message() -> Vec<Message> {
         Message::ProbeAsk { round: u64::MAX, shard: ShardName::parse("s1").unwrap() },
         Message::ProbeAnswer { round: 7, shard: ShardName::parse("s1").unwrap(), reached: Reached::Yes },
         Message::ProbeAnswer { round: 0, shard: ShardName::parse("s1").unwrap(), reached: Reached::No },
+        Message::Dispute { tried: None, items: Vec::new() },
+        Message::Dispute {
+            tried: Some(PeerId::parse("b").unwrap()),
+            items: vec![
+                Disputed {
+                    key: key(),
+                    entry: entry(Some("s1")),
+                    sessions: sides(&[("s1", 1), ("s2", u64::MAX)]),
+                },
+                Disputed { key: key(), entry: entry(None), sessions: Vec::new() },
+            ],
+        },
+        Message::SessionsAsk { number: 7, keys: vec![key(), key()] },
+        Message::SessionsTold {
+            number: u64::MAX,
+            items: vec![(key(), sides(&[("s1", 3)])), (key(), Vec::new())],
+        },
+        Message::SessionsTold { number: 0, items: Vec::new() },
+        Message::PeopleMoved { keys: vec![key(), key()] },
         answer(ClaimResult::Entry(entry(Some("s1")), 300_000)),
         answer(ClaimResult::Refused(ClaimRefusal::NotReady)),
         answer(ClaimResult::Refused(ClaimRefusal::Held)),
@@ -310,6 +333,25 @@ fn a_busy_stream_takes_a_few_bytes_beside_each_key() {
     }
     let [per_claim, per_update] = bytes.map(|bytes| bytes as f64 / 800.0);
     assert!(per_claim < 36.0 && per_update < 40.0, "{per_claim} and {per_update} bytes");
+}
+
+#[test]
+fn a_split_brain_has_a_bounded_number_of_sides() {
+    let sides: Vec<_> =
+        (0..=SIDES_MAX as u64).map(|n| (ShardName::parse(&format!("s{n}")).unwrap(), n)).collect();
+    let key = StickKey::parse("room").unwrap();
+    let told = |sides: &[_]| {
+        let message = Message::SessionsTold { number: 1, items: vec![(key.clone(), sides.to_vec())] };
+        decode(&encode(&message)).map(drop)
+    };
+    assert_eq!(told(&sides[1..]), Ok(()));
+    let error = told(&sides).unwrap_err().to_string();
+    assert_eq!(error, "sessions_told.items.sessions has 17 elements, expected at most 16");
+    let item = wire::Disputed { key: "room".into(), ..Default::default() };
+    let dispute = wire::Dispute { items: vec![item], ..Default::default() };
+    let envelope = wire::Envelope { message: Some(wire::envelope::Message::Dispute(dispute)) };
+    let error = decode(&envelope.encode_to_vec()).unwrap_err().to_string();
+    assert!(error.contains("dispute.items.entry"), "{error}");
 }
 
 /// An older node answers with an entry and no names, and reads an answer with names as an entry that stands.

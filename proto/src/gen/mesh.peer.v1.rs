@@ -3,7 +3,7 @@
 pub struct Envelope {
     #[prost(
         oneof = "envelope::Message",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
     )]
     pub message: ::core::option::Option<envelope::Message>,
 }
@@ -49,6 +49,14 @@ pub mod envelope {
         ProbeAsk(super::ProbeAsk),
         #[prost(message, tag = "21")]
         ProbeAnswer(super::ProbeAnswer),
+        #[prost(message, tag = "22")]
+        Dispute(super::Dispute),
+        #[prost(message, tag = "23")]
+        SessionsAsk(super::SessionsAsk),
+        #[prost(message, tag = "24")]
+        SessionsTold(super::SessionsTold),
+        #[prost(message, tag = "25")]
+        PeopleMoved(super::PeopleMoved),
     }
 }
 /// First on every connection, both ways.
@@ -89,6 +97,9 @@ pub struct Welcome {
     pub continues_after: u64,
     #[prost(bool, tag = "3")]
     pub ready: bool,
+    /// The number of the sender's newest decision: up to there they were made without the listener.
+    #[prost(uint64, tag = "4")]
+    pub head: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {
@@ -260,6 +271,63 @@ pub struct ProbeAnswer {
     pub shard: ::prost::alloc::string::String,
     #[prost(bool, tag = "3")]
     pub reached: bool,
+}
+/// The sender has sessions of these conferences on other shards than they are on, as far as it knows: their home decides.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Dispute {
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<Disputed>,
+    /// The home that said nothing, when the receiver stands in for it.
+    #[prost(string, tag = "2")]
+    pub tried: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Disputed {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// Where it is, as far as the sender knows.
+    #[prost(message, optional, tag = "2")]
+    pub entry: ::core::option::Option<Entry>,
+    #[prost(message, repeated, tag = "3")]
+    pub sessions: ::prost::alloc::vec::Vec<Sessions>,
+}
+/// How many sessions there are on a shard.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Sessions {
+    #[prost(string, tag = "1")]
+    pub shard: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+/// How many sessions have you of these, and where?
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionsAsk {
+    /// They count up.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(string, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SessionsTold {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Those with sessions.
+    #[prost(message, repeated, tag = "2")]
+    pub items: ::prost::alloc::vec::Vec<SessionsOf>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SessionsOf {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub sessions: ::prost::alloc::vec::Vec<Sessions>,
+}
+/// The people of these conferences at the sender whom a verdict of the receiver's moved have left where they were.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeopleMoved {
+    #[prost(string, repeated, tag = "1")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseReport {

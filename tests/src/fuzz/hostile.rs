@@ -3,7 +3,7 @@
 
 use shardgate_peering::codec::{self, ITEMS_MAX};
 use shardgate_peering::core::{
-    AsOf, Change, Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Compare, Digest, Entry, FAN_OUT,
+    AsOf, Change, Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Compare, Digest, Disputed, Entry, FAN_OUT,
     GENERATION_MAX, Give, Heartbeat, Hello, Item, Lease, LeaseReport, Message, Now, PeerId, Rank, Reached,
     Reason, Resume, STAMP_AHEAD_MAX_MS, ShardName, Stamp, StickKey, Update, VIA_MAX, Welcome,
 };
@@ -101,8 +101,14 @@ impl Heard {
     /// The answer to the greeting of the other one.
     pub(super) fn welcome(bytes: &mut Bytes<'_>) -> Message {
         let continues_after = bytes.number(&[u64::MAX]);
-        Message::Welcome(Welcome { resumed: bytes.flag(), ready: bytes.flag(), continues_after })
+        let head = continues_after;
+        Message::Welcome(Welcome { resumed: bytes.flag(), ready: bytes.flag(), continues_after, head })
     }
+}
+
+/// Sessions on some shards.
+fn sides(bytes: &mut Bytes<'_>) -> Vec<(ShardName, u64)> {
+    (0..bytes.below(4)).map(|_| (shard(bytes), bytes.number(&[1, u64::MAX]))).collect()
 }
 
 struct Speaker<'a> {
@@ -114,12 +120,32 @@ impl Speaker<'_> {
     fn message(&self, bytes: &mut Bytes<'_>) -> Message {
         let kind = bytes.byte();
         match kind % 21 {
-            // What was found before probes were there means what it meant: they take four numbers of others.
+            // What was found before these were there means what it meant: they take ten numbers of others.
             _ if kind >= 254 => {
                 let reached = if bytes.flag() { Reached::Yes } else { Reached::No };
                 Message::ProbeAnswer { round: self.round(bytes), shard: shard(bytes), reached }
             }
             _ if kind >= 252 => Message::ProbeAsk { round: self.round(bytes), shard: shard(bytes) },
+            _ if kind >= 250 => {
+                let items = (0..count(bytes)).map(|_| (key(bytes), sides(bytes))).collect();
+                Message::SessionsTold { number: self.round(bytes), items }
+            }
+            _ if kind >= 248 => {
+                let keys = (0..count(bytes)).map(|_| key(bytes)).collect();
+                Message::SessionsAsk { number: self.round(bytes), keys }
+            }
+            _ if kind >= 246 => {
+                let number = count(bytes);
+                let item = |_| {
+                    let (key, entry) = (key(bytes), self.entry(bytes));
+                    Disputed { key, entry, sessions: sides(bytes) }
+                };
+                let items = (0..number).map(item).collect();
+                Message::Dispute { tried: bytes.flag().then(|| name(bytes)), items }
+            }
+            _ if kind >= 244 => {
+                Message::PeopleMoved { keys: (0..count(bytes)).map(|_| key(bytes)).collect() }
+            }
             0 => self.heard.hello(bytes),
             1 => Heard::welcome(bytes),
             2 => Message::Heartbeat(Heartbeat { ready: bytes.flag(), digest: self.digest(bytes) }),
@@ -385,6 +411,7 @@ pub(super) fn every_kind() -> Vec<Message> {
     let claim = Claim { id: 1, proposal, ..Speaker { heard: &heard, now }.claim(&mut none) };
     let answer = |result| Message::ClaimAnswer(ClaimAnswer { id: 1, key: room.clone(), result });
     let digest = Digest { as_of: AsOf(Stamp::at(now.wall)), ranges: [0; FAN_OUT] };
+    let disputed = (room.clone(), entry.clone());
     let mut kinds = vec![
         Message::Hello(Hello {
             contract: 1,
@@ -394,7 +421,7 @@ pub(super) fn every_kind() -> Vec<Message> {
             capacity: 1_000,
             resume: None,
         }),
-        Message::Welcome(Welcome { resumed: false, ready: true, continues_after: 0 }),
+        Message::Welcome(Welcome { resumed: false, ready: true, continues_after: 0, head: 0 }),
         Message::Heartbeat(Heartbeat { ready: true, digest }),
         Message::Update(Update { through: 3, items: items.clone() }),
         Message::Ack { through: 1 },
@@ -416,6 +443,15 @@ pub(super) fn every_kind() -> Vec<Message> {
         Message::GiveAck { number: 1 },
         Message::Reconciled { id: 1 },
     ];
+    let sessions: Vec<_> = shard_named("s1").into_iter().map(|shard| (shard, 3)).collect();
+    let told = vec![(disputed.0.clone(), sessions.clone())];
+    kinds.push(Message::Dispute {
+        tried: None,
+        items: vec![Disputed { key: disputed.0.clone(), entry: disputed.1, sessions }],
+    });
+    kinds.push(Message::PeopleMoved { keys: vec![disputed.0.clone()] });
+    kinds.push(Message::SessionsAsk { number: 1, keys: vec![disputed.0] });
+    kinds.push(Message::SessionsTold { number: 1, items: told });
     kinds.extend(shard_named("s1").map(|shard| Message::ProbeAsk { round: 1, shard }));
     let reached = Reached::Yes;
     kinds.extend(shard_named("s1").map(|shard| Message::ProbeAnswer { round: 1, shard, reached }));

@@ -37,6 +37,8 @@ pub(super) struct Observed {
     honest: BTreeSet<PeerId>,
     unanswered: BTreeSet<ClaimToken>,
     tokens: u64,
+    /// Keys whose sessions wait for a verdict.
+    disputed: BTreeSet<StickKey>,
     /// Open sessions.
     pub(super) sessions: Vec<(StickKey, ShardName)>,
     /// What a request would find: follows the outputs.
@@ -56,6 +58,7 @@ impl Observed {
             honest,
             unanswered: BTreeSet::new(),
             tokens: 0,
+            disputed: BTreeSet::new(),
             sessions: Vec::new(),
             view: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -165,6 +168,12 @@ impl Observed {
                     None => self.view.remove(&key),
                 };
             }
+            Output::Verdict(verdict) => {
+                assert!(verdict.entry.precedence(&verdict.stood).is_lt(), "{verdict:?} decides nothing");
+            }
+            Output::Disputed { key } => assert!(self.disputed.insert(key.clone()), "{key} is disputed twice"),
+            Output::Settled { key } => assert!(self.disputed.remove(&key), "{key} was not disputed"),
+            Output::PeopleMoved { .. } => {}
             Output::Moved { key, to } => {
                 assert!(self.sessions.iter().any(|(held, _)| *held == key), "{key} moved without a session");
                 came.moved.insert(key, to);
@@ -174,6 +183,7 @@ impl Observed {
             }
             Output::Emptied => {
                 self.view.clear();
+                self.disputed.clear();
                 came.emptied = true;
             }
             Output::Probe { probe, shard, .. } => came.probes.push((probe, shard)),

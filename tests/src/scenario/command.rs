@@ -59,10 +59,20 @@ pub(super) enum Act {
     Clear,
     /// A request that used the entry.
     Touch,
-    /// A tunnel was opened to that shard.
-    Open(ShardName),
-    /// It was closed.
-    Close(ShardName),
+    /// So many tunnels were opened to that shard.
+    Open {
+        /// It.
+        shard: ShardName,
+        /// How many.
+        people: u64,
+    },
+    /// So many were closed.
+    Close {
+        /// It.
+        shard: ShardName,
+        /// How many.
+        people: u64,
+    },
 }
 
 /// What becomes of the path between two sides.
@@ -461,10 +471,14 @@ fn act(name: &str, words: &mut Words<'_>) -> Result<Command, Fault> {
         "set" => Act::Set(words.shard()?),
         "clear" => Act::Clear,
         "touch" => Act::Touch,
-        "open" => Act::Open(words.shard()?),
-        _ => Act::Close(words.shard()?),
+        "open" => Act::Open { shard: words.shard()?, people: people(words)? },
+        _ => Act::Close { shard: words.shard()?, people: people(words)? },
     };
     Ok(Command::Act { node, key, act })
+}
+
+fn people(words: &mut Words<'_>) -> Result<u64, Fault> {
+    words.optional().map_or(Ok(1), |word| words.number_of(word))
 }
 
 fn path(name: &str, words: &mut Words<'_>) -> Result<Command, Fault> {

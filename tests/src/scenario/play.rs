@@ -282,10 +282,32 @@ impl Player<'_> {
             }
             Act::Clear => Input::Clear { token: self.token(), key },
             Act::Touch => Input::Touch { key },
-            Act::Open(shard) => Input::SessionOpened { key, shard },
-            Act::Close(shard) => Input::SessionClosed { key, shard },
+            Act::Open { shard, people } => {
+                return self.repeat(line, seat, people, || Input::SessionOpened {
+                    key: key.clone(),
+                    shard: shard.clone(),
+                });
+            }
+            Act::Close { shard, people } => {
+                return self.repeat(line, seat, people, || Input::SessionClosed {
+                    key: key.clone(),
+                    shard: shard.clone(),
+                });
+            }
         };
         self.stage(line)?.inject(seat, input);
+        Ok(())
+    }
+
+    fn repeat(
+        &mut self,
+        line: &CommandLine,
+        seat: Seat,
+        times: u64,
+        input: impl Fn() -> Input,
+    ) -> Result<(), Fault> {
+        let stage = self.stage(line)?;
+        (0..times).for_each(|_| stage.inject(seat, input()));
         Ok(())
     }
 

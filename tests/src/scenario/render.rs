@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use shardgate_peering_core::{
-    Change, Claim, ClaimAnswer, ClaimReason, ClaimRefusal, ClaimResult, ClaimToken, Claimed, Entry,
-    Heartbeat, Hello, Input, Item, Lease, Message, PeerId, Rank, Reached, Readiness, Reason, StickKey,
-    TimeoutReason, Unstored, Welcome,
+    Change, Claim, ClaimAnswer, ClaimReason, ClaimRefusal, ClaimResult, ClaimToken, Claimed, Disputed, Entry,
+    Heartbeat, Hello, Input, Item, Lease, Message, PeerId, Rank, Reached, Readiness, Reason, ShardName,
+    StickKey, TimeoutReason, Unstored, Verdict, Welcome, Why,
 };
 
 use super::reconciliation;
@@ -207,6 +207,37 @@ impl Render {
             Message::ProbeAnswer { round, shard, reached: outcome } => {
                 format!("round {round}: {shard} is {}", reached(*outcome))
             }
+            Message::Dispute { tried, items } => {
+                let item = |item: &Disputed| {
+                    format!(
+                        "{} is {}, here are {}",
+                        self.key(&item.key),
+                        self.entry(&item.entry),
+                        sides(&item.sessions)
+                    )
+                };
+                let items = items.iter().map(item).collect::<Vec<_>>().join("; ");
+                let tried = tried.as_ref().map(|tried| format!(", {tried} said nothing"));
+                format!("dispute: {items}{}", tried.unwrap_or_default())
+            }
+            Message::SessionsAsk { number, keys } => {
+                let keys: Vec<&str> = keys.iter().map(|key| self.key(key)).collect();
+                format!("question {number}: how many people of {} are where?", keys.join(", "))
+            }
+            Message::SessionsTold { number, items } => {
+                let item = |(key, on): &(StickKey, Vec<(ShardName, u64)>)| {
+                    format!("{}: {}", self.key(key), sides(on))
+                };
+                let items: Vec<String> = items.iter().map(item).collect();
+                format!(
+                    "question {number}: {}",
+                    if items.is_empty() { "none".to_owned() } else { items.join("; ") }
+                )
+            }
+            Message::PeopleMoved { keys } => {
+                let keys: Vec<&str> = keys.iter().map(|key| self.key(key)).collect();
+                format!("the people of {} have moved", keys.join(", "))
+            }
             Message::LeaseReport(report) => {
                 let lease = |lease: &Lease| {
                     let held = if lease.held { ", held" } else { "" };
@@ -244,12 +275,15 @@ impl Render {
                 Message::Give(give) => items(&give.items),
                 Message::Claim(claim) => vec![claim.key.clone()],
                 Message::ClaimAnswer(answer) => vec![answer.key.clone()],
+                Message::Dispute { items, .. } => items.iter().map(|item| item.key.clone()).collect(),
+                Message::SessionsAsk { keys, .. } | Message::PeopleMoved { keys } => keys.clone(),
                 Message::Hello(_)
                 | Message::Welcome(_)
                 | Message::Heartbeat(_)
                 | Message::Ack { .. }
                 | Message::ProbeAsk { .. }
                 | Message::ProbeAnswer { .. }
+                | Message::SessionsTold { .. }
                 | Message::LeaseReport(_)
                 | Message::LeaseAsk { .. }
                 | Message::Compare(_)
@@ -307,6 +341,7 @@ impl Render {
             Input::Timeout => match due {
                 TimeoutReason::ClaimBudget => "(a home's budget is over)".to_owned(),
                 TimeoutReason::Verdict => "(a round of probes is over)".to_owned(),
+                TimeoutReason::Arbitration => "(a split brain is due)".to_owned(),
                 TimeoutReason::LeaseReport => "(a lease report is due)".to_owned(),
                 TimeoutReason::Expiry => "(a lease is over)".to_owned(),
                 TimeoutReason::Flush => "(what waited for company goes out)".to_owned(),
@@ -317,6 +352,19 @@ impl Render {
             },
             Input::RoundTrip { .. } => return None,
         })
+    }
+
+    /// What became of a split brain.
+    #[must_use]
+    pub(super) fn verdict(&self, verdict: &Verdict) -> String {
+        let on: Vec<(ShardName, u64)> =
+            verdict.sides.iter().map(|side| (side.shard.clone(), side.sessions)).collect();
+        let why = match verdict.why {
+            Why::MostSessions => "most are there",
+            Why::Join => "as many are elsewhere",
+        };
+        let winner = verdict.entry.shard.as_ref().map_or("-", ShardName::as_str);
+        format!("decides that {} is on {winner}: {}, {why}", self.key(&verdict.key), sides(&on))
     }
 
     /// An answer to a client.
@@ -347,4 +395,9 @@ impl Render {
             }
         }
     }
+}
+
+/// How many people are on which shards.
+fn sides(sides: &[(ShardName, u64)]) -> String {
+    sides.iter().map(|(shard, count)| format!("{count} on {shard}")).collect::<Vec<_>>().join(", ")
 }

@@ -203,6 +203,14 @@ impl Trace {
             Output::Moved { key, to } => {
                 format!("tunnels of {} here are not on {to}: told to move", self.render.key(key))
             }
+            Output::Verdict(verdict) => self.render.verdict(verdict),
+            Output::PeopleMoved { key, peer } => {
+                format!("hears that {peer}'s people of {} have moved", self.render.key(key))
+            }
+            Output::Disputed { key } => {
+                format!("tunnels of {} here wait for a verdict", self.render.key(key))
+            }
+            Output::Settled { key } => format!("{} is disputed no longer", self.render.key(key)),
             Output::Answered { token, claimed } => self.render.answer(*token, claimed),
             Output::Probe { shard, .. } => format!("probes {shard}"),
             Output::Readiness(readiness) => self.render.readiness(readiness),
@@ -286,6 +294,10 @@ impl Trace {
             Output::Disconnect { .. } => self.count(at_ms, "disconnects"),
             Output::Emptied => self.count(at_ms, "tables emptied"),
             Output::Moved { .. } => self.count(at_ms, "keys told to move"),
+            Output::Verdict(_) => self.count(at_ms, "verdicts"),
+            Output::PeopleMoved { .. } => self.count(at_ms, "keys whose people have moved"),
+            Output::Disputed { .. } => self.count(at_ms, "disputes"),
+            Output::Settled { .. } => self.count(at_ms, "disputes over"),
             Output::Answered { .. } => self.count(at_ms, "answers"),
             Output::Probe { .. } => self.count(at_ms, "probes"),
             Output::Readiness(_) => self.count(at_ms, "changes of readiness"),

@@ -42,7 +42,7 @@ impl Sort {
 }
 
 const WAYS: &[&str] = &["lost", "doubled", "overtaken"];
-const REASONS: &[&str] = &["Claim", "Down", "Operator", "End", "Full"];
+const REASONS: &[&str] = &["Claim", "Down", "Operator", "Arbitration", "End", "Full"];
 const RANKS: &[&str] = &["Home", "Alone"];
 const STEPS: &[&str] = &[
     "racing first join",
@@ -59,12 +59,18 @@ const STEPS: &[&str] = &[
     "kept, by others",
     "kept, directly",
     "moved",
+    "disputed",
+    "verdict",
+    "people moved by a verdict",
 ];
 const BOUNDS: &[&str] = &[
     "round: nobody reached it",
     "round: somebody reached it",
     "probe answer late",
     "waiting for probes full",
+    "dispute",
+    "dispute without a verdict",
+    "verdict",
     "table full",
     "claims full",
     "waiters full",

@@ -31,7 +31,11 @@ pub(super) fn each_in_message<'m>(
                 tell(&lease.key, None);
             }
         }
-        Message::LeaseAsk { keys } => keys.iter().for_each(|key| tell(key, None)),
+        Message::Dispute { items, .. } => items.iter().for_each(|item| tell(&item.key, Some(&item.entry))),
+        Message::SessionsTold { items, .. } => items.iter().for_each(|(key, _)| tell(key, None)),
+        Message::LeaseAsk { keys } | Message::SessionsAsk { keys, .. } | Message::PeopleMoved { keys } => {
+            keys.iter().for_each(|key| tell(key, None));
+        }
         Message::ProbeAsk { .. }
         | Message::ProbeAnswer { .. }
         | Message::Hello(_)

@@ -1,7 +1,7 @@
 //! Looks on at a run: keeps what the model knows of each node, lets the checks judge it, counts, traces, and collects what clients wait for.
 #![expect(clippy::wildcard_enum_match_arm, reason = "the model looks at a few kinds and ignores all others")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use shardgate_peering_core::{
     ClaimReason, ClaimToken, Claimed, Input, Message, Output, Readiness, Violation as Broken,
@@ -150,6 +150,12 @@ pub struct Observer {
     pub(super) in_maint: HashMap<(Room, Shard), u64>,
     /// When a room was moved last.
     pub(super) moved_at: HashMap<Room, u64>,
+    /// What was decided about split brains.
+    pub(super) verdicts: HashSet<(Room, Decision)>,
+    /// When somebody was last seen on a shard who is there no longer.
+    pub(super) left_at: HashMap<(Room, Shard), u64>,
+    /// Since when a node's people of a room wait for a verdict, or waited the last time.
+    pub(super) disputed_since: HashMap<(Seat, Room), u64>,
     pub(super) rounds: Rounds,
     pub(super) news: Vec<News>,
     /// Whether a message of a peer is being handled that the node takes.
@@ -186,6 +192,9 @@ impl Observer {
             operator_at: HashMap::new(),
             in_maint: HashMap::new(),
             moved_at: HashMap::new(),
+            verdicts: HashSet::new(),
+            left_at: HashMap::new(),
+            disputed_since: HashMap::new(),
             rounds: Rounds::default(),
             news: Vec::new(),
             applies: false,
@@ -281,6 +290,7 @@ impl Observer {
             Input::SessionClosed { key, shard } => {
                 let room = room_of(key);
                 place.used(room, now);
+                self.left_at.insert((room, shard_of(shard)), now);
                 if let Some((_, shards)) = place.held.get_mut(&room) {
                     let left = shards.entry(shard_of(shard)).or_insert(1);
                     *left -= 1;
@@ -418,6 +428,7 @@ impl Watch for Observer {
             }
             Output::Moved { key, to } => {
                 self.coverage.saw(Sort::Step, "moved");
+                self.check_told_to_move(scene, room_of(key));
                 self.news.push(News::Moved(scene.seat, room_of(key), shard_of(to)));
             }
             Output::Answered { token, claimed } => {
@@ -426,7 +437,16 @@ impl Watch for Observer {
                 }
                 self.news.push(News::Answered(*token, claimed.clone()));
             }
-            Output::Probe { .. } => {}
+            Output::Verdict(verdict) => {
+                self.coverage.saw(Sort::Step, "verdict");
+                self.verdicts.insert((room_of(&verdict.key), decision_of(&verdict.entry)));
+            }
+            Output::PeopleMoved { .. } => self.coverage.saw(Sort::Step, "people moved by a verdict"),
+            Output::Disputed { key } => {
+                self.coverage.saw(Sort::Step, "disputed");
+                self.disputed_since.insert((scene.seat, room_of(key)), scene.now_ms);
+            }
+            Output::Settled { .. } | Output::Probe { .. } => {}
             Output::Emptied => {
                 self.rounds.restarted(scene.seat, scene.now_ms);
                 let place = &mut self.places[scene.seat];
@@ -470,6 +490,10 @@ impl Watch for Observer {
                 self.cursors.restarted(*seat);
                 self.claims.crashed(*seat);
                 self.rounds.restarted(*seat, now_ms);
+                for (room, (_, shards)) in &self.places[*seat].held {
+                    self.left_at.extend(shards.keys().map(|shard| ((*room, *shard), now_ms)));
+                }
+                self.disputed_since.retain(|(asker, _), _| asker != seat);
                 self.places[*seat] = Place { life: self.places[*seat].life + 1, ..Place::default() };
             }
             Network::DialFailed(..) => self.coverage.saw(Sort::Bound, "dial in vain"),

@@ -134,7 +134,13 @@ impl World {
             }
             Output::Emptied => self.places[seat].ready = false,
             Output::Probe { probe, shard, .. } => self.probe(seat, probe, &shard),
-            Output::Changed { .. } | Output::Moved { .. } | Output::Answered { .. } => {}
+            Output::Changed { .. }
+            | Output::Moved { .. }
+            | Output::Verdict(_)
+            | Output::PeopleMoved { .. }
+            | Output::Disputed { .. }
+            | Output::Settled { .. }
+            | Output::Answered { .. } => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! The only place of the world that knows kinds of messages: the lane each takes, and what of it enters the trace hash.
 
-use shardgate_peering_core::{Change, Claimed, Entry, Item, Message, Output, StickKey};
+use shardgate_peering_core::{Change, Claimed, Entry, Item, Message, Output, ShardName, StickKey};
 
 pub use shardgate_peering_core::Lane;
 
@@ -25,7 +25,11 @@ pub fn items_in(message: &Message) -> usize {
         Message::Update(update) => update.items.len(),
         Message::Correction { items } => items.len(),
         Message::LeaseReport(report) => report.leases.len(),
-        Message::LeaseAsk { keys } => keys.len(),
+        Message::LeaseAsk { keys } | Message::SessionsAsk { keys, .. } | Message::PeopleMoved { keys } => {
+            keys.len()
+        }
+        Message::Dispute { items, .. } => items.len(),
+        Message::SessionsTold { items, .. } => items.len(),
         Message::Give(give) => give.items.len(),
         Message::Compare(compare) => compare.parts.len(),
         Message::Compared(compared) => compared.parts.len(),
@@ -70,6 +74,10 @@ fn items(hash: u64, items: &[Item]) -> u64 {
     })
 }
 
+fn sides(hash: u64, sides: &[(ShardName, u64)]) -> u64 {
+    sides.iter().fold(hash, |hash, (shard, count)| text(mix(hash ^ count), shard.as_str()))
+}
+
 /// What of a message enters the trace hash.
 #[must_use]
 pub fn hash_message(message: &Message) -> u64 {
@@ -90,7 +98,14 @@ pub fn hash_message(message: &Message) -> u64 {
         Message::LeaseReport(report) => {
             report.leases.iter().fold(hash, |hash, lease| key(mix(hash ^ lease.remaining_ms), &lease.key))
         }
-        Message::LeaseAsk { keys } => keys.iter().fold(hash, key),
+        Message::LeaseAsk { keys } | Message::PeopleMoved { keys } => keys.iter().fold(hash, key),
+        Message::SessionsAsk { number, keys } => keys.iter().fold(mix(hash ^ number), key),
+        Message::Dispute { items, .. } => items
+            .iter()
+            .fold(hash, |hash, item| sides(entry(key(hash, &item.key), &item.entry), &item.sessions)),
+        Message::SessionsTold { number, items } => {
+            items.iter().fold(mix(hash ^ number), |hash, (of, on)| sides(key(hash, of), on))
+        }
         Message::Compare(compare) => mix(hash ^ compare.number ^ (compare.parts.len() as u64) << 32),
         Message::Compared(compared) => mix(hash ^ compared.number ^ (compared.parts.len() as u64) << 32),
         Message::Hello(hello) => mix(hash ^ hello.incarnation),
@@ -112,6 +127,10 @@ pub fn hash_output(output: &Output) -> u64 {
             shard.as_ref().map_or(hash, |shard| text(hash, shard.as_str()))
         }
         Output::Moved { key: of, to } => text(key(mix(4), of), to.as_str()),
+        Output::Verdict(verdict) => entry(key(mix(9), &verdict.key), &verdict.entry),
+        Output::PeopleMoved { key: of, peer } => text(key(mix(10), of), peer.as_str()),
+        Output::Disputed { key: of } => key(mix(11), of),
+        Output::Settled { key: of } => key(mix(12), of),
         Output::Answered { token, claimed } => {
             let hash = mix(mix(5) ^ token.0);
             match claimed {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use shardgate_tests::fuzz::{TARGETS, Target, seeds};
 
 /// So that the corpus stays one to read, and a run of it one of seconds.
-const FILES_MAX: usize = 600;
+const FILES_MAX: usize = 640;
 const BYTES_MAX: u64 = 1 << 20;
 
 fn folder(of: &str) -> PathBuf {

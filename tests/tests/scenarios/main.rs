@@ -95,6 +95,16 @@ cases! {
     late_answer_counts_nothing
     nobody_to_ask_alone
     maint_asks_nobody
+    split_brain_the_fewest_move
+    split_brain_as_many_on_each_side
+    arbiter_dies_with_its_verdict
+    verdict_reaches_half
+    arbiter_missing
+    the_many_stay_though_three_saw_it_down
+    live_move_needs_no_verdict
+    flapping_views
+    verdict_is_final
+    three_shards
 }
 
 #[test]

@@ -12,12 +12,13 @@ use crate::world::{Seat, World};
 /// lies back, 4 heartbeats (two unequal digests in a row start a reconciliation, two equal ones show its success), and what a transfer of
 /// all rooms takes where the drawn window lets only so many travel in one round trip. Small tables take longer: the sides of a cut hold more
 /// together than the mesh takes. Who is to end the surplus waits half a ttl until it has heard who holds what; then held ones are in the way
-/// until half a ttl after their last session.
+/// until half a ttl after their last session. At last 3 s in which a verdict on people of one room on two shards may be waited for.
 pub(in crate::sim) fn bound_ms(setup: &Setup, rooms: Room) -> u64 {
     let in_flight = setup.limits.bulk_window * setup.limits.batch_items as u64;
     let transfer_ms = u64::from(rooms) * 2 * setup.delay_max_ms() / in_flight;
     let surplus_ms = if setup.small_tables() { 2 * setup.ttl_ms } else { 0 };
-    3_000 + 500 + 12 * setup.delay_max_ms() + 2_000 + 4_000 + transfer_ms + surplus_ms
+    let verdict_ms = 3_000 + 3 * setup.delay_max_ms();
+    3_000 + 500 + 12 * setup.delay_max_ms() + 2_000 + 4_000 + transfer_ms + surplus_ms + verdict_ms
 }
 
 /// A decision younger than this may still be on its way.

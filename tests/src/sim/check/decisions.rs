@@ -150,7 +150,13 @@ impl Observer {
             {
                 Some("no operator asked")
             }
-            (Reason::Arbitration, _) => Some("nobody arbitrates yet"),
+            (Reason::Arbitration, None) => Some("there was nothing to decide about"),
+            (Reason::Arbitration, Some(old)) if !self.was_elsewhere(room, old.shard, at) => {
+                Some("nobody was elsewhere")
+            }
+            (Reason::Arbitration, Some(old)) if self.verdicts.contains(&(room, old)) => {
+                Some("it was decided already")
+            }
             (Reason::End | Reason::Full, None) => Some("there was nothing to end"),
             (Reason::Full, Some(_)) if !self.was_full(scene, incoming) => Some("there was room"),
             (Reason::End | Reason::Full, Some(_)) if !decision.is_tombstone() => Some("an end that is none"),

@@ -1,5 +1,6 @@
 //! What must hold, each in a file of its own. The checks know inputs, outputs and public queries, nothing of the code under test.
 
+mod arbitration;
 mod bounds;
 mod claims;
 mod contacts;
