@@ -245,7 +245,7 @@ impl Body for AnswerBody {
                             (Some(TimeoutKind::Server), _) => (*b"sD", AnswerError::Stalled),
                             (Some(_), _) => (*b"cD", AnswerError::Stalled),
                             (None, Asked::WentDown) => (*b"DD", AnswerError::Down),
-                            (None, Asked::Answers) => {
+                            (None, Asked::Answers | Asked::Moved) => {
                                 record.client.wait(waiting(&record.client), now);
                                 return Poll::Pending;
                             }

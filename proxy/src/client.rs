@@ -6,7 +6,7 @@ use crate::counters::TimeoutKind;
 use crate::forward::Limits;
 use crate::frontend::{Frontend, OpenStream};
 use crate::proxy_protocol::Addresses;
-use crate::sessions::BoshOfConnection;
+use crate::sessions::{BoshId, BoshOfConnection};
 use crate::trust::{Peer, Trust, client_address};
 use crate::tunnel::Opening;
 use crate::worker::Worker;
@@ -142,6 +142,8 @@ pub(crate) struct Client {
     /// The server whose answer is awaited.
     asks: RefCell<Option<ShardName>>,
     asked: Cell<Asked>,
+    /// The BOSH session that the request is of.
+    poll: Cell<Option<BoshId>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -152,6 +154,8 @@ pub(crate) enum Asked {
     Answers,
     /// The server went down, and its sessions are to end.
     WentDown,
+    /// The conference is on another shard by now. An answer that has begun may end.
+    Moved,
 }
 
 /// What came behind a head that asks for an upgrade: HTTP, or what the shard shall get as it is.
@@ -208,6 +212,7 @@ impl Client {
             body: Cell::new(BodyState::Flowing),
             asks: RefCell::new(None),
             asked: Cell::new(Asked::Answers),
+            poll: Cell::new(None),
             waker: RefCell::new(None),
         }
     }
@@ -236,6 +241,22 @@ impl Client {
     pub(crate) fn went_down(&self, server: &ShardName) {
         if self.asks.borrow().as_ref() == Some(server) {
             self.asked.set(Asked::WentDown);
+            self.wake();
+        }
+    }
+
+    /// The request is one of this BOSH session.
+    pub(crate) fn polls(&self, session: Option<BoshId>) {
+        self.poll.set(session);
+    }
+
+    /// The conferences of these BOSH sessions have moved to another shard than may be asked.
+    pub(crate) fn moved(&self, sessions: &[BoshId]) {
+        if self.poll.get().is_some_and(|session| sessions.contains(&session))
+            && self.asked.get() == Asked::Answers
+            && self.asks.borrow().is_some()
+        {
+            self.asked.set(Asked::Moved);
             self.wake();
         }
     }

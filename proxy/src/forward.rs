@@ -287,6 +287,7 @@ async fn forward(
                         | ConnectError::Disagreed { .. }
                         | ConnectError::Relay { .. }
                         | ConnectError::Down { .. }
+                        | ConnectError::Moved { .. }
                 );
                 if !elsewhere {
                     worker.observed(&settings, key.pool(), &resolved.shard.name, Observed::NoConnection);
@@ -300,6 +301,7 @@ async fn forward(
             // A clock or a CA of this node's may be why: no reason to move what is stored, either.
             ConnectError::Disagreed { .. } => resolved.holds != Holds::Nothing,
             ConnectError::Down { .. }
+            | ConnectError::Moved { .. }
             | ConnectError::Refused { .. }
             | ConnectError::Timeout { .. }
             | ConnectError::Unreachable { .. }
@@ -313,7 +315,9 @@ async fn forward(
             worker.detour_failed(&failed, peer);
             record.via = None;
         }
-        if vain == WAYS_MAX || ours || settings.limits.redispatch == Redispatch::Off {
+        // Where it went was right, so that it goes elsewhere now is no redispatch.
+        let moved = matches!(cause, ConnectError::Moved { .. });
+        if vain == WAYS_MAX || ours || settings.limits.redispatch == Redispatch::Off && !moved {
             return Err(cause.into());
         }
         // To another shard, or another way to this one, as its home says. If there is none, the first failure is what happened.
@@ -323,7 +327,7 @@ async fn forward(
             Ok(resolved) => resolved,
             Err(_) => return Err(cause.into()),
         };
-        if resolved.shard.name != failed {
+        if resolved.shard.name != failed && !moved {
             resolved.why = Why::Redispatch;
             worker.counters.redispatches.up();
         }

@@ -141,6 +141,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.client.awaits(None);
+        self.client.polls(None);
         let now = self.worker.clock.exact();
         self.timers.all = now.saturating_sub(self.began);
         self.client.end_answer(self.worker.clock.coarse());

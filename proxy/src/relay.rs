@@ -155,6 +155,7 @@ const fn refusal(error: &ConnectError) -> RelayRefusal {
         ConnectError::Local { .. } => RelayRefusal::Overload,
         ConnectError::Unreachable { .. }
         | ConnectError::Down { .. }
+        | ConnectError::Moved { .. }
         | ConnectError::Handshake { .. }
         | ConnectError::Disagreed { .. }
         | ConnectError::Relay { .. } => RelayRefusal::Unreachable,

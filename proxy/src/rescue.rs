@@ -133,6 +133,7 @@ impl Failure {
             Self::Unreachable(
                 ConnectError::Local { .. }
                 | ConnectError::Down { .. }
+                | ConnectError::Moved { .. }
                 | ConnectError::Refused { .. }
                 | ConnectError::Unreachable { .. }
                 | ConnectError::Handshake { .. }
@@ -164,7 +165,7 @@ impl Failure {
             Self::NoRoute(_) => b"SC",
             Self::Unreachable(ConnectError::Timeout { .. }) => b"sC",
             Self::Unreachable(ConnectError::Local { .. }) => b"RC",
-            Self::Unreachable(ConnectError::Down { .. }) => b"DH",
+            Self::Unreachable(ConnectError::Down { .. } | ConnectError::Moved { .. }) => b"DH",
             Self::Unreachable(
                 ConnectError::Refused { .. }
                 | ConnectError::Unreachable { .. }

@@ -22,7 +22,7 @@ use crate::sessions::{Bosh, BoshId, HoldChange, HoldsEntry, Registry};
 use crate::trust::Trust;
 use hyper::{client, server};
 use shardgate_discovery::{RegionName, Snapshot};
-use shardgate_peering::{ClaimReason, Claimed, Relays, TableHandle, Unstored};
+use shardgate_peering::{ClaimReason, Claimed, Moved, Relays, TableHandle, Unstored};
 use shardgate_peering_core::{PeerId, ShardName, StickKey};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -326,6 +326,34 @@ impl Worker {
                 if record.bosh.is_none() {
                     self.counters.bosh_uncounted.up();
                 }
+                record.client.polls(record.bosh);
+            }
+        }
+    }
+
+    /// The shard of a BOSH session of that key: whoever polls stays there while it is not decided where the conference is.
+    pub(crate) fn stays_on(&self, client: &Client, token: &str) -> Option<ShardName> {
+        if !self.table.is_disputed(token) {
+            return None;
+        }
+        self.bosh.borrow().shard_of(&client.origin.bosh, token).cloned()
+    }
+
+    /// Conferences are on other shards than before: tunnels to those end, and requests over BOSH that they hold are sent once more, to where
+    /// nobody knows their sessions: so clients start anew at once.
+    fn moved(&self, moves: &[Moved]) {
+        let (mut sessions, table) = (self.sessions.borrow_mut(), self.releases.state());
+        let mut polls = Vec::new();
+        for Moved { key, to } in moves {
+            sessions.moved(key, to);
+            polls.extend(self.change_bosh(|bosh| bosh.moved(key, to, table)));
+        }
+        if polls.is_empty() {
+            return;
+        }
+        for (_, watched) in self.watched.borrow().iter() {
+            if let Watched::Exchange(client) = watched {
+                client.moved(&polls);
             }
         }
     }

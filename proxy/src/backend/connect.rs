@@ -54,6 +54,9 @@ pub(crate) enum ConnectError {
     /// It was asked, and went down before it answered; what runs on it is to end.
     #[error("shard at {address} went down")]
     Down { address: SocketAddr },
+    /// It was asked, and its conference is on another one by now.
+    #[error("conference has moved away from the shard at {address}")]
+    Moved { address: SocketAddr },
     /// The network says no, or the connection broke before the request was sent.
     #[error("shard at {address} cannot be reached")]
     Unreachable { address: SocketAddr, source: io::Error },
@@ -129,7 +132,7 @@ impl ConnectError {
         match self {
             Self::Refused { .. } => ConnectReason::Refused,
             Self::Timeout { .. } => ConnectReason::Timeout,
-            Self::Unreachable { .. } | Self::Down { .. } => ConnectReason::Unreachable,
+            Self::Unreachable { .. } | Self::Down { .. } | Self::Moved { .. } => ConnectReason::Unreachable,
             Self::Handshake { .. } | Self::Disagreed { .. } => ConnectReason::Tls,
             Self::Local { .. } => ConnectReason::Local,
             Self::Relay { .. } => ConnectReason::Relay,

@@ -76,6 +76,9 @@ pub(super) async fn resolve(
         }
         Store::MatchOnly | Store::MatchOrStore => None,
     };
+    if key.is_bosh() && entry.is_some() {
+        entry = worker.stays_on(&record.client, key.token()).or(entry);
+    }
     let detour = |shard: &ShardName| detour(worker, key, shard);
     let resolved = |shard: Arc<Shard>, why, holds| {
         let via = detour(&shard.name);

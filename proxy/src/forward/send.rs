@@ -29,13 +29,17 @@ pub(super) enum SendError {
 }
 
 impl SendError {
-    /// The shard went down while its answer was awaited: what may be repeated goes elsewhere.
-    fn of_down(shard: &Shard, again: Option<Box<Request<RequestBody>>>) -> Self {
-        match again {
-            Some(request) => {
-                Self::Unreached { request, cause: ConnectError::Down { address: shard.address } }
+    /// The answer that was awaited will not come: what may be repeated goes elsewhere.
+    fn of_end(shard: &Shard, end: AnswerLost, again: Option<Box<Request<RequestBody>>>) -> Self {
+        let address = shard.address;
+        match (again, end) {
+            (Some(request), AnswerLost::Down) => {
+                Self::Unreached { request, cause: ConnectError::Down { address } }
             }
-            None => Self::Failed(Failure::ShardDown),
+            (Some(request), AnswerLost::Moved) => {
+                Self::Unreached { request, cause: ConnectError::Moved { address } }
+            }
+            (None, _) => Self::Failed(Failure::ShardDown),
         }
     }
 }
@@ -59,7 +63,7 @@ pub(super) async fn send(
         match exchange(worker, client, record, upstream, request).await {
             Ok(answer) => return Ok(answer),
             Err(ExchangeError::Unsent(unsent)) => request = unsent,
-            Err(ExchangeError::Down) => return Err(SendError::of_down(shard, again)),
+            Err(ExchangeError::Lost(end)) => return Err(SendError::of_end(shard, end, again)),
             // The shard closed a kept-alive connection just when the request was under way (RFC 9112, 9.3.1).
             Err(ExchangeError::Closed) => {
                 let Some(again) = again else { return Err(SendError::Failed(Failure::Broken)) };
@@ -85,7 +89,9 @@ pub(super) async fn send(
                         request = unsent;
                         ConnectError::closed_at_once(shard.address)
                     }
-                    (Err(ExchangeError::Down), again) => return Err(SendError::of_down(shard, again)),
+                    (Err(ExchangeError::Lost(end)), again) => {
+                        return Err(SendError::of_end(shard, end, again));
+                    }
                     // A shard that still takes connections did not like the request, and gets it no second time (R39).
                     (Err(ExchangeError::Closed), Some(again)) => {
                         match open(worker, client, record, shard, destination.clone()).await {
@@ -102,6 +108,8 @@ pub(super) async fn send(
                     (Err(ExchangeError::Failed(failure)), _) => return Err(SendError::Failed(failure)),
                 }
             }
+            // Nothing is wrong with the shard.
+            Err(cause @ ConnectError::Moved { .. }) => return Err(SendError::Unreached { request, cause }),
             Err(cause) => cause,
         };
         worker.counters.connect_failures[cause.reason() as usize].up();
@@ -144,6 +152,7 @@ async fn open(
     record.awaits_shard();
     let connected = poll_fn(|cx| match (connecting.as_mut().poll(cx), client.asked()) {
         (Poll::Pending, Asked::WentDown) => Poll::Ready(Err(ConnectError::Down { address: shard.address })),
+        (Poll::Pending, Asked::Moved) => Poll::Ready(Err(ConnectError::Moved { address: shard.address })),
         (polled, _) => polled,
     });
     let upstream = connected.await?;
@@ -174,10 +183,25 @@ enum ExchangeError {
     Unsent(Box<Request<RequestBody>>),
     /// It closed behind the request.
     Closed,
-    /// Its shard went down meanwhile, and what runs on it is to end.
-    Down,
+    /// Its answer will not come.
+    Lost(AnswerLost),
     /// Anything else.
     Failed(Failure),
+}
+
+/// Why an answer is awaited no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AnswerLost {
+    /// The shard went down, and what runs on it is to end.
+    Down,
+    /// The conference is on another shard by now.
+    Moved,
+}
+
+/// Why the wait for the head of an answer ended without one.
+enum Ended {
+    Failed(Failure),
+    Lost(AnswerLost),
 }
 
 /// Sends a request over a connection and waits for the head of the answer.
@@ -207,9 +231,10 @@ async fn exchange(
                 return Poll::Ready(Ok(result));
             }
             match (client.expired(), client.asked()) {
-                (Some(TimeoutKind::Server), _) => Poll::Ready(Err(Failure::ShardTimeout)),
-                (Some(_), _) => Poll::Ready(Err(Failure::BodyTimeout)),
-                (None, Asked::WentDown) => Poll::Ready(Err(Failure::ShardDown)),
+                (Some(TimeoutKind::Server), _) => Poll::Ready(Err(Ended::Failed(Failure::ShardTimeout))),
+                (Some(_), _) => Poll::Ready(Err(Ended::Failed(Failure::BodyTimeout))),
+                (None, Asked::WentDown) => Poll::Ready(Err(Ended::Lost(AnswerLost::Down))),
+                (None, Asked::Moved) => Poll::Ready(Err(Ended::Lost(AnswerLost::Moved))),
                 (None, Asked::Answers) => {
                     client.wait(waiting(client), worker.clock.coarse());
                     Poll::Pending
@@ -238,7 +263,7 @@ async fn exchange(
                 })
             }
         },
-        Err(Failure::ShardDown) => Err(ExchangeError::Down),
-        Err(failure) => Err(ExchangeError::Failed(failure)),
+        Err(Ended::Lost(end)) => Err(ExchangeError::Lost(end)),
+        Err(Ended::Failed(failure)) => Err(ExchangeError::Failed(failure)),
     }
 }

@@ -69,8 +69,8 @@ pub(crate) struct Bosh {
     sessions: Slab<Session>,
     /// How many are counted.
     counted: usize,
-    /// The same by key.
-    of_key: HashMap<StickKey, u32, RandomState>,
+    /// The places of all, by key.
+    of_key: HashMap<StickKey, Vec<u32>, RandomState>,
     serial: u32,
     changes: Vec<HoldChange>,
 }
@@ -127,9 +127,10 @@ impl Bosh {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         let (stage, shard) = (Stage::New, shard.clone());
-        let session = Session { serial, key, shard, holds, stage, held: 0, ended: None };
+        let session = Session { serial, key: key.clone(), shard, holds, stage, held: 0, ended: None };
         // There are fewer than SESSIONS_MAX.
         let place = self.sessions.insert(session) as u32;
+        self.of_key.entry(key).or_default().push(place);
         Some(BoshId { place, serial })
     }
 
@@ -156,6 +157,32 @@ impl Bosh {
         if std::mem::replace(&mut session.holds, holds) == HoldsEntry::Yes {
             self.changes.push(HoldChange::Released(session.key.clone(), before));
         }
+    }
+
+    /// Where a connection's session for `token` is, or, if it has none, another connection's.
+    pub(crate) fn shard_of(&self, connection: &BoshOfConnection, token: &str) -> Option<&ShardName> {
+        let known = connection.0.take();
+        let own = known.iter().flat_map(|known| known.iter()).flatten();
+        let own = own.filter_map(|id| self.session(*id)).find(|session| session.key.as_str() == token);
+        let found = own.or_else(|| {
+            let places = self.of_key.get(token)?;
+            self.sessions.get(*places.first()? as usize)
+        });
+        connection.0.set(known);
+        found.map(|session| &session.shard)
+    }
+
+    /// A conference is on `shard` now: its sessions go there. Answers those with requests that another shard holds.
+    pub(crate) fn moved(&mut self, key: &StickKey, shard: &ShardName, table: Table) -> Vec<BoshId> {
+        let elsewhere = self.of(key).filter(|(_, session)| session.shard != *shard);
+        let elsewhere: Vec<BoshId> = elsewhere.map(|(id, _)| id).collect();
+        for id in &elsewhere {
+            if let Some(holds) = self.session(*id).map(|session| session.holds) {
+                self.goes_to(*id, shard, holds, table);
+            }
+        }
+        let is_held = |id: &BoshId| self.session(*id).is_some_and(|session| session.held > 0);
+        elsewhere.into_iter().filter(is_held).collect()
     }
 
     /// A session's request is over.
@@ -195,7 +222,6 @@ impl Bosh {
         for (_, session) in self.sessions.iter_mut().filter(|(_, session)| session.stage == Stage::New) {
             session.stage = Stage::Counted;
             self.counted += 1;
-            *self.of_key.entry(session.key.clone()).or_default() += 1;
             if session.holds == HoldsEntry::Yes {
                 self.changes.push(HoldChange::Taken(session.key.clone(), session.shard.clone()));
             }
@@ -221,9 +247,9 @@ impl Bosh {
     pub(crate) fn count(&self, which: &Which) -> usize {
         match which {
             Which::All => self.counted,
-            Which::Key(key) => self.of_key.get(key).map_or(0, |number| *number as usize),
+            Which::Key(key) => self.of(key).filter(|(_, it)| it.stage == Stage::Counted).count(),
             Which::KeyElsewhere { key, shard } => {
-                self.all().filter(|it| it.key == *key && it.shard != *shard).count()
+                self.of(key).filter(|(_, it)| it.stage == Stage::Counted && it.shard != *shard).count()
             }
             Which::Shard(shard) => self.all().filter(|it| it.shard == *shard).count(),
         }
@@ -236,9 +262,22 @@ impl Bosh {
         }
     }
 
+    /// Their conferences.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = StickKey> + '_ {
+        self.of_key.keys().cloned()
+    }
+
     /// Those that are counted.
     fn all(&self) -> impl Iterator<Item = &Session> {
         self.sessions.iter().map(|(_, session)| session).filter(|session| session.stage == Stage::Counted)
+    }
+
+    fn of(&self, key: &StickKey) -> impl Iterator<Item = (BoshId, &Session)> {
+        let places = self.of_key.get(key).map_or(&[][..], Vec::as_slice).iter();
+        places.filter_map(|place| {
+            let session = self.sessions.get(*place as usize)?;
+            Some((BoshId { place: *place, serial: session.serial }, session))
+        })
     }
 
     fn session(&self, id: BoshId) -> Option<&Session> {
@@ -250,16 +289,16 @@ impl Bosh {
             return;
         }
         let Session { key, shard, holds, stage, .. } = self.sessions.remove(id.place as usize);
+        if let Some(places) = self.of_key.get_mut(&key) {
+            places.retain(|place| *place != id.place);
+            if places.is_empty() {
+                self.of_key.remove(&key);
+            }
+        }
         if stage == Stage::New {
             return;
         }
         self.counted -= 1;
-        if let Some(number) = self.of_key.get_mut(&key) {
-            *number -= 1;
-            if *number == 0 {
-                self.of_key.remove(&key);
-            }
-        }
         if holds == HoldsEntry::Yes {
             self.changes.push(HoldChange::Released(key, shard));
         }

@@ -9,6 +9,7 @@ use crate::health::Health;
 use crate::sessions::{Bosh, Command, Which, obey};
 use shardgate_discovery::Snapshot;
 use shardgate_peering::Moved;
+use shardgate_peering_core::StickKey;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,9 @@ enum Table {
     Running,
     Stopped,
 }
+
+/// Conferences that are moved in one go.
+const MOVES_AT_ONCE: usize = 256;
 
 /// How long what was closed at the end of the drain has to go, and the table to hear of it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -66,7 +70,13 @@ pub(super) async fn run(worker: Rc<Worker>, mut listening: Listening, mut inbox:
                 worker.set_health(health);
             }
             moved = inbox.moves.recv(), if table == Table::Running => match moved {
-                Ok(Moved { key, to }) => worker.sessions.borrow_mut().moved(&key, &to),
+                Ok(moved) => {
+                    let mut moves = vec![moved];
+                    while let Some(next) = inbox.moves.try_recv().ok().filter(|_| moves.len() < MOVES_AT_ONCE) {
+                        moves.push(next);
+                    }
+                    worker.moved(&moves);
+                }
                 Err(RecvError::Lagged(missed)) => compare(&worker, missed),
                 Err(RecvError::Closed) => table = Table::Stopped,
             },
@@ -121,12 +131,13 @@ fn drain(worker: &Worker, listening: &mut Listening) {
 /// Moves were missed: every conference that has tunnels here is looked up.
 fn compare(worker: &Worker, missed: u64) {
     tracing::warn!(missed, "fell behind the table's moves, comparing all tunnels");
-    let mut sessions = worker.sessions.borrow_mut();
-    for key in sessions.keys() {
-        if let Some(shard) = worker.table.lookup(key.as_str()) {
-            sessions.moved(&key, &shard);
-        }
-    }
+    let mut keys = worker.sessions.borrow().keys();
+    keys.extend(worker.bosh.borrow().keys());
+    let there = |key: StickKey| {
+        let to = worker.table.lookup(key.as_str()).filter(|_| !worker.table.is_disputed(key.as_str()))?;
+        Some(Moved { key, to })
+    };
+    worker.moved(&keys.into_iter().filter_map(there).collect::<Vec<_>>());
 }
 
 /// The drain is over: what is still open is closed, and the table hears of it.

@@ -174,3 +174,37 @@ fn what_the_table_cannot_be_told_of_waits() {
     bosh.sweep(1 + PAUSE, PAUSE, Table::Behind);
     assert_eq!((told(&mut bosh).as_str(), bosh.len()), ("-a@s1", 0));
 }
+
+#[test]
+fn a_conference_that_moves_takes_its_sessions_along() {
+    let mut bosh = Bosh::default();
+    let [held, idle, there, new] = std::array::from_fn(|_| BoshOfConnection::default());
+    let id = ask(&mut bosh, &held);
+    poll(&mut bosh, &idle, "a", "s1", 0);
+    poll(&mut bosh, &there, "a", "s2", 0);
+    poll(&mut bosh, &there, "b", "s1", 0);
+    count(&mut bosh);
+    poll(&mut bosh, &new, "a", "s1", 0);
+    assert_eq!(told(&mut bosh), "+a@s1 +a@s1 +a@s2 +b@s1");
+    assert_eq!(bosh.moved(&key("a"), &shard("s2"), Table::Listens), [id], "one is to be sent once more");
+    assert_eq!(told(&mut bosh), "+a@s2 -a@s1 +a@s2 -a@s1");
+    let here = |bosh: &Bosh, token| bosh.count(&Which::KeyElsewhere { key: key(token), shard: shard("s2") });
+    assert_eq!((here(&bosh, "a"), here(&bosh, "b")), (0, 1));
+    assert!(bosh.moved(&key("a"), &shard("s2"), Table::Listens).is_empty());
+    assert!(bosh.moved(&key("unknown"), &shard("s2"), Table::Listens).is_empty());
+    let keys: std::collections::BTreeSet<_> = bosh.keys().map(|key| key.to_string()).collect();
+    assert_eq!(keys, ["a", "b"].map(str::to_owned).into());
+}
+
+#[test]
+fn whoever_polls_stays_where_its_session_is_or_another_one() {
+    let mut bosh = Bosh::default();
+    let [own, other, stranger] = std::array::from_fn(|_| BoshOfConnection::default());
+    assert_eq!(bosh.shard_of(&own, "a"), None);
+    poll(&mut bosh, &other, "a", "s2", 0);
+    poll(&mut bosh, &own, "a", "s1", 0);
+    assert_eq!(bosh.shard_of(&own, "a"), Some(&shard("s1")));
+    assert_eq!(bosh.shard_of(&other, "a"), Some(&shard("s2")));
+    assert!(bosh.shard_of(&stranger, "a").is_some());
+    assert_eq!(bosh.shard_of(&stranger, "b"), None);
+}
