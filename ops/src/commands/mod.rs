@@ -12,8 +12,10 @@ mod ban;
 mod census;
 mod changing;
 mod conferences;
+mod divergences;
 mod health;
 mod node_state;
+mod peers;
 mod pin;
 mod pin_check;
 mod ready;
@@ -54,6 +56,12 @@ enum Command {
     /// Conferences that are open now.
     #[command(subcommand)]
     Conferences(conferences::Verb),
+    /// Split brains: conferences whose people were on several shards, and what was decided.
+    #[command(subcommand)]
+    Divergences(divergences::Verb),
+    /// How nodes see each other: connected, ready, in agreement.
+    #[command(subcommand)]
+    Peers(peers::Verb),
     /// Nodes out of traffic, and back.
     #[command(subcommand)]
     Node(node_state::Verb),
@@ -144,6 +152,8 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::OverrideReadiness => Ok(ready::run(&nodes, output).await?),
         Command::CloseTunnels(which) => Ok(tunnels::run(&nodes, &which, output).await?),
         Command::Conferences(verb) => conferences::run(&nodes, &consul, verb, output).await,
+        Command::Divergences(verb) => Ok(divergences::run(&nodes, verb, output).await?),
+        Command::Peers(verb) => Ok(peers::run(&nodes, verb, output).await?),
         Command::Node(verb) => node_state::run(&nodes, verb, output).await,
         Command::Release(verb) if verb.is_for_nodes() => release::run(&nodes, &consul, verb, output).await,
         Command::Pin(_) | Command::Release(_) | Command::Ban(_) if nodes.named().is_some() => {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use shardgate_proto::admin::{StatusRequest, StatusResponse};
 
 use super::health::Health;
+use super::peers::Peer;
 use super::show;
 use crate::node::{AskError, Nodes};
 use crate::render::{Output, duration, json, table};
@@ -106,16 +107,6 @@ pub(super) fn short(error: &str) -> String {
     format!("{}...{}", begin.iter().collect::<String>(), end.iter().collect::<String>())
 }
 
-#[derive(Debug, Serialize)]
-struct Peer {
-    id: String,
-    link: String,
-    agreement: String,
-    ready: bool,
-    behind: u64,
-    rtt_ms: u64,
-}
-
 /// A shard as a node sees it.
 #[derive(Debug, Serialize)]
 pub(super) struct Shard {
@@ -204,14 +195,6 @@ impl Shard {
 
 impl From<StatusResponse> for Status {
     fn from(answer: StatusResponse) -> Self {
-        let peer = |peer: shardgate_proto::admin::Peer| Peer {
-            id: peer.id,
-            link: peer.link,
-            agreement: peer.agreement,
-            ready: peer.ready,
-            behind: peer.behind,
-            rtt_ms: peer.rtt_ms,
-        };
         Self {
             node: answer.node,
             region: answer.region,
@@ -223,7 +206,7 @@ impl From<StatusResponse> for Status {
             bosh_sessions: answer.bosh_sessions,
             snapshot_version: answer.snapshot_version,
             discovery: Discovery::from(answer.discovery.unwrap_or_default()),
-            peers: answer.peers.into_iter().map(peer).collect(),
+            peers: answer.peers.into_iter().map(Peer::from).collect(),
             shards: answer.shards.into_iter().map(Shard::from).collect(),
         }
     }
@@ -249,28 +232,12 @@ pub(super) async fn run(nodes: &Nodes, output: Output) -> Result<ExitCode, AskEr
 fn page(status: &Status) -> String {
     let ready = if status.ready { "ready".to_owned() } else { format!("NOT READY ({})", status.reason) };
     let Status { node, region, version, entries, tunnels, bosh_sessions, .. } = status;
-    let peers: Vec<Vec<String>> = status
-        .peers
-        .iter()
-        .map(|peer| {
-            let ready = if peer.ready { "yes" } else { "no" };
-            let rtt = format!("{} ms", peer.rtt_ms);
-            let agreement = peer.agreement.clone();
-            vec![
-                peer.id.clone(),
-                peer.link.clone(),
-                agreement,
-                ready.to_owned(),
-                peer.behind.to_string(),
-                rtt,
-            ]
-        })
-        .collect();
+    let peers: Vec<Vec<String>> = status.peers.iter().map(Peer::cells).collect();
     let shards: Vec<Vec<String>> = status.shards.iter().map(Shard::cells).collect();
     format!(
         "{node} in {region}, {version}: {ready}, {entries} entries, {tunnels} tunnels, {bosh_sessions} BOSH sessions\n{}\n{}\n{}\n",
         status.discovery.page(),
-        table(&["PEER", "LINK", "TABLE", "READY", "BEHIND", "RTT"], &peers),
+        table(&Peer::HEAD, &peers),
         table(&Shard::HEAD, &shards),
     )
 }

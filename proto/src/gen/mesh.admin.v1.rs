@@ -81,6 +81,11 @@ pub struct Peer {
     /// unknown, agreed, disagreed: whether it holds what this node holds.
     #[prost(string, tag = "6")]
     pub agreement: ::prost::alloc::string::String,
+    /// Since a comparison last said that it does; missing when none ever has.
+    #[prost(uint64, optional, tag = "7")]
+    pub agreed_ms: ::core::option::Option<u64>,
+    #[prost(bool, tag = "8")]
+    pub suspect: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Shard {
@@ -356,6 +361,58 @@ pub struct ShardSessions {
     pub tunnels_here: u64,
     #[prost(uint64, tag = "6")]
     pub bosh_here: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DivergencesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DivergencesResponse {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// At most 1,024.
+    #[prost(message, repeated, tag = "2")]
+    pub divergences: ::prost::alloc::vec::Vec<Divergence>,
+}
+/// People of one conference were on several shards.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Divergence {
+    /// A hash of the key, what stood there and what was decided: 16 hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub key: ::prost::alloc::string::String,
+    /// The shard that its entry named before, and the generation of that.
+    #[prost(string, tag = "3")]
+    pub stood: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub stood_generation: u32,
+    /// Where it is by the decision, and its generation.
+    #[prost(string, tag = "5")]
+    pub winner: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "6")]
+    pub generation: u32,
+    /// Those with most sessions first.
+    #[prost(message, repeated, tag = "7")]
+    pub sides: ::prost::alloc::vec::Vec<Side>,
+    /// most-sessions; join: as many are elsewhere, and the entry that stood wins
+    #[prost(string, tag = "8")]
+    pub why: ::prost::alloc::string::String,
+    /// Milliseconds since 1970, by the node's clock: when it began to ask, when it decided, when the last node said that its people have moved.
+    #[prost(uint64, tag = "9")]
+    pub detected_ms: u64,
+    #[prost(uint64, tag = "10")]
+    pub decided_ms: u64,
+    #[prost(uint64, optional, tag = "11")]
+    pub moved_ms: ::core::option::Option<u64>,
+    /// Nodes that have said so.
+    #[prost(string, repeated, tag = "12")]
+    pub moved: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Side {
+    #[prost(string, tag = "1")]
+    pub shard: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub sessions: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OrderNodeRequest {
@@ -666,6 +723,31 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("mesh.admin.v1.Admin", "Sessions"));
             self.inner.unary(req, path, codec).await
         }
+        /// Split brains that this node has decided about, the last ones, the newest first.
+        pub async fn divergences(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DivergencesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DivergencesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/Divergences",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "Divergences"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Takes this node out of traffic, or back: it serves on, and whoever asks whether it is ready is told. It lasts as long as the process.
         pub async fn order_node(
             &mut self,
@@ -779,6 +861,14 @@ pub mod admin_server {
             request: tonic::Request<super::SessionsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SessionsResponse>,
+            tonic::Status,
+        >;
+        /// Split brains that this node has decided about, the last ones, the newest first.
+        async fn divergences(
+            &self,
+            request: tonic::Request<super::DivergencesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DivergencesResponse>,
             tonic::Status,
         >;
         /// Takes this node out of traffic, or back: it serves on, and whoever asks whether it is ready is told. It lasts as long as the process.
@@ -1248,6 +1338,49 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SessionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/Divergences" => {
+                    #[allow(non_camel_case_types)]
+                    struct DivergencesSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::DivergencesRequest>
+                    for DivergencesSvc<T> {
+                        type Response = super::DivergencesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DivergencesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::divergences(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DivergencesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::{Access, AdminParts, Traffic};
 use crate::sessions::Which;
 
+mod divergences;
 mod rows;
 mod status;
 
@@ -97,6 +98,18 @@ impl Admin for Service {
         _: Request<wire::SessionsRequest>,
     ) -> Result<Response<wire::SessionsResponse>, Status> {
         Ok(Response::new(status::sessions(&self.parts).await))
+    }
+
+    async fn divergences(
+        &self,
+        _: Request<wire::DivergencesRequest>,
+    ) -> Result<Response<wire::DivergencesResponse>, Status> {
+        let known = self.parts.table.divergences().await;
+        let known =
+            known.ok_or_else(|| Status::unavailable("this node stops, nobody can be asked any more"))?;
+        let divergences = known.iter().rev().map(divergences::row).collect();
+        let node = self.parts.table.me().to_string();
+        Ok(Response::new(wire::DivergencesResponse { node, divergences }))
     }
 
     async fn close_tunnels(

@@ -385,6 +385,15 @@ impl Reading {
                 stats.probes_refused,
             ),
             ("table_probe_answers_late", "Outcomes of probes that came too late", stats.probe_answers_late),
+            ("table_disputes", "Conferences with sessions here that were on another shard", stats.disputes),
+            ("table_divergences", "Split brains decided by this node as their home", stats.verdicts),
+            (
+                "table_disputes_without_verdict",
+                "Such conferences about which no home said anything",
+                stats.disputes_without_verdict,
+            ),
+            ("table_disputes_full", "Such conferences beyond the bound", stats.disputes_full),
+            ("table_hearings_full", "Split brains that this home had no place for", stats.hearings_full),
             ("table_leases_reported", "Leases reported to homes", stats.leases_reported),
             ("table_renewals_sent", "Renewals told to all as home", stats.renewals_sent),
             (
@@ -420,6 +429,14 @@ impl Reading {
             "1 when the peer's table holds what this node's holds",
             "peer",
             each(|view| u64::from(view.agreement == Agreement::Agreed)),
+        )?;
+        let agreed = self.mesh.peers.iter();
+        let agreed = agreed.filter_map(|peer| Some((peer.id.as_str(), peer.view.agreed_ms_ago? / 1_000)));
+        out.gauges(
+            "peer_agreed_seconds_ago",
+            "Since the peer's table was last found to hold what this node's holds; missing when it never was",
+            "peer",
+            agreed,
         )?;
         out.gauges(
             "peer_ready",

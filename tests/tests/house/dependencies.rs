@@ -97,7 +97,7 @@ const ALLOWED: &[Allowed] = &[
     Allowed {
         name: "shardgate-ops",
         storey: 4,
-        foreign: &["clap", "serde", "serde_json", "strsim", "thiserror", "tokio", "tonic"],
+        foreign: &["clap", "humantime", "serde", "serde_json", "strsim", "thiserror", "tokio", "tonic"],
     },
     Allowed {
         name: "shardgate-tests",

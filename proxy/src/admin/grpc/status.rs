@@ -141,6 +141,8 @@ fn peer(peer: shardgate_peering::PeerStatus) -> wire::Peer {
         behind: peer.view.behind,
         rtt_ms: peer.view.rtt_ms,
         agreement: agreement(peer.view.agreement).to_owned(),
+        agreed_ms: peer.view.agreed_ms_ago,
+        suspect: peer.view.suspect,
     }
 }
 
