@@ -16,7 +16,7 @@ export const EXPIRE_MS = 4000;
 
 /**
  * Nodes with a certificate authority and a discovery file each. `nodes`: `{ name, region, ip }` each; `settings(node)`: more of its
- * configuration; `addressOf(node, shard)`: where that node finds the shard.
+ * configuration; `addressOf(node, shard)` and `peerAddressOf(node, peer)`: where that node finds them.
  */
 export class Mesh {
   constructor({
@@ -30,8 +30,9 @@ export class Mesh {
     expire = `${EXPIRE_MS / 1000}s`,
     settings = () => '',
     addressOf = (_, shard) => shard.address,
+    peerAddressOf = (_, peer) => peer.mesh,
   }) {
-    Object.assign(this, { binary, hooks, shards, release, expire, settings, addressOf });
+    Object.assign(this, { binary, hooks, shards, release, expire, settings, addressOf, peerAddressOf });
     /** Whether a node's discovery does not list a shard. */
     this.hides = () => false;
     this.folder = join(folder, name);
@@ -93,7 +94,7 @@ state = "${shard.state}"
 [[peers]]
 id = "${peer.name}"
 region = "${peer.region}"
-address = "${peer.mesh}"
+address = "${this.peerAddressOf(node, peer)}"
 `);
     const edited = `${node.discovery}.edited`;
     writeFileSync(edited, [`live_release = "${this.release}"\n`, ...shards, ...peers].join(''));

@@ -31,8 +31,8 @@ export class Person {
   /** `{ at, shard }` of each connection, `{ at, closed }` of each end. */
   events = [];
 
-  constructor(room, addresses, { pingMs = 1_000 } = {}) {
-    Object.assign(this, { room, addresses, pingMs });
+  constructor(room, addresses, { pingMs = 1_000, pause = () => 200 + Math.random() * 600 } = {}) {
+    Object.assign(this, { room, addresses, pingMs, pause });
   }
 
   get shard() {
@@ -86,7 +86,7 @@ export class Person {
 
   async #comeBack() {
     while (!this.#gone && !this.#socket) {
-      await delay(200 + Math.random() * 600);
+      await delay(this.pause());
       await this.enter().catch(() => {});
     }
   }

@@ -1,0 +1,11 @@
+#!/usr/bin/env node
+// Nodes that lose each other: what becomes of conferences that people opened on both sides, in numbers.
+//
+//   SHARDGATE_BIN=…       the binary under test (default: target/sim/shardgate)
+//   SHARDGATECTL_BIN=…    its operator's side (default: target/sim/shardgatectl)
+//   FAULTS_ROOMS=…        conferences of the halves (default: 300)
+//   node run.mjs [WORD]   only the cases whose name contains WORD
+import { runCases } from '../runner.mjs';
+import { CASES } from './cases.mjs';
+
+await runCases(CASES, process.argv[2]);
