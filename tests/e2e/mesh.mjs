@@ -106,7 +106,7 @@ address = "${this.peerAddressOf(node, peer)}"
   }
 
   mustRun() {
-    for (const node of this.nodes) node.process.mustRun();
+    for (const node of this.nodes) node.process?.mustRun();
   }
 
   async #ready(node) {

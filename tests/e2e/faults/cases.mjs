@@ -1,4 +1,5 @@
 // What happens to nodes and the paths between them, and what people may notice of it.
+import { setTimeout as delay } from 'node:timers/promises';
 import { equal, must } from '../clients/expect.mjs';
 import { elapse, until } from '../until.mjs';
 import { Poller, Talker } from './people.mjs';
@@ -43,16 +44,22 @@ function person(number, room, nodes) {
 }
 
 /** Rooms that people opened on both sides of a cut, on different shards: `{ name, sizes, first, second }`, people in the last two. */
-function openRooms(sides, count) {
+function openRooms(sides, count, tag = 'room') {
   let people = 0;
   return Array.from({ length: count }, (_, n) => {
     const sizes = SIZES[n % SIZES.length];
-    const room = { name: `room${n}`, sizes };
+    const room = { name: `${tag}${n}`, sizes };
     const enter = (side, size) => Array.from({ length: size }, () => person((people += 1), room.name, side));
     room.first = enter(sides[0], sizes.first);
     room.second = enter(sides[1], sizes.second);
     return room;
   });
+}
+
+/** Lets each node place new conferences on these shards alone: sides with shards of their own place rooms apart. */
+async function places(site, takes) {
+  const order = ([node, shard]) => site.ask(node, 'shard', takes(node, shard) ? 'ready' : 'drain', shard.name);
+  await several(site.nodes.flatMap((node) => site.shards.map((shard) => [node, shard])), order, 4);
 }
 
 const everybody = (room) => [...room.first, ...room.second];
@@ -64,14 +71,7 @@ async function halves({ binary, ctl }) {
   return on({ binary, ctl, shards: 4 }, async (site) => {
     const sides = [site.nodes.slice(0, 2), site.nodes.slice(2)];
     await site.cut(...sides);
-    // Each side sees two shards of its own, so that no room is on one shard by chance.
-    site.mesh.hides = (node, shard) => sides[0].includes(node) === shard.id > 2;
-    site.mesh.writeDiscovery();
-    const lists = async () => {
-      const statuses = (await Promise.all(site.nodes.map((node) => site.ask(node, 'status')))).flat();
-      return statuses.every((status) => status.shards.length === 2);
-    };
-    await until(lists, 10_000, () => 'every node lists two shards');
+    await places(site, (node, shard) => sides[0].includes(node) === shard.id <= 2);
     const rooms = openRooms(sides, ROOMS);
     for (const room of rooms) await several(everybody(room), (one) => one.enter());
     const shardOf = (people) => {
@@ -80,8 +80,7 @@ async function halves({ binary, ctl }) {
       return [...shards][0];
     };
     for (const room of rooms) room.on = [shardOf(room.first), shardOf(room.second)];
-    site.mesh.hides = () => false;
-    site.mesh.writeDiscovery();
+    await places(site, () => true);
     // Sessions over BOSH are counted by a sweep of each second.
     const pollers = rooms.flatMap(everybody).filter((one) => one instanceof Poller).length;
     let counted = 0;
@@ -148,6 +147,145 @@ async function halves({ binary, ctl }) {
   });
 }
 
-export const CASES = {
+/** Two people a room who come in through two nodes within a few milliseconds. */
+function pairs(count, [one, other]) {
+  return Array.from({ length: count }, (_, n) => {
+    const name = `race${n}`;
+    return { name, first: [new Talker(name, [one.address])], second: [new Talker(name, [other.address])] };
+  });
+}
+
+/** Lets everybody in, `perSecond` rooms a second; `meanwhile(n)` is called before each. Answers what was refused. */
+async function race(rooms, perSecond, meanwhile = () => {}) {
+  const refused = [];
+  const began = performance.now();
+  const entering = [];
+  for (const [n, room] of rooms.entries()) {
+    meanwhile(n);
+    const enter = (one) => one.enter().catch((error) => refused.push(error.message));
+    entering.push(...everybody(room).map(enter));
+    await delay(Math.max(0, began + ((n + 1) * 1_000) / perSecond - performance.now()));
+  }
+  await Promise.all(entering);
+  return refused;
+}
+
+const said = (rooms) => rooms.filter(apart).map((room) => `${room.name}: ${everybody(room).map((one) => one.shard)}`).join('; ');
+
+async function racing({ binary, ctl }) {
+  return on({ binary, ctl, delayMs: 75 }, async (site) => {
+    const rooms = pairs(ROOMS, site.nodes);
+    const refused = await race(rooms, 100);
+    equal(refused, [], 'joins that were refused');
+    equal(said(rooms), '', 'rooms that two first joins split');
+    equal(rooms.flatMap(everybody).filter((one) => one.closes > 0).length, 0, 'people who were moved');
+    for (const one of rooms.flatMap(everybody)) one.leave();
+    return `${rooms.length} rooms, 75 ms from node to node one way: 0 split, 0 moved`;
+  });
+}
+
+async function racingHome({ binary, ctl }) {
+  return on({ binary, ctl, delayMs: 75 }, async (site) => {
+    const rooms = pairs(ROOMS, site.nodes);
+    const victim = site.nodes[3];
+    const kill = Math.floor(ROOMS / 2);
+    const refused = await race(rooms, 100, (n) => n === kill && victim.process.child.kill('SIGKILL'));
+    equal(refused, [], 'joins that were refused');
+    const split = rooms.filter(apart).length;
+    const began = Date.now();
+    await until(() => !rooms.some(apart), 20_000, () => said(rooms));
+    const wholeAt = Date.now();
+    await elapse(2_000);
+    equal(said(rooms), '', 'rooms that are split again');
+    const moved = rooms.flatMap(everybody).filter((one) => one.closes > 0).length;
+    must(rooms.flatMap(everybody).every((one) => one.closes <= 1), 'nobody moves twice');
+    for (const one of rooms.flatMap(everybody)) one.leave();
+    await victim.process.ended;
+    victim.process = undefined;
+    return `${rooms.length} rooms, a node that is home of a quarter of them killed meanwhile: 0 joins refused, ${split} split at first, whole ${seconds(wholeAt - began)} later, ${moved} people moved`;
+  });
+}
+
+async function flapping({ binary, ctl }) {
+  return on({ binary, ctl }, async (site) => {
+    const sides = [site.nodes.slice(0, 2), site.nodes.slice(2)];
+    const enter = (rooms) => several(rooms, async (room) => {
+      for (const one of everybody(room)) await one.enter();
+    });
+    const before = openRooms(sides, 50);
+    await enter(before);
+    equal(said(before), '', 'rooms that are split before anything happened');
+    const born = [];
+    for (let times = 0; times < 5; times += 1) {
+      await site.cut(...sides);
+      await places(site, (node, shard) => sides[0].includes(node) === shard.id <= 2);
+      const rooms = openRooms(sides, 20, `cut${times}-`);
+      await enter(rooms);
+      born.push(...rooms);
+      await places(site, () => true);
+      site.heal(...sides);
+      await site.linked(site.nodes, site.nodes.length - 1);
+      await until(() => ![...before, ...born].some(apart), 20_000, () => said([...before, ...born]));
+      await site.tablesEqual(20_000);
+    }
+    await elapse(2_000);
+    equal(said([...before, ...born]), '', 'rooms that are split');
+    const twice = born.flatMap(everybody).filter((one) => one.closes > 1);
+    equal(twice.map((one) => one.events), [], 'people who were moved twice');
+    const moved = (rooms) => rooms.flatMap(everybody).filter((one) => one.closes > 0).length;
+    equal(moved(before), 0, 'people who were moved, though their room was on one shard all the time');
+    for (const one of [...before, ...born].flatMap(everybody)) one.leave();
+    return `5 cuts, ${born.length} rooms opened in them on both sides: 0 split, ${moved(born)} people moved once, none twice; ${before.length} rooms of before: 0 split, 0 moved`;
+  });
+}
+
+async function zombie({ binary, ctl }) {
+  return on({ binary, ctl, nodes: 3 }, async (site) => {
+    const [awake, , sleeper] = site.nodes;
+    const rooms = Array.from({ length: Math.min(ROOMS, 100) }, (_, n) => {
+      const name = `room${n}`;
+      return { name, first: [new Talker(name, [awake.address])], second: [new Talker(name, [sleeper.address])] };
+    });
+    await several(rooms, async (room) => {
+      for (const one of everybody(room)) await one.enter();
+    });
+    equal(said(rooms), '', 'rooms that are split before anything happened');
+    sleeper.process.child.kill('SIGSTOP');
+    await site.linked([awake], 1);
+    const moved = rooms.slice(0, rooms.length / 2);
+    for (const room of moved) {
+      const to = site.shards.find((shard) => shard.name !== room.first[0].shard).name;
+      await site.ask(awake, 'table', 'set', room.name, to);
+      room.to = to;
+    }
+    await until(() => moved.every((room) => room.first[0].shard === room.to), 20_000, () => 'the people who are awake have moved');
+    // So long that it must not believe what it knew.
+    await elapse(31_000);
+    const resumed = Date.now();
+    sleeper.process.child.kill('SIGCONT');
+    await until(() => !rooms.some(apart), 20_000, () => said(rooms));
+    const wholeAt = Date.now();
+    await site.tablesEqual(20_000);
+    const wrong = moved.filter((room) => room.first[0].shard !== room.to);
+    equal(wrong.map((room) => room.name), [], 'decisions that the sleeper overwrote');
+    const disturbed = rooms.slice(rooms.length / 2).flatMap(everybody).filter((one) => one.closes > 0).length;
+    equal(disturbed, 0, 'people of rooms that nobody moved who were disturbed');
+    must(wholeAt - resumed < 5_000, 'its people where they belong in 5 s', seconds(wholeAt - resumed));
+    for (const one of rooms.flatMap(everybody)) one.leave();
+    return `${rooms.length} rooms, ${moved.length} of them moved while a node stood still for 31 s: its people are right ${seconds(wholeAt - resumed)} after it goes on, 0 others disturbed`;
+  });
+}
+
+const ALWAYS = {
   'halves: rooms opened on both sides of a cut': halves,
+  'racing: two first joins of each room, nodes 75 ms apart': racing,
+  'racing home: a home is killed in the middle': racingHome,
 };
+
+/** What takes a minute or more. */
+const LONG = {
+  'flapping: a link that breaks and heals': flapping,
+  'zombie: a node stands still while others decide': zombie,
+};
+
+export const CASES = process.env.FAULTS_LONG ? { ...ALWAYS, ...LONG } : ALWAYS;

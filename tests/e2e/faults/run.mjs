@@ -3,7 +3,8 @@
 //
 //   SHARDGATE_BIN=…       the binary under test (default: target/sim/shardgate)
 //   SHARDGATECTL_BIN=…    its operator's side (default: target/sim/shardgatectl)
-//   FAULTS_ROOMS=…        conferences of the halves (default: 300)
+//   FAULTS_ROOMS=…        conferences of most cases (default: 300)
+//   FAULTS_LONG=yes       also the cases that take a minute or more
 //   node run.mjs [WORD]   only the cases whose name contains WORD
 import { runCases } from '../runner.mjs';
 import { CASES } from './cases.mjs';
