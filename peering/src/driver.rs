@@ -198,9 +198,13 @@ impl Driver {
         if self.moving.is_empty() || Instant::now() < self.next_move {
             return;
         }
-        for moved in self.moving.drain(..self.moving.len().min(MOVES_AT_ONCE)) {
+        for Moved { key, .. } in self.moving.drain(..self.moving.len().min(MOVES_AT_ONCE)) {
+            // It may have moved again while it waited here, or be disputed.
+            let Some(to) = self.node.lookup(&key).filter(|_| !self.view.is_disputed(key.as_str())) else {
+                continue;
+            };
             // Nobody may be listening: a node without tunnels.
-            drop(self.moves.send(moved));
+            drop(self.moves.send(Moved { to: to.clone(), key }));
         }
         self.next_move = Instant::now() + MOVES_PAUSE;
     }
@@ -214,6 +218,7 @@ impl Driver {
                 Output::Emptied => {
                     warn!("this node was paused for too long: it starts anew");
                     self.view.clear();
+                    self.moving.clear();
                 }
                 Output::Moved { key, to } => self.moving.push_back(Moved { key, to }),
                 Output::Disputed { key } => self.view.dispute(key),

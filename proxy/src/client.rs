@@ -234,6 +234,13 @@ impl Client {
     /// The answer of this server is awaited from now on, or nobody's.
     pub(crate) fn awaits(&self, server: Option<&ShardName>) {
         self.asks.replace(server.cloned());
+        if self.asked.get() == Asked::WentDown {
+            self.asked.set(Asked::Answers);
+        }
+    }
+
+    /// The request goes to a server, perhaps another one than before.
+    pub(crate) fn sets_out(&self) {
         self.asked.set(Asked::Answers);
     }
 
@@ -250,11 +257,10 @@ impl Client {
         self.poll.set(session);
     }
 
-    /// The conferences of these BOSH sessions have moved to another shard than may be asked.
+    /// The conferences of these BOSH sessions, which are sorted, have moved to another shard than may be asked.
     pub(crate) fn moved(&self, sessions: &[BoshId]) {
-        if self.poll.get().is_some_and(|session| sessions.contains(&session))
+        if self.poll.get().is_some_and(|session| sessions.binary_search(&session).is_ok())
             && self.asked.get() == Asked::Answers
-            && self.asks.borrow().is_some()
         {
             self.asked.set(Asked::Moved);
             self.wake();

@@ -251,6 +251,7 @@ async fn forward(
     let mut resolved = resolve(worker, &key, cookie.as_ref(), &seen, None, record).await?;
     let mut vain = 0;
     loop {
+        client.sets_out();
         record.shard = Some(Arc::clone(&resolved.shard));
         record.why = Some(resolved.why);
         record.via.clone_from(&resolved.via);
@@ -323,7 +324,8 @@ async fn forward(
         // To another shard, or another way to this one, as its home says. If there is none, the first failure is what happened.
         // A request may have waited for long: what it knew of the others at its beginning is of the past.
         let seen = record.sees(worker.topology());
-        resolved = match resolve(worker, &key, cookie.as_ref(), &seen, Some(&failed), record).await {
+        let excluded = (!moved).then_some(&failed);
+        resolved = match resolve(worker, &key, cookie.as_ref(), &seen, excluded, record).await {
             Ok(resolved) => resolved,
             Err(_) => return Err(cause.into()),
         };

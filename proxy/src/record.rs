@@ -142,6 +142,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         self.client.awaits(None);
         self.client.polls(None);
+        self.client.sets_out();
         let now = self.worker.clock.exact();
         self.timers.all = now.saturating_sub(self.began);
         self.client.end_answer(self.worker.clock.coarse());

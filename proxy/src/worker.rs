@@ -351,6 +351,7 @@ impl Worker {
         if polls.is_empty() {
             return;
         }
+        polls.sort_unstable();
         for (_, watched) in self.watched.borrow().iter() {
             if let Watched::Exchange(client) = watched {
                 client.moved(&polls);

@@ -11,12 +11,15 @@ use crate::message::{Disputed, Message};
 use crate::mutation::Mutation;
 use crate::node::Node;
 use crate::output::{Output, Side, Verdict, Why};
+use crate::session::Session;
 use crate::time::{Instant, Now};
 
 /// Keys about which a node waits for a verdict. Beyond it the join's winner counts at once.
 const DISPUTES_MAX: usize = 65_536;
 /// Keys about which a node hears others. Beyond it whoever asks goes on to the next home.
 const HEARINGS_MAX: usize = 65_536;
+/// Questions to everybody under way: a thousand keys are asked about in a few. Beyond it the same.
+const ROUNDS_MAX: usize = 1_024;
 /// How long the others have to say how many people they have where: who is listed and not connected may be on its way back, and a node with a
 /// thousand such keys has much to do.
 const GATHER_MS: u64 = 1_000;
@@ -143,6 +146,8 @@ impl Node {
         let obeyed = obeyed
             || self.mutation == Some(Mutation::CloseBeforeVerdict)
             || entry.reason == Reason::Down && self.mutation == Some(Mutation::MoveAfterCutObeyed);
+        // An old one knew nothing of whoever was away.
+        let is_final = obeyed || self.is_fresh(now, &entry);
         let stage = self.arbitration.disputes.get(key).map(|dispute| &dispute.stage);
         match (entry.reason, stage) {
             // A second verdict overtook the first: its time runs already.
@@ -151,13 +156,13 @@ impl Node {
             (Reason::Arbitration, None) if self.mutation == Some(Mutation::VerdictNotFinal) => {
                 self.dispute(now, key, to);
             }
-            (Reason::Arbitration, Some(Stage::Asked(_)) | None) => {
+            (Reason::Arbitration, Some(Stage::Asked(_)) | None) if is_final => {
                 let due = now.mono + self.longest_rtt_ms();
                 self.goes_on(now, key, Stage::Decided, due);
             }
             (Reason::Operator, _) => self.obey(key, to),
             (Reason::Down, _) if entry.origin == self.config.me => self.obey(key, to),
-            _ if obeyed => self.obey(key, to),
+            (Reason::Claim | Reason::Down | Reason::End | Reason::Full, _) if obeyed => self.obey(key, to),
             (_, Some(_)) => {}
             (_, None) => self.dispute(now, key, to),
         }
@@ -239,7 +244,7 @@ impl Node {
         let due = (now.mono + budget_ms).min(since + NO_VERDICT_MS);
         self.goes_on(now, key, Stage::Asked(arbiter.clone()), due);
         if arbiter == me {
-            self.hear(key, tried);
+            self.hear(now, key, tried);
         } else {
             self.tell_arbiter(arbiter, tried, key);
         }
@@ -264,21 +269,34 @@ impl Node {
         streaming.map(|session| session.rtt_ms).max().unwrap_or(0).min(GATHER_MS)
     }
 
-    /// Whether the key is where it is by a verdict, which is not arbitrated again.
-    fn is_decided(&self, key: &StickKey) -> bool {
+    /// Whether a decision is so young, by this node's wall clock, that a key may not move again.
+    fn is_fresh(&self, now: Now, entry: &Entry) -> bool {
+        now.wall.0.saturating_sub(entry.created.wall_ms()) < self.config.move_pause_ms
+    }
+
+    /// Whether the key is where it is by a verdict of the last half minute, which is not arbitrated again.
+    fn is_decided(&self, now: Now, key: &StickKey) -> bool {
         #[cfg(feature = "test-hooks")]
         if self.mutation == Some(Mutation::VerdictNotFinal) {
             return false;
         }
-        self.table.get(key).is_some_and(|slot| slot.entry.reason == Reason::Arbitration)
+        let own_is_fresh = || {
+            let moved = self.moved_at.get(key);
+            moved.is_some_and(|at| now.mono.since_ms(*at) < self.config.move_pause_ms)
+        };
+        self.table.get(key).is_some_and(|slot| {
+            slot.entry.reason == Reason::Arbitration
+                && (self.is_fresh(now, &slot.entry) || slot.entry.origin == self.config.me && own_is_fresh())
+        })
     }
 
     /// This node decides: everybody is asked.
-    fn hear(&mut self, key: &StickKey, tried: Option<&PeerId>) {
-        if self.arbitration.hearings.contains_key(key) || !self.decides || self.is_decided(key) {
+    fn hear(&mut self, now: Now, key: &StickKey, tried: Option<&PeerId>) {
+        if self.arbitration.hearings.contains_key(key) || !self.decides || self.is_decided(now, key) {
             return;
         }
-        if self.arbitration.hearings.len() >= HEARINGS_MAX {
+        let full = self.arbitration.rounds.len() >= ROUNDS_MAX;
+        if full || self.arbitration.hearings.len() >= HEARINGS_MAX {
             self.stats.hearings_full += 1;
             return;
         }
@@ -303,6 +321,10 @@ impl Node {
         for (arbiter, keys) in core::mem::take(&mut self.arbitration.to_report) {
             if arbiter == self.config.me {
                 self.on_people_moved(&arbiter, keys);
+                continue;
+            }
+            // An arbiter that is gone asks nobody how it ended.
+            if !self.sessions.get(&arbiter).is_some_and(Session::streaming) {
                 continue;
             }
             for part in keys.chunks(self.config.batch_items) {
@@ -356,16 +378,15 @@ impl Node {
     ) {
         for Disputed { key, entry, sessions } in items {
             self.accept(now, peer, &key, &entry, self.config.ttl_ms);
-            let Some(stands) = self.table.get(&key).map(|slot| &slot.entry) else { continue };
-            if stands.reason == Reason::Arbitration && stands.precedence(&entry).is_lt() {
-                // There is a verdict that had not arrived there. What came was corrected by it.
+            if self.table.get(&key).is_none() || self.is_decided(now, &key) {
+                // What came was corrected by a verdict that had not arrived there.
                 continue;
             }
             match self.other_arbiter(&key, tried, Some(peer)) {
                 Some(arbiter) if !self.arbitration.hearings.contains_key(&key) => {
                     self.tell_arbiter(arbiter, tried, &key);
                 }
-                Some(_) | None => self.hear(&key, tried),
+                Some(_) | None => self.hear(now, &key, tried),
             }
             if let Some(hearing) = self.arbitration.hearings.get_mut(&key) {
                 hearing.tried = hearing.tried.take().or_else(|| tried.cloned());
@@ -477,7 +498,7 @@ impl Node {
 
     /// The shard with most people; if there are several, or nobody is left, the one that the join chose.
     fn give_verdict(&mut self, now: Now, key: &StickKey, told: BTreeMap<PeerId, Sessions>, gathered_ms: u64) {
-        if self.is_decided(key) {
+        if self.is_decided(now, key) {
             // Another one was faster.
             return;
         }

@@ -285,7 +285,9 @@ impl Node {
     pub(crate) fn on_claim_answer(&mut self, now: Now, from: &PeerId, answer: ClaimAnswer) {
         let accepted = match &answer.result {
             ClaimResult::Entry(entry, remaining_ms) | ClaimResult::Kept { entry, remaining_ms, .. } => {
-                if entry.reason == Reason::Down && self.pending.contains_key(&answer.key) {
+                // Whoever asked for something else may hear of a move that it was not asked about.
+                let asked = self.pending.get(&answer.key).map(|pending| &pending.question.asked);
+                if entry.reason == Reason::Down && matches!(asked, Some(Asked::Down { .. })) {
                     self.arbitration.obeys(&answer.key);
                 }
                 self.accept(now, from, &answer.key, entry, *remaining_ms)

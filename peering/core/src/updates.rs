@@ -62,11 +62,11 @@ impl Node {
         Ok(())
     }
 
-    /// What a home moved since this node is connected to it, because nobody reaches the shard: this node was asked.
+    /// What a home moved since this node is connected to it, because nobody reaches the shard, or by a verdict: this node was asked.
     fn obey_moves_of(&mut self, peer: &PeerId, items: &[Item]) {
         for Item { key, change, .. } in items {
             if let Change::Entry(entry) = change
-                && entry.reason == Reason::Down
+                && matches!(entry.reason, Reason::Down | Reason::Arbitration)
                 && entry.origin == *peer
             {
                 self.arbitration.obeys(key);

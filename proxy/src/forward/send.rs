@@ -167,7 +167,7 @@ async fn open(
 
 /// A copy of a request that may be sent twice: its method is safe and there is no body, or its body was read whole for this.
 fn repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
-    if !request.method().is_safe() && !request.body().is_whole() {
+    if !is_repeatable(request) {
         return None;
     }
     let mut again = Request::new(request.body().again()?);
@@ -175,6 +175,17 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>
     *again.uri_mut() = request.uri().clone();
     *again.headers_mut() = request.headers().clone();
     Some(Box::new(again))
+}
+
+fn is_repeatable(request: &Request<RequestBody>) -> bool {
+    request.method().is_safe() || request.body().is_whole()
+}
+
+/// Whether a request whose conference moves can be sent once more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum GoesOn {
+    Elsewhere,
+    Nowhere,
 }
 
 /// Why a connection brought no answer.
@@ -215,6 +226,8 @@ async fn exchange(
     let began = record.elapsed();
     client.progress();
     record.awaits_shard();
+    // What cannot be sent once more is better answered where it is.
+    let may_go_on = if is_repeatable(&request) { GoesOn::Elsewhere } else { GoesOn::Nowhere };
     let result = {
         // Outside tokio's budget: a future that gives way asks to be polled again, and here nobody would hear it.
         let mut answer = pin!(unconstrained(upstream.send(*request)));
@@ -234,8 +247,10 @@ async fn exchange(
                 (Some(TimeoutKind::Server), _) => Poll::Ready(Err(Ended::Failed(Failure::ShardTimeout))),
                 (Some(_), _) => Poll::Ready(Err(Ended::Failed(Failure::BodyTimeout))),
                 (None, Asked::WentDown) => Poll::Ready(Err(Ended::Lost(AnswerLost::Down))),
-                (None, Asked::Moved) => Poll::Ready(Err(Ended::Lost(AnswerLost::Moved))),
-                (None, Asked::Answers) => {
+                (None, Asked::Moved) if may_go_on == GoesOn::Elsewhere => {
+                    Poll::Ready(Err(Ended::Lost(AnswerLost::Moved)))
+                }
+                (None, Asked::Answers | Asked::Moved) => {
                     client.wait(waiting(client), worker.clock.coarse());
                     Poll::Pending
                 }

@@ -20,7 +20,7 @@ const KEYS_MAX: usize = 4;
 const SESSIONS_MAX: usize = 65_536;
 
 /// A session; never another one that got its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BoshId {
     place: u32,
     serial: u32,

@@ -67,12 +67,13 @@ const everybody = (room) => [...room.first, ...room.second];
 /** What is wrong with a room after it was healed; nothing if all of its people are on one shard. */
 const apart = (room) => new Set(everybody(room).map((one) => one.shard ?? 'nowhere')).size !== 1 || everybody(room).some((one) => !one.shard);
 
-async function halves({ binary, ctl }) {
+/** Rooms opened on both sides of a cut behind which `first` of four nodes are; `direction`: see Site.cut. */
+const halves = (first, direction, count = ROOMS) => async ({ binary, ctl }) => {
   return on({ binary, ctl, shards: 4 }, async (site) => {
-    const sides = [site.nodes.slice(0, 2), site.nodes.slice(2)];
-    await site.cut(...sides);
+    const sides = [site.nodes.slice(0, first), site.nodes.slice(first)];
+    await site.cut(...sides, direction);
     await places(site, (node, shard) => sides[0].includes(node) === shard.id <= 2);
-    const rooms = openRooms(sides, ROOMS);
+    const rooms = openRooms(sides, count);
     for (const room of rooms) await several(everybody(room), (one) => one.enter());
     const shardOf = (people) => {
       const shards = new Set(people.map((one) => one.shard));
@@ -145,7 +146,7 @@ async function halves({ binary, ctl }) {
       `moved ${moved.few} of the smaller sides, ${moved.many} of the larger, ${moved.ties} of ties; 0 rooms left split`
     );
   });
-}
+};
 
 /** Two people a room who come in through two nodes within a few milliseconds. */
 function pairs(count, [one, other]) {
@@ -277,13 +278,15 @@ async function zombie({ binary, ctl }) {
 }
 
 const ALWAYS = {
-  'halves: rooms opened on both sides of a cut': halves,
+  'halves: rooms opened on both sides of a cut': halves(2, 'both'),
   'racing: two first joins of each room, nodes 75 ms apart': racing,
   'racing home: a home is killed in the middle': racingHome,
 };
 
 /** What takes a minute or more. */
 const LONG = {
+  'isolated: rooms opened at a node alone and at the others': halves(1, 'both', 300),
+  'one way: rooms opened while only one side hears the other': halves(2, 'there', 300),
   'flapping: a link that breaks and heals': flapping,
   'zombie: a node stands still while others decide': zombie,
 };

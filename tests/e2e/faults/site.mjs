@@ -11,7 +11,8 @@ import { Path } from './path.mjs';
 const SHARD = fileURLToPath(new URL('shard.mjs', import.meta.url));
 const PORT = 8443;
 const START_MS = 20_000;
-const LINKS_MS = 20_000;
+// Where packets are lost in one direction, one side notices after its own silence has made the other one silent.
+const LINKS_MS = 45_000;
 let sites = 0;
 
 export class Site {
@@ -71,21 +72,21 @@ export class Site {
     return join(this.folder, `${node.name}.sock`);
   }
 
-  /** The paths between two groups of nodes, both ways. */
-  #between(some, others) {
-    const pairs = some.flatMap((a) => others.flatMap((b) => [`${a.name} ${b.name}`, `${b.name} ${a.name}`]));
-    return pairs.map((pair) => this.paths.get(pair));
+  /** The paths that nodes of one group dial nodes of another by. */
+  #dialled(some, others) {
+    return some.flatMap((a) => others.map((b) => this.paths.get(`${a.name} ${b.name}`)));
   }
 
-  /** Cuts the paths between two groups, and waits until all have noticed. */
-  async cut(some, others) {
-    for (const path of this.#between(some, others)) path.cut();
+  /** Cuts the paths between two groups, in both directions or from the first to the second, and waits until all have noticed. */
+  async cut(some, others, direction = 'both') {
+    for (const path of this.#dialled(some, others)) path.cut(direction === 'both' ? 'both' : 'there');
+    for (const path of this.#dialled(others, some)) path.cut(direction === 'both' ? 'both' : 'back');
     await this.linked(some, some.length - 1);
     await this.linked(others, others.length - 1);
   }
 
   heal(some, others) {
-    for (const path of this.#between(some, others)) path.heal();
+    for (const path of [...this.#dialled(some, others), ...this.#dialled(others, some)]) path.heal();
   }
 
   /** Waits until each of these nodes has so many peers. */

@@ -5,7 +5,7 @@ use shardgate_peering::codec::{self, ITEMS_MAX};
 use shardgate_peering::core::{
     AsOf, Change, Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Compare, Digest, Disputed, Entry, FAN_OUT,
     GENERATION_MAX, Give, Heartbeat, Hello, Item, Lease, LeaseReport, Message, Now, PeerId, Rank, Reached,
-    Reason, Resume, STAMP_AHEAD_MAX_MS, ShardName, Stamp, StickKey, Update, VIA_MAX, Welcome,
+    Reason, Resume, SIDES_MAX, STAMP_AHEAD_MAX_MS, ShardName, Stamp, StickKey, Update, VIA_MAX, Welcome,
 };
 
 use super::bytes::Bytes;
@@ -346,8 +346,15 @@ pub(super) fn is_absurd(message: &Message, now: Now) -> bool {
 pub(super) fn elements(message: &Message) -> usize {
     if let Message::LeaseReport(report) = message {
         report.leases.len()
-    } else if let Message::LeaseAsk { keys } = message {
+    } else if let Message::LeaseAsk { keys }
+    | Message::SessionsAsk { keys, .. }
+    | Message::PeopleMoved { keys } = message
+    {
         keys.len()
+    } else if let Message::Dispute { items, .. } = message {
+        items.len()
+    } else if let Message::SessionsTold { items, .. } = message {
+        items.len()
     } else if let Message::Compare(compare) = message {
         compares::elements(compare)
     } else if let Message::Compared(compared) = message {
@@ -367,8 +374,19 @@ pub(super) fn assert_bounded(message: &Message) {
     if let Message::LeaseReport(report) = message {
         keys.extend(report.leases.iter().map(|lease| &lease.key));
     }
-    if let Message::LeaseAsk { keys: asked } = message {
+    if let Message::LeaseAsk { keys: asked }
+    | Message::SessionsAsk { keys: asked, .. }
+    | Message::PeopleMoved { keys: asked } = message
+    {
         keys.extend(asked);
+    }
+    if let Message::Dispute { items, .. } = message {
+        keys.extend(items.iter().map(|item| &item.key));
+        assert!(items.iter().all(|item| item.sessions.len() <= SIDES_MAX));
+    }
+    if let Message::SessionsTold { items, .. } = message {
+        keys.extend(items.iter().map(|(key, _)| key));
+        assert!(items.iter().all(|(_, sides)| sides.len() <= SIDES_MAX));
     }
     if let Message::Claim(Claim { key, .. }) | Message::ClaimAnswer(ClaimAnswer { key, .. }) = message {
         keys.push(key);

@@ -154,7 +154,12 @@ impl Observer {
             (Reason::Arbitration, Some(old)) if !self.was_elsewhere(room, old.shard, at) => {
                 Some("nobody was elsewhere")
             }
-            (Reason::Arbitration, Some(old)) if self.verdicts.contains(&(room, old)) => {
+            // By the clocks of two nodes an old one may be young.
+            (Reason::Arbitration, Some(old))
+                if self.verdicts.contains(&(room, old))
+                    && old.origin == decision.origin
+                    && self.ledger.get(room, &old).is_some_and(|known| at < known.at + 29_000) =>
+            {
                 Some("it was decided already")
             }
             (Reason::End | Reason::Full, None) => Some("there was nothing to end"),
