@@ -391,21 +391,15 @@ impl Node {
         }
     }
 
-    /// Whoever has just connected, or by another connection, is asked too: what it answered on the one before may never arrive, and what was found
-    /// out without it, that nobody reaches a shard, does not hold with it.
+    /// Probes that were asked of this peer on a connection that another one has replaced: what it answered there may never arrive.
     pub(crate) fn ask_for_probes_again(&mut self, peer: &PeerId) {
-        self.verdicts.shards.retain(|_, inquiry| match inquiry {
-            Inquiry::Gathering(_) => true,
-            Inquiry::Ended { by, .. } => !by.is_empty(),
-        });
-        let mut asks = Vec::new();
-        for (shard, inquiry) in &mut self.verdicts.shards {
-            let Inquiry::Gathering(round) = inquiry else { continue };
-            if !round.reached_by.contains(peer) {
-                round.waits_for.insert(peer.clone());
-                asks.push(Message::ProbeAsk { round: round.number, shard: shard.clone() });
+        let asked_in = |(shard, inquiry): (&ShardName, &Inquiry)| match inquiry {
+            Inquiry::Gathering(round) if round.waits_for.contains(peer) => {
+                Some(Message::ProbeAsk { round: round.number, shard: shard.clone() })
             }
-        }
+            Inquiry::Gathering(_) | Inquiry::Ended { .. } => None,
+        };
+        let asks: Vec<Message> = self.verdicts.shards.iter().filter_map(asked_in).collect();
         for ask in asks {
             self.send(peer, ask);
         }
