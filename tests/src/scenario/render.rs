@@ -399,5 +399,8 @@ impl Render {
 
 /// How many people are on which shards.
 fn sides(sides: &[(ShardName, u64)]) -> String {
+    if sides.is_empty() {
+        return "none".to_owned();
+    }
     sides.iter().map(|(shard, count)| format!("{count} on {shard}")).collect::<Vec<_>>().join(", ")
 }
