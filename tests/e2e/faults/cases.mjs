@@ -1,6 +1,7 @@
 // What happens to nodes and the paths between them, and what people may notice of it.
 import { setTimeout as delay } from 'node:timers/promises';
 import { equal, must } from '../clients/expect.mjs';
+import { onSite } from '../on.mjs';
 import { elapse, until } from '../until.mjs';
 import { Poller, Talker } from './people.mjs';
 import { Site } from './site.mjs';
@@ -13,22 +14,7 @@ const SIZES = [
   { first: 2, second: 2 },
 ];
 
-/** Runs `body` on a site, which is stopped in any case, and left where it is when something failed. */
-async function on(options, body) {
-  const site = await Site.start(options);
-  let keep = true;
-  try {
-    const told = await body(site);
-    site.mesh.mustRun();
-    keep = false;
-    return told;
-  } catch (error) {
-    error.message += ` (logs: ${site.folder})`;
-    throw error;
-  } finally {
-    await site.stop({ keep });
-  }
-}
+const on = (options, body) => onSite(Site, options, body);
 
 /** So many things at once at most. */
 async function several(things, each, atOnce = 100) {

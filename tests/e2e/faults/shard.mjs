@@ -4,10 +4,9 @@
 //
 // A request to /http-bind has a JSON body. Without `sid` it begins a session; with one that is known it is held for some seconds; with
 // another one it is answered as Prosody answers it: `item-not-found`.
-import { createHash } from 'node:crypto';
 import { createServer } from 'node:http';
+import { echoTunnels } from '../websocket.mjs';
 
-const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
 const HELD_MS = 10_000;
 const [name, ip, port] = process.argv.slice(2);
 const sessions = new Set();
@@ -30,15 +29,7 @@ const server = createServer((request, response) => {
   });
 });
 
-server.on('upgrade', (request, socket) => {
-  const accept = createHash('sha1').update(request.headers['sec-websocket-key'] + GUID).digest('base64');
-  socket.write(
-    `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ${accept}\r\n` +
-      `X-Jitsi-Shard: ${name}\r\n\r\n`,
-  );
-  socket.on('error', () => socket.destroy());
-  socket.pipe(socket);
-});
+echoTunnels(server, name);
 
 server.keepAliveTimeout = 60_000;
 server.listen(Number(port), ip, 4096, () => console.log('listening'));

@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { equal, must } from '../clients/expect.mjs';
 import { mustRun, run } from '../process.mjs';
+import { onSite } from '../on.mjs';
 import { until } from '../until.mjs';
 import { Load, Person, ask, failed, join, kinds } from './client.mjs';
 import { Site } from './site.mjs';
@@ -18,22 +19,7 @@ const POLL = { method: 'POST', body: "<body rid='1' xmlns='http://jabber.org/pro
 
 const rooms = (count, tag) => Array.from({ length: count }, (_, n) => `${tag}${n}`);
 
-/** Runs `body` on a site, which is stopped in any case, and left where it is when something failed. */
-async function on(options, body) {
-  const site = await Site.start(options);
-  let keep = true;
-  try {
-    const told = await body(site);
-    site.mesh.mustRun();
-    keep = false;
-    return told;
-  } catch (error) {
-    error.message += ` (logs: ${site.folder})`;
-    throw error;
-  } finally {
-    await site.stop({ keep });
-  }
-}
+const on = (options, body) => onSite(Site, options, body);
 
 /** Where each room is, by its first join through nodes in turn. */
 async function place(site, names, target = join) {

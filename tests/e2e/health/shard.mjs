@@ -4,12 +4,11 @@
 // It ends with its stdin.
 //
 //   node shard.mjs NAME IP PORT AGENT_PORT
-import { createHash } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createServer as createAgent } from 'node:net';
 import { createInterface } from 'node:readline';
+import { echoTunnels } from '../websocket.mjs';
 
-const GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
 const [name, ip, port, agentPort] = process.argv.slice(2);
 const state = { health: 200, agent: 'up ready 100%' };
 
@@ -27,16 +26,7 @@ const server = createServer((request, response) => {
   });
 });
 
-server.on('upgrade', (request, socket) => {
-  const accept = createHash('sha1').update(request.headers['sec-websocket-key'] + GUID).digest('base64');
-  socket.write(
-    `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: ${accept}\r\n` +
-      `X-Jitsi-Shard: ${name}\r\n\r\n`,
-  );
-  socket.on('error', () => socket.destroy());
-  // What comes goes back, frame or not: a tunnel is opaque.
-  socket.pipe(socket);
-});
+echoTunnels(server, name);
 
 const agent = createAgent((socket) => {
   socket.on('error', () => socket.destroy());
