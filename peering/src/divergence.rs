@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-use shardgate_peering_core::{Entry, PeerId, StickKey, Verdict, hash64};
+use shardgate_peering_core::{Entry, PeerId, ShardName, StickKey, Verdict, hash64};
 
 /// So many are kept; of older ones only the counters tell.
 const KEPT_MAX: usize = 1_024;
@@ -25,7 +25,11 @@ pub struct Divergence {
 
 impl Divergence {
     pub(crate) fn new(verdict: Verdict, at: SystemTime) -> Self {
-        let told = |entry: &Entry| format!("{entry:?}");
+        // What tells decisions apart.
+        let told = |entry: &Entry| {
+            let shard = entry.shard.as_ref().map_or("", ShardName::as_str);
+            format!("{shard} {} {} {}", entry.generation, entry.created.0, entry.origin)
+        };
         let text = format!("{}\n{}\n{}", verdict.key, told(&verdict.stood), told(&verdict.entry));
         Self { id: hash64(text.as_bytes(), 0), at, verdict, moved: Vec::new(), moved_at: None }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use shardgate_peering_core::{
     ClaimToken, Claimed, Input, Message, Node, Output, PeerId, ProbeId, Reached, Readiness, ShardName,
-    Verdict, Violation,
+    StickKey, Verdict, Violation,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -55,8 +55,8 @@ pub(crate) struct Driver {
     pub(crate) tokens: u64,
     pub(crate) outboxes: BTreeMap<PeerId, (u64, Outbox)>,
     pub(crate) divergences: Divergences,
-    /// Moves that nobody has been told of yet: at most one for each key with sessions.
-    pub(crate) moving: VecDeque<Moved>,
+    /// Keys that have moved, and nobody has been told of yet: some for each with sessions.
+    pub(crate) moving: VecDeque<StickKey>,
     pub(crate) next_move: Instant,
     /// Who probes shards, once somebody does.
     pub(crate) prober: Arc<OnceLock<mpsc::Sender<ProbeAsk>>>,
@@ -198,7 +198,7 @@ impl Driver {
         if self.moving.is_empty() || Instant::now() < self.next_move {
             return;
         }
-        for Moved { key, .. } in self.moving.drain(..self.moving.len().min(MOVES_AT_ONCE)) {
+        for key in self.moving.drain(..self.moving.len().min(MOVES_AT_ONCE)) {
             // It may have moved again while it waited here, or be disputed.
             let Some(to) = self.node.lookup(&key).filter(|_| !self.view.is_disputed(key.as_str())) else {
                 continue;
@@ -207,6 +207,23 @@ impl Driver {
             drop(self.moves.send(Moved { to: to.clone(), key }));
         }
         self.next_move = Instant::now() + MOVES_PAUSE;
+    }
+
+    /// A split brain is decided: the log and the list say so. Names of conferences are personal, and stand in the list alone.
+    fn decided(&mut self, verdict: Verdict) {
+        let divergence = Divergence::new(verdict, SystemTime::now());
+        let Verdict { stood, entry, sides, why, gathered_ms, .. } = &divergence.verdict;
+        let name = |shard: &Option<ShardName>| shard.as_ref().map_or_else(String::new, ToString::to_string);
+        warn!(
+            id = format!("{:016x}", divergence.id),
+            stood = name(&stood.shard),
+            winner = name(&entry.shard),
+            ?sides,
+            ?why,
+            gathered_ms,
+            "a conference was on several shards: decided"
+        );
+        self.divergences.add(divergence);
     }
 
     fn carry_out(&mut self) {
@@ -220,28 +237,11 @@ impl Driver {
                     self.view.clear();
                     self.moving.clear();
                 }
-                Output::Moved { key, to } => self.moving.push_back(Moved { key, to }),
+                Output::Moved { key, .. } => self.moving.push_back(key),
                 Output::Disputed { key } => self.view.dispute(key),
                 Output::Settled { key } => self.view.settle(&key),
                 Output::PeopleMoved { key, peer } => self.divergences.moved(&key, peer, SystemTime::now()),
-                Output::Verdict(verdict) => {
-                    let divergence = Divergence::new(verdict, SystemTime::now());
-                    let Verdict { stood, entry, sides, why, gathered_ms, .. } = &divergence.verdict;
-                    let (before, now) = (stood.shard.as_ref(), entry.shard.as_ref());
-                    let name =
-                        |shard: Option<&ShardName>| shard.map_or_else(String::new, ToString::to_string);
-                    // Names of conferences are personal: the list has them.
-                    warn!(
-                        id = format!("{:016x}", divergence.id),
-                        stood = name(before),
-                        winner = name(now),
-                        ?sides,
-                        ?why,
-                        gathered_ms,
-                        "a conference was on several shards: decided"
-                    );
-                    self.divergences.add(divergence);
-                }
+                Output::Verdict(verdict) => self.decided(verdict),
                 Output::Probe { probe, shard, .. } => self.probe(probe, shard),
                 Output::Answered { token, claimed } => {
                     if let Some(reply) = self.waiting.remove(&token) {

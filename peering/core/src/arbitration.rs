@@ -1,5 +1,5 @@
 //! Split brains: people of one conference on two shards. Whoever holds sessions on a shard that a key is no longer on tells the key's home; it
-//! asks all who are connected how many people they have where, and gives a verdict, by which the fewest have to move. Nobody moves before.
+//! asks everybody how many people they have where, and gives a verdict, by which the fewest have to move. Nobody moves before.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;

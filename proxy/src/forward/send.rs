@@ -178,14 +178,8 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>
 }
 
 fn is_repeatable(request: &Request<RequestBody>) -> bool {
-    request.method().is_safe() || request.body().is_whole()
-}
-
-/// Whether a request whose conference moves can be sent once more.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum GoesOn {
-    Elsewhere,
-    Nowhere,
+    let body = request.body();
+    body.is_whole() || request.method().is_safe() && body.again().is_some()
 }
 
 /// Why a connection brought no answer.
@@ -227,7 +221,7 @@ async fn exchange(
     client.progress();
     record.awaits_shard();
     // What cannot be sent once more is better answered where it is.
-    let may_go_on = if is_repeatable(&request) { GoesOn::Elsewhere } else { GoesOn::Nowhere };
+    let repeatable = is_repeatable(&request);
     let result = {
         // Outside tokio's budget: a future that gives way asks to be polled again, and here nobody would hear it.
         let mut answer = pin!(unconstrained(upstream.send(*request)));
@@ -247,9 +241,7 @@ async fn exchange(
                 (Some(TimeoutKind::Server), _) => Poll::Ready(Err(Ended::Failed(Failure::ShardTimeout))),
                 (Some(_), _) => Poll::Ready(Err(Ended::Failed(Failure::BodyTimeout))),
                 (None, Asked::WentDown) => Poll::Ready(Err(Ended::Lost(AnswerLost::Down))),
-                (None, Asked::Moved) if may_go_on == GoesOn::Elsewhere => {
-                    Poll::Ready(Err(Ended::Lost(AnswerLost::Moved)))
-                }
+                (None, Asked::Moved) if repeatable => Poll::Ready(Err(Ended::Lost(AnswerLost::Moved))),
                 (None, Asked::Answers | Asked::Moved) => {
                     client.wait(waiting(client), worker.clock.coarse());
                     Poll::Pending

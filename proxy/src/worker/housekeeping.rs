@@ -13,7 +13,7 @@ use shardgate_peering_core::StickKey;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout, timeout_at};
@@ -70,13 +70,7 @@ pub(super) async fn run(worker: Rc<Worker>, mut listening: Listening, mut inbox:
                 worker.set_health(health);
             }
             moved = inbox.moves.recv(), if table == Table::Running => match moved {
-                Ok(moved) => {
-                    let mut moves = vec![moved];
-                    while let Some(next) = inbox.moves.try_recv().ok().filter(|_| moves.len() < MOVES_AT_ONCE) {
-                        moves.push(next);
-                    }
-                    worker.moved(&moves);
-                }
+                Ok(moved) => follow(&worker, moved, &mut inbox.moves),
                 Err(RecvError::Lagged(missed)) => compare(&worker, missed),
                 Err(RecvError::Closed) => table = Table::Stopped,
             },
@@ -128,9 +122,27 @@ fn drain(worker: &Worker, listening: &mut Listening) {
     }
 }
 
-/// Moves were missed: every conference that has tunnels here is looked up.
+/// Follows a move, and others that wait behind it.
+fn follow(worker: &Worker, moved: Moved, more: &mut broadcast::Receiver<Moved>) {
+    let mut moves = vec![moved];
+    let mut missed = None;
+    while missed.is_none() && moves.len() < MOVES_AT_ONCE {
+        match more.try_recv() {
+            Ok(next) => moves.push(next),
+            Err(TryRecvError::Lagged(number)) => missed = Some(number),
+            // The next look of the loop says which.
+            Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+        }
+    }
+    worker.moved(&moves);
+    if let Some(missed) = missed {
+        compare(worker, missed);
+    }
+}
+
+/// Moves were missed: every conference that has sessions here is looked up.
 fn compare(worker: &Worker, missed: u64) {
-    tracing::warn!(missed, "fell behind the table's moves, comparing all tunnels");
+    tracing::warn!(missed, "fell behind the table's moves, comparing all sessions");
     let mut keys = worker.sessions.borrow().keys();
     keys.extend(worker.bosh.borrow().keys());
     let there = |key: StickKey| {
