@@ -56,6 +56,13 @@ impl Counted {
 /// Sessions per shard; shards without any are missing.
 pub type OfShards = BTreeMap<ShardName, Counted>;
 
+fn add(shards: &mut OfShards, shard: &ShardName, counted: Counted) {
+    match shards.get_mut(shard) {
+        Some(total) => total.add(counted),
+        None => drop(shards.insert(shard.clone(), counted)),
+    }
+}
+
 /// What a session does to its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HoldChange {
@@ -78,10 +85,10 @@ pub(crate) enum Command {
     OfShards {
         reply: oneshot::Sender<OfShards>,
     },
-    /// Counts each key's, in their order.
+    /// Counts each key's by their shards, in the order of the keys.
     OfKeys {
         keys: Arc<[StickKey]>,
-        reply: oneshot::Sender<Vec<Counted>>,
+        reply: oneshot::Sender<Vec<OfShards>>,
     },
 }
 
@@ -124,22 +131,20 @@ impl Sessions {
     pub async fn of_shards(&self) -> OfShards {
         let mut total = OfShards::new();
         let ask = |reply| Command::OfShards { reply };
-        self.ask(ask, |part| {
-            for (shard, counted) in part {
-                total.entry(shard).or_default().add(counted);
-            }
+        self.ask(ask, |part: OfShards| {
+            part.iter().for_each(|(shard, counted)| add(&mut total, shard, *counted))
         })
         .await;
         total
     }
 
-    /// Counts the sessions of each of these keys, in their order.
-    pub async fn of_keys(&self, keys: Arc<[StickKey]>) -> Vec<Counted> {
-        let mut total = vec![Counted::default(); keys.len()];
+    /// Counts the sessions of each of these keys by their shards, in the order of the keys.
+    pub async fn of_keys(&self, keys: Arc<[StickKey]>) -> Vec<OfShards> {
+        let mut total = vec![OfShards::new(); keys.len()];
         let ask = |reply| Command::OfKeys { keys: Arc::clone(&keys), reply };
-        self.ask(ask, |part: Vec<Counted>| {
-            for (total, counted) in total.iter_mut().zip(part) {
-                total.add(counted);
+        self.ask(ask, |part: Vec<OfShards>| {
+            for (total, shards) in total.iter_mut().zip(part) {
+                shards.iter().for_each(|(shard, counted)| add(total, shard, *counted));
             }
         })
         .await;
@@ -304,6 +309,14 @@ impl Registry {
         }
     }
 
+    /// Adds a conference's tunnels, each with its shard.
+    fn tally_of(&self, key: &StickKey, mut add: impl FnMut(&ShardName, Counted)) {
+        let ids = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
+        for session in ids.iter().filter_map(|id| self.sessions.get(*id as usize)) {
+            add(&session.shard, Counted { tunnels: 1, bosh: 0 });
+        }
+    }
+
     /// A conference is on `shard` now: its tunnels to other shards end.
     pub(crate) fn moved(&mut self, key: &StickKey, shard: &ShardName) {
         if !self.by_key.contains_key(key) {
@@ -341,17 +354,20 @@ pub(crate) fn obey(tunnels: &mut Registry, bosh: &Bosh, command: Command) {
         Command::Count { which, reply } => drop(reply.send(counted(tunnels, bosh, &which))),
         Command::OfShards { reply } => {
             let mut shards = OfShards::new();
-            let mut add = |shard: &ShardName, counted| match shards.get_mut(shard) {
-                Some(total) => Counted::add(total, counted),
-                None => drop(shards.insert(shard.clone(), counted)),
-            };
-            tunnels.tally(&mut add);
-            bosh.tally(&mut add);
+            let mut note = |shard: &ShardName, counted| add(&mut shards, shard, counted);
+            tunnels.tally(&mut note);
+            bosh.tally(&mut note);
             drop(reply.send(shards));
         }
         Command::OfKeys { keys, reply } => {
-            let counted = keys.iter().map(|key| counted(tunnels, bosh, &Which::Key(key.clone())));
-            drop(reply.send(counted.collect()));
+            let of_key = |key| {
+                let mut shards = OfShards::new();
+                let mut note = |shard: &ShardName, counted| add(&mut shards, shard, counted);
+                tunnels.tally_of(key, &mut note);
+                bosh.tally_of(key, &mut note);
+                shards
+            };
+            drop(reply.send(keys.iter().map(of_key).collect()));
         }
     }
 }

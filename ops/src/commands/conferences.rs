@@ -105,7 +105,7 @@ struct Row {
 
 impl Row {
     fn of_table(conference: Conference, counted: Counted<'_>, round: &Round) -> Self {
-        let Conference { key, shard, release, remaining_ms, tunnels_here, bosh_here } = conference;
+        let Conference { key, shard, release, remaining_ms, tunnels_here, bosh_here, .. } = conference;
         let row = Self {
             key,
             shard,

@@ -142,7 +142,7 @@ async fn entries(nodes: &Nodes, key: Option<&str>, output: Output) -> Result<Exi
     let mut code = ExitCode::SUCCESS;
     for address in nodes.addresses() {
         let mut node = nodes.connect(address).await?;
-        let request = TableRequest { key: key.unwrap_or_default().to_owned() };
+        let request = TableRequest { key: key.unwrap_or_default().to_owned(), with_sessions: false };
         let mut entries = node.client.table(request).await.map_err(node.refused())?.into_inner();
         let mut rows = Vec::new();
         let mut found = 0_usize;
@@ -162,7 +162,7 @@ async fn entries(nodes: &Nodes, key: Option<&str>, output: Output) -> Result<Exi
 }
 
 fn row(node: &str, entry: TableEntry) -> Row<'_> {
-    let TableEntry { key, shard, generation, rank, origin, reason, created_ms, remaining_ms } = entry;
+    let TableEntry { key, shard, generation, rank, origin, reason, created_ms, remaining_ms, .. } = entry;
     Row { node, key, shard, generation, rank, origin, reason, created_ms, remaining_ms }
 }
 

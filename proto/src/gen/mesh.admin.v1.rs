@@ -183,8 +183,11 @@ pub struct TableRequest {
     /// Only this key, when set.
     #[prost(string, tag = "1")]
     pub key: ::prost::alloc::string::String,
+    /// With the sessions that this node has of each conference.
+    #[prost(bool, tag = "2")]
+    pub with_sessions: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TableEntry {
     #[prost(string, tag = "1")]
     pub key: ::prost::alloc::string::String,
@@ -203,6 +206,19 @@ pub struct TableEntry {
     pub created_ms: u64,
     #[prost(uint64, tag = "8")]
     pub remaining_ms: u64,
+    /// This node's, when they are asked for.
+    #[prost(message, repeated, tag = "9")]
+    pub sessions: ::prost::alloc::vec::Vec<OnShard>,
+}
+/// Sessions of a conference, by where they are: while a split brain is open, on several shards.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OnShard {
+    #[prost(string, tag = "1")]
+    pub shard: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub tunnels: u64,
+    #[prost(uint64, tag = "3")]
+    pub bosh_sessions: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseTunnelsRequest {
@@ -304,7 +320,7 @@ pub struct ConferencesRequest {
     #[prost(bool, tag = "5")]
     pub with_sessions: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Conference {
     #[prost(string, tag = "1")]
     pub key: ::prost::alloc::string::String,
@@ -320,6 +336,9 @@ pub struct Conference {
     pub tunnels_here: u64,
     #[prost(uint64, tag = "6")]
     pub bosh_here: u64,
+    /// The same by their shards.
+    #[prost(message, repeated, tag = "7")]
+    pub sessions: ::prost::alloc::vec::Vec<OnShard>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionsRequest {}

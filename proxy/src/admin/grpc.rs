@@ -69,12 +69,14 @@ impl Admin for Service {
         &self,
         request: Request<wire::TableRequest>,
     ) -> Result<Response<Self::TableStream>, Status> {
-        let wanted = request.into_inner().key;
-        let wanted = match wanted.as_str() {
-            "" => None,
-            text => Some(key(text)?),
+        let wire::TableRequest { key: wanted, with_sessions } = request.into_inner();
+        let sessions = with_sessions.then(|| self.parts.sessions.clone());
+        let source = rows::Source { table: self.parts.table.clone(), sessions };
+        let rows = match wanted.as_str() {
+            "" => rows::table(source),
+            text => rows::of_key(source, key(text)?).await,
         };
-        Ok(Response::new(rows::table(self.parts.table.clone(), wanted).await))
+        Ok(Response::new(rows))
     }
 
     async fn conferences(
@@ -88,7 +90,7 @@ impl Admin for Service {
             shard: given(shard),
             release: given(release),
             tenant: given(tenant),
-            sessions: if with_sessions { rows::Sessions::Some } else { rows::Sessions::Any },
+            sessions: if with_sessions { rows::Having::Some } else { rows::Having::Any },
         };
         Ok(Response::new(rows::conferences(self.parts.clone(), wanted, after)))
     }

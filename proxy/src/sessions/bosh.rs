@@ -262,6 +262,13 @@ impl Bosh {
         }
     }
 
+    /// Adds a conference's sessions, each with its shard.
+    pub(super) fn tally_of(&self, key: &StickKey, mut add: impl FnMut(&ShardName, Counted)) {
+        for (_, session) in self.of(key).filter(|(_, session)| session.stage == Stage::Counted) {
+            add(&session.shard, Counted { tunnels: 0, bosh: 1 });
+        }
+    }
+
     /// Their conferences.
     pub(crate) fn keys(&self) -> impl Iterator<Item = StickKey> + '_ {
         self.of_key.keys().cloned()

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use shardgate_peering::core::{Rank, Reason, StickKey};
+use shardgate_peering::core::{Rank, Reason, ShardName, StickKey};
 use shardgate_peering::{TableHandle, TableRow};
 use shardgate_proto::admin as wire;
 use tokio::sync::mpsc;
@@ -12,7 +12,7 @@ use tonic::codegen::tokio_stream::{Stream, wrappers::ReceiverStream};
 
 use super::super::AdminParts;
 use crate::cookie;
-use crate::sessions::Counted;
+use crate::sessions::{Counted, OfShards, Sessions};
 
 /// Rows asked of the driver at once.
 const PAGE: usize = 512;
@@ -26,20 +26,44 @@ fn turned(page: Option<Vec<TableRow>>) -> Result<Option<(StickKey, Vec<TableRow>
     Ok(page.last().map(|last| last.key.clone()).map(|last| (last, page)))
 }
 
-/// All entries, or that of one key.
-pub(super) async fn table(table: TableHandle, wanted: Option<StickKey>) -> Streamed<wire::TableEntry> {
-    let (rows, stream) = mpsc::channel(PAGE);
-    if let Some(key) = wanted {
-        if let Some(row) = table.row(key).await {
-            // The channel has room, and its receiver is below.
-            drop(rows.send(Ok(entry(row))).await);
-        }
-        return Box::pin(ReceiverStream::new(stream));
+/// Where a listing is taken from.
+pub(super) struct Source {
+    pub(super) table: TableHandle,
+    /// `None`: they are not asked for.
+    pub(super) sessions: Option<Sessions>,
+}
+
+impl Source {
+    async fn entries(&self, page: Vec<TableRow>) -> Vec<wire::TableEntry> {
+        let Some(sessions) = &self.sessions else { return page.into_iter().map(entry).collect() };
+        let keys: Arc<[StickKey]> = page.iter().map(|row| row.key.clone()).collect();
+        let found = sessions.of_keys(keys).await;
+        let with = |(row, found): (TableRow, OfShards)| wire::TableEntry {
+            sessions: on_shards(&found),
+            ..entry(row)
+        };
+        page.into_iter().zip(found).map(with).collect()
     }
+}
+
+/// The entry of one key.
+pub(super) async fn of_key(source: Source, key: StickKey) -> Streamed<wire::TableEntry> {
+    let (rows, stream) = mpsc::channel(1);
+    let row = source.table.row(key).await;
+    for entry in source.entries(row.into_iter().collect()).await {
+        // The channel has room for the one, and its receiver is below.
+        drop(rows.send(Ok(entry)).await);
+    }
+    Box::pin(ReceiverStream::new(stream))
+}
+
+/// All entries.
+pub(super) fn table(source: Source) -> Streamed<wire::TableEntry> {
+    let (rows, stream) = mpsc::channel(PAGE);
     tokio::spawn(async move {
         let mut after = None;
         loop {
-            let page = match turned(table.page(after, PAGE).await) {
+            let page = match turned(source.table.page(after, PAGE).await) {
                 Ok(Some((last, page))) => {
                     after = Some(last);
                     page
@@ -47,9 +71,9 @@ pub(super) async fn table(table: TableHandle, wanted: Option<StickKey>) -> Strea
                 Ok(None) => return,
                 Err(stopped) => return drop(rows.send(Err(stopped)).await),
             };
-            for row in page {
+            for entry in source.entries(page).await {
                 // Whoever asked has gone.
-                if rows.send(Ok(entry(row))).await.is_err() {
+                if rows.send(Ok(entry)).await.is_err() {
                     return;
                 }
             }
@@ -64,12 +88,12 @@ pub(super) struct Wanted {
     pub(super) shard: Option<String>,
     pub(super) release: Option<String>,
     pub(super) tenant: Option<String>,
-    pub(super) sessions: Sessions,
+    pub(super) sessions: Having,
 }
 
 /// Whether conferences without sessions of this node are wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Sessions {
+pub(super) enum Having {
     #[default]
     Any,
     Some,
@@ -132,18 +156,27 @@ async fn joined(parts: &AdminParts, wanted: &Wanted, page: Vec<TableRow>) -> Vec
     }
     let keys: Arc<[StickKey]> = found.iter().map(|(key, ..)| key.clone()).collect();
     let sessions = parts.sessions.of_keys(keys).await;
-    let counts = |counted: &Counted| wanted.sessions == Sessions::Any || *counted != Counted::default();
-    let joined = found.into_iter().zip(sessions).filter(|(_, counted)| counts(counted));
-    let joined =
-        joined.map(|((key, shard, release, remaining_ms), Counted { tunnels, bosh })| wire::Conference {
-            key: key.to_string(),
-            shard,
-            release,
-            remaining_ms,
-            tunnels_here: tunnels,
-            bosh_here: bosh,
-        });
+    let counts = |found: &OfShards| wanted.sessions == Having::Any || !found.is_empty();
+    let joined = found.into_iter().zip(sessions).filter(|(_, sessions)| counts(sessions));
+    let joined = joined.map(|((key, shard, release, remaining_ms), sessions)| wire::Conference {
+        key: key.to_string(),
+        shard,
+        release,
+        remaining_ms,
+        tunnels_here: sessions.values().map(|counted| counted.tunnels).sum(),
+        bosh_here: sessions.values().map(|counted| counted.bosh).sum(),
+        sessions: on_shards(&sessions),
+    });
     joined.collect()
+}
+
+fn on_shards(sessions: &OfShards) -> Vec<wire::OnShard> {
+    let row = |(shard, Counted { tunnels, bosh }): (&ShardName, &Counted)| wire::OnShard {
+        shard: shard.to_string(),
+        tunnels: *tunnels,
+        bosh_sessions: *bosh,
+    };
+    sessions.iter().map(row).collect()
 }
 
 fn entry(row: TableRow) -> wire::TableEntry {
@@ -169,6 +202,7 @@ fn entry(row: TableRow) -> wire::TableEntry {
         .to_owned(),
         created_ms: entry.created.wall_ms(),
         remaining_ms,
+        sessions: Vec::new(),
     }
 }
 
@@ -213,7 +247,7 @@ mod tests {
                 shard: given(shard),
                 release: given(release),
                 tenant: given(tenant),
-                sessions: Sessions::Any,
+                sessions: Having::Any,
             };
             assert_eq!(wanted.takes("acme/room", "s1", "release-1"), taken, "{wanted:?}");
         }
