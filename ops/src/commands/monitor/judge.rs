@@ -8,8 +8,6 @@ use super::rows::{OnShard, Row};
 
 /// What has less left than this may end before anybody could do anything about it.
 const LEFT_MIN_MS: u64 = 60_000;
-/// A census is written every minute, by a job that takes its time: what is decided later than this may not be in it.
-const CENSUS_LAG_MS: u64 = 150_000;
 /// A room that is younger than this may be waiting for its first person.
 const ROOM_AGE_MIN_MS: u64 = 60_000;
 /// Entries of cookies are no conferences, and stand in no census.
@@ -26,6 +24,8 @@ pub(super) struct Sight {
     pub(super) shards: BTreeSet<String>,
     /// Keys of HAProxies that are as long as this may have been cut.
     pub(super) haproxy_key_len: usize,
+    /// What has been decided less long ago than this may not be in a census.
+    pub(super) census_lag_ms: u64,
     /// Milliseconds since 1970.
     pub(super) now_ms: u64,
 }
@@ -111,7 +111,7 @@ impl Case<'_> {
         let [entry] = self.on.iter().copied().collect::<Vec<_>>()[..] else { return };
         let decided_ms = self.rows.iter().flatten().filter_map(|row| row.created_ms).max();
         // What has been decided a moment ago is not in any census yet.
-        if decided_ms.is_some_and(|at| self.sight.now_ms.saturating_sub(at) < CENSUS_LAG_MS) {
+        if decided_ms.is_some_and(|at| self.sight.now_ms.saturating_sub(at) < self.sight.census_lag_ms) {
             return;
         }
         let peopled = self.census.iter().filter(|room| room.participants > 0).map(|room| room.shard.as_str());
@@ -167,8 +167,8 @@ impl Case<'_> {
 }
 
 /// Judges rooms that no table has a word of.
-pub(super) fn judge_rest(census: &Census) -> Vec<Finding> {
-    let old = census.unmatched().filter(|room| room.age_ms.is_none_or(|age| age >= CENSUS_LAG_MS));
+pub(super) fn judge_rest(sight: &Sight, census: &Census) -> Vec<Finding> {
+    let old = census.unmatched().filter(|room| room.age_ms.is_none_or(|age| age >= sight.census_lag_ms));
     let finding = |room: &Room| {
         let (kind, what) = match room.participants {
             0 => (Kind::LeakedConference, format!("{} has a room with nobody in it", room.shard)),

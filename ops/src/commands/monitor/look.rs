@@ -1,7 +1,7 @@
 //! One look at everything: every node's status and table, the HAProxies', the shards' census.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shardgate_discovery::consul::Reports;
 use shardgate_proto::admin::{StatusRequest, StatusResponse, TableRequest};
@@ -28,6 +28,8 @@ pub(super) struct Whom<'a> {
     /// The HAProxies' stick table.
     pub(super) table: &'a str,
     pub(super) key_len: usize,
+    /// How old what a census says may be.
+    pub(super) census_lag: Duration,
 }
 
 /// What a look saw.
@@ -148,6 +150,7 @@ pub(super) async fn look(
         haproxies: look.servers.len(),
         shards: look.shards.keys().cloned().collect(),
         haproxy_key_len: whom.key_len,
+        census_lag_ms: whom.census_lag.as_millis() as u64,
         now_ms,
     };
     let broken = |tables: &[String], Broken { listing, why }: Broken| {
@@ -181,7 +184,7 @@ pub(super) async fn look(
     }
     // Of a node that was not asked nobody knows what it has.
     if look.unasked.is_empty() {
-        judge_rest(&census).into_iter().for_each(|finding| look.add(finding, suspects));
+        judge_rest(&sight, &census).into_iter().for_each(|finding| look.add(finding, suspects));
     }
     Ok(look)
 }

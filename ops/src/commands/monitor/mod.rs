@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// How long after the first look it is looked again at what it found.
     #[arg(long, value_name = "DURATION", value_parser = length, default_value = "2s")]
     settle: Duration,
+    /// What was decided less long ago than this may not be in a shard's census yet, which is written once a minute by a job that takes its time.
+    #[arg(long, value_name = "DURATION", value_parser = length, default_value = "150s")]
+    census_lag: Duration,
     /// A HAProxy of a mixed fleet: unix:PATH or HOST:PORT of its stats socket (level operator tells servers' addresses), or files:TABLE,STAT with what
     /// it said to "show table NAME" and "show stat". Servers are compared by address and name. Repeat it for several.
     #[arg(long = "haproxy", value_name = "ADDRESS")]
@@ -250,6 +253,7 @@ impl Monitor<'_> {
             haproxies: &options.haproxies,
             table: &options.haproxy_table,
             key_len: options.haproxy_key_len,
+            census_lag: options.census_lag,
         };
         let first = look(&mut self.fleet, &whom, None, records.as_mut()).await.map_err(file)?;
         let compared = match records {

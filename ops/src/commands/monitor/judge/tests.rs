@@ -3,7 +3,8 @@ use super::*;
 use shardgate_proto::admin::{OnShard as WireOnShard, TableEntry};
 
 const NOW_MS: u64 = 1_700_000_600_000;
-const OLD_MS: u64 = NOW_MS - CENSUS_LAG_MS;
+const LAG_MS: u64 = 150_000;
+const OLD_MS: u64 = NOW_MS - LAG_MS;
 
 /// What a node's table has of the key: shard, when it was decided, its sessions by shard.
 fn row(shard: &str, created_ms: u64, sessions: &[(&str, u64)]) -> Option<Row> {
@@ -44,6 +45,7 @@ fn sight(nodes: usize, haproxies: usize) -> Sight {
         haproxies,
         shards: ["s1", "s2", "s3"].map(ToOwned::to_owned).into(),
         haproxy_key_len: 20,
+        census_lag_ms: LAG_MS,
         now_ms: NOW_MS,
     }
 }
@@ -146,7 +148,7 @@ fn rooms_that_no_table_knows() {
         OTHER,
     ];
     let census = of_shards(&[("s1", rooms)]);
-    let found = judge_rest(&census);
+    let found = judge_rest(&sight(1, 0), &census);
     let said: Vec<_> =
         found.iter().map(|finding| format!("{} {}", finding.kind.name(), finding.subject)).collect();
     assert_eq!(said, ["missing-entry room", "leaked-conference left", "missing-entry acme/other"]);
