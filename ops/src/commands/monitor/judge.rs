@@ -44,6 +44,10 @@ struct Case<'a> {
 /// Judges one key's rows.
 pub(super) fn judge(sight: &Sight, rows: &[Option<Row>], census: &mut Census) -> Vec<Finding> {
     let Some(key) = rows.iter().flatten().map(|row| row.key.as_str()).next() else { return Vec::new() };
+    // What is longer than a HAProxy's keys it can only have as something else.
+    let (of_nodes, of_haproxies) = rows.split_at(rows.len().saturating_sub(sight.haproxies));
+    let rows = if key.len() > sight.haproxy_key_len { of_nodes } else { rows };
+    let may_be_cut = key.len() == sight.haproxy_key_len && of_haproxies.iter().any(Option::is_some);
     let live = || rows.iter().flatten().filter(|row| row.shard.is_some());
     let mut sessions = BTreeMap::new();
     for on in rows.iter().flatten().flat_map(|row| &row.sessions) {
@@ -57,6 +61,11 @@ pub(super) fn judge(sight: &Sight, rows: &[Option<Row>], census: &mut Census) ->
     let reporting = on.iter().all(|shard| reports(shard));
     let of_census = if key.starts_with(COOKIE) { Vec::new() } else { census.rooms_of(key) };
     let case = Case { sight, rows, key, on, census: of_census, sessions };
+    if may_be_cut {
+        let what = format!("a HAProxy has it with {} bytes, as many as its table takes", key.len());
+        // What it stands for nobody knows: there is nothing to compare.
+        return vec![case.finding(Kind::AmbiguousKey, what)];
+    }
     let mut found = Vec::new();
     case.tables(&mut found);
     if !key.starts_with(COOKIE) {
@@ -89,14 +98,6 @@ impl Case<'_> {
             found.push(
                 self.finding(Kind::OrphanEntry, format!("its entry names {shard}, which no node knows")),
             );
-        }
-        let cut = self.sight.haproxy_key_len;
-        let haproxies = self.rows.len().saturating_sub(self.sight.haproxies);
-        if self.key.len() >= cut && self.rows[haproxies..].iter().any(Option::is_some) {
-            let what = format!(
-                "a HAProxy has it with {cut} bytes, as many as its table takes: it may be one of several"
-            );
-            found.push(self.finding(Kind::AmbiguousKey, what));
         }
     }
 

@@ -86,7 +86,10 @@ fn tables() {
         "table-split-brain"
     );
     let long = "a".repeat(20);
-    assert_eq!(kinds(&haproxies, &[of_haproxy(&long, "s1"), of_haproxy(&long, "s1")], &[]), "ambiguous-key");
+    assert_eq!(kinds(&haproxies, &[of_haproxy(&long, "s1"), None], &[]), "ambiguous-key");
+    // The whole key is a node's alone.
+    let longer = keyed(&"a".repeat(21), "s1", OLD_MS, &[], LEFT_MIN_MS);
+    assert_eq!(kinds(&sight(1, 1), &[longer, None], &[]), "");
 }
 
 #[test]
