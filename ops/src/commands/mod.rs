@@ -64,6 +64,7 @@ enum Command {
     #[command(subcommand)]
     Peers(peers::Verb),
     /// What is wrong in the tables of all nodes: split brains, missing entries, rooms that leaked, and more.
+    #[command(long_about = monitor::ABOUT)]
     Monitor(monitor::Options),
     /// Nodes out of traffic, and back.
     #[command(subcommand)]

@@ -33,17 +33,28 @@ use report::{Fix, Report, write_metrics};
 use snapshot::Records;
 use turn::Turn;
 
+/// What `--help` begins with.
+pub(super) const ABOUT: &str = "\
+Reads every node's table side by side, and the shards' census when an environment is named, and tells apart:
+
+  table-split-brain         tables have a conference on different shards
+  missing-entry             a table lacks one that has a minute or more left, or is alive
+  entry-shard-mismatch      it lives on another shard than its entry names
+  conference-on-two-shards  people are on two
+  leaked-conference         a shard has a room with nobody in it, or people whom no node knows
+  orphan-entry              its shard is known to no node, or does not have the conference
+  ambiguous-key             a HAProxy may have cut it
+  peer-not-connected        a node does not hear a peer, or does not know of it
+  peer-not-in-agreement     they hear each other, and hold different tables
+  stale-discovery           a node may know shards as they were, or knows others than its peers
+
+What one look finds is looked at again after --settle: tables change while they are read. Nodes are those that --node names, else \
+those that are registered at Consul. Names of conferences are shown: they are personal.
+
+Exit code 0: clean; 1: findings, or conferences that are gone or have moved since --compare; 2: somebody could not be asked, whatever else was found.";
+
 /// What to look for, and what to do about it.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Reads every node's table side by side, and the shards' census when an environment is named, and tells apart: \
-table-split-brain (tables have a conference on different shards), missing-entry (a table does not have one that has a minute or more left), \
-entry-shard-mismatch (it lives on another shard than its entry names), conference-on-two-shards (people are on two), leaked-conference (a shard has a \
-room that nobody is in), orphan-entry (an entry names a shard that no node knows, or that does not have it), ambiguous-key (a HAProxy may have cut it), \
-peer-not-connected, peer-not-in-agreement, stale-discovery. What one look finds is looked at again after --settle: tables change while they are read.\n\n\
-Nodes are those that --node names, else those that are registered at Consul. Exit code 0: clean; 1: findings, or conferences that are gone or have \
-moved since --compare; 2: somebody could not be asked, whatever else was found."
-)]
 pub(crate) struct Options {
     /// Look again and again, from one beginning to the next, such as 60s; until SIGTERM. It takes the environment's lock.
     #[arg(long, value_name = "DURATION", value_parser = length)]
@@ -266,6 +277,7 @@ impl Monitor<'_> {
             None => None,
         };
         let mut seen = again(&mut self.fleet, first, &whom, options.settle).await.map_err(file)?;
+        seen.findings.sort_by(|one, other| (one.kind, &one.subject).cmp(&(other.kind, &other.subject)));
         let changes = if options.fix { Some(self.mend(&mut seen).await) } else { None };
         let environment = self.consul.as_ref().map_or("", |consul| consul.environment.as_str()).to_owned();
         Ok(Report {
