@@ -111,6 +111,7 @@ impl Row {
     fn page(&self) -> String {
         let why = match self.why.as_str() {
             "join" => "as many were elsewhere, and its entry wins over the others",
+            "reached" => "nobody reaches the shard where more were",
             _ => "most sessions were there",
         };
         let told = match self.moved.as_slice() {

@@ -4,13 +4,13 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use crate::entry::{Entry, GENERATION_MAX, Rank, Reason};
+use crate::entry::{Entry, Reason};
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::message::{Disputed, Message};
 #[cfg(feature = "test-hooks")]
 use crate::mutation::Mutation;
 use crate::node::Node;
-use crate::output::{Output, Side, Verdict, Why};
+use crate::output::Output;
 use crate::session::Session;
 use crate::time::{Instant, Now};
 
@@ -72,7 +72,7 @@ enum Stage {
 }
 
 /// Sessions of a key on each shard.
-type Sessions = BTreeMap<ShardName, u64>;
+pub(crate) type Sessions = BTreeMap<ShardName, u64>;
 
 /// What a home hears about a key.
 #[derive(Debug, Default)]
@@ -275,7 +275,7 @@ impl Node {
     }
 
     /// Whether the key is where it is by a verdict of the last half minute, which is not arbitrated again.
-    fn is_decided(&self, now: Now, key: &StickKey) -> bool {
+    pub(crate) fn is_decided(&self, now: Now, key: &StickKey) -> bool {
         #[cfg(feature = "test-hooks")]
         if self.mutation == Some(Mutation::VerdictNotFinal) {
             return false;
@@ -300,7 +300,9 @@ impl Node {
             self.stats.hearings_full += 1;
             return;
         }
-        let told = BTreeMap::from([(self.config.me.clone(), self.sessions_here(key))]);
+        let here = self.sessions_here(key);
+        self.probe_sides(now, key, &here);
+        let told = BTreeMap::from([(self.config.me.clone(), here)]);
         self.arbitration.hearings.insert(key.clone(), Hearing { told, tried: tried.cloned() });
         self.arbitration.to_ask.push(key.clone());
     }
@@ -351,6 +353,16 @@ impl Node {
         }
     }
 
+    /// Everybody has been heard, and probes are not over yet.
+    fn hear_until(&mut self, key: StickKey, hearing: Hearing, began: Instant, ends: Instant) {
+        self.arbitration.asked += 1;
+        let number = self.arbitration.asked;
+        self.arbitration.hearings.insert(key.clone(), hearing);
+        let round = Round { keys: Vec::from([key]), began, ends, waits_for: BTreeSet::new() };
+        self.arbitration.rounds.insert(number, round);
+        self.arbitration.ends.insert((ends, number));
+    }
+
     /// Who comes back, or by another connection, is asked again: what it answered on the one before may never arrive.
     pub(crate) fn ask_for_sessions_again(&mut self, peer: &PeerId) {
         let waiting = self.arbitration.rounds.iter().filter(|(_, round)| round.waits_for.contains(peer));
@@ -390,7 +402,9 @@ impl Node {
             }
             if let Some(hearing) = self.arbitration.hearings.get_mut(&key) {
                 hearing.tried = hearing.tried.take().or_else(|| tried.cloned());
-                hearing.told.insert(peer.clone(), sessions.into_iter().collect());
+                let sessions: Sessions = sessions.into_iter().collect();
+                hearing.told.insert(peer.clone(), sessions.clone());
+                self.probe_sides(now, &key, &sessions);
             }
         }
     }
@@ -457,6 +471,12 @@ impl Node {
             for key in keys {
                 let hearing = self.arbitration.hearings.remove(&key);
                 let Some(Hearing { told, tried }) = hearing.filter(|_| !is_late) else { continue };
+                // Once: what else is asked meanwhile begins later.
+                let waits = now.mono.since_ms(began) < GATHER_MS;
+                if let Some(until) = self.probed_by(now, &told).filter(|_| waits) {
+                    self.hear_until(key, Hearing { told, tried }, began, until);
+                    continue;
+                }
                 // Who comes first has come back meanwhile, and may have decided.
                 match self.other_arbiter(&key, tried.as_ref(), None) {
                     Some(arbiter) => self.tell_arbiter(arbiter, tried.as_ref(), &key),
@@ -495,67 +515,4 @@ impl Node {
         }
         self.outputs.push_back(Output::Moved { key, to });
     }
-
-    /// The shard with most people; if there are several, or nobody is left, the one that the join chose.
-    fn give_verdict(&mut self, now: Now, key: &StickKey, told: BTreeMap<PeerId, Sessions>, gathered_ms: u64) {
-        if self.is_decided(now, key) {
-            // Another one was faster.
-            return;
-        }
-        let Some(stands) = self.table.get(key).map(|slot| slot.entry.clone()) else { return };
-        let Some(chosen) = stands.shard.clone() else { return };
-        let mut sums = Sessions::new();
-        for (shard, number) in told.into_values().flatten() {
-            let sum = sums.entry(shard).or_default();
-            *sum = sum.saturating_add(number);
-        }
-        if sums.keys().all(|shard| *shard == chosen) {
-            // Whoever was elsewhere has left, or has learned meanwhile where it is: a mere conflict.
-            return;
-        }
-        let (winner, why) = winner(&sums, &chosen);
-        #[cfg(feature = "test-hooks")]
-        let winner = match sums.keys().find(|shard| **shard != chosen) {
-            Some(other) if self.mutation == Some(Mutation::TieMovesWinner) && why == Why::Join => {
-                other.clone()
-            }
-            _ => winner,
-        };
-        let entry = Entry {
-            shard: Some(winner),
-            generation: stands.generation.saturating_add(1).min(GENERATION_MAX),
-            rank: Rank::Home,
-            created: self.clock.stamp(now.wall),
-            origin: self.config.me.clone(),
-            reason: Reason::Arbitration,
-        };
-        if entry.precedence(&stands).is_ge() {
-            // At the highest generation what stands there may win.
-            return;
-        }
-        self.stats.verdicts += 1;
-        // It is final for the pause between two moves.
-        self.moved_at.insert(key.clone(), now.mono);
-        self.record(now, key, &entry);
-        self.misplaced.insert(key.clone());
-        let mut sides: Vec<Side> =
-            sums.into_iter().map(|(shard, sessions)| Side { shard, sessions }).collect();
-        sides.sort_by(|one, other| {
-            other.sessions.cmp(&one.sessions).then_with(|| one.shard.cmp(&other.shard))
-        });
-        sides.truncate(SIDES_MAX);
-        let verdict = Verdict { key: key.clone(), stood: stands, entry, sides, why, gathered_ms };
-        self.outputs.push_back(Output::Verdict(verdict));
-    }
-}
-
-/// The shard with most sessions: the one that the join chose if no other one has more.
-fn winner(sums: &Sessions, chosen: &ShardName) -> (ShardName, Why) {
-    let most = sums.values().copied().max().unwrap_or(0);
-    let mut best = sums.iter().filter(|(_, number)| **number == most).map(|(shard, _)| shard);
-    if sums.get(chosen).copied().unwrap_or(0) == most {
-        let tied = best.any(|shard| shard != chosen);
-        return (chosen.clone(), if tied { Why::Join } else { Why::MostSessions });
-    }
-    (best.next().unwrap_or(chosen).clone(), Why::MostSessions)
 }

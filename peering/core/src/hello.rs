@@ -154,7 +154,7 @@ impl Node {
         self.send(peer, Message::Welcome(welcome));
         self.end_loneliness(now);
         self.ask_again(now, peer);
-        self.ask_for_probes_again(peer);
+        self.ask_who_comes(peer);
         self.ask_for_sessions_again(peer);
         self.reclaim_lone(now, peer);
         Ok(())

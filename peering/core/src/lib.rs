@@ -41,6 +41,7 @@ mod recent;
 mod reconcile;
 mod restart;
 mod session;
+mod sides;
 mod slots;
 mod stats;
 mod table;

@@ -128,6 +128,8 @@ pub enum Why {
     MostSessions,
     /// As many are elsewhere, and the join chose it.
     Join,
+    /// More are elsewhere, on a shard that nobody reaches.
+    Reached,
 }
 
 /// One thing to do, in the order in which they come out.

@@ -64,6 +64,8 @@ struct Round {
     ends: Instant,
     /// Who has not answered.
     waits_for: BTreeSet<PeerId>,
+    /// Who has.
+    heard: BTreeSet<PeerId>,
     reached_by: BTreeSet<PeerId>,
     /// Claims that wait for the end, in their order.
     parked: Vec<Parked>,
@@ -115,6 +117,14 @@ impl Verdicts {
         match self.shards.get(shard)? {
             Inquiry::Ended { at, by } if now.mono.since_ms(*at) <= fresh_ms => Some(by),
             Inquiry::Ended { .. } | Inquiry::Gathering(_) => None,
+        }
+    }
+
+    /// When the probes of a shard will be over, if there are any.
+    pub(crate) fn under_way_until(&self, shard: &ShardName) -> Option<Instant> {
+        match self.shards.get(shard)? {
+            Inquiry::Gathering(round) => Some(round.ends),
+            Inquiry::Ended { .. } => None,
         }
     }
 
@@ -264,6 +274,18 @@ impl Node {
         self.verdicts.under_way(shard)
     }
 
+    /// Has a shard probed about which nothing is known, as far as there is room.
+    pub(crate) fn probe_unless_known(&mut self, now: Now, shard: &ShardName) {
+        if self.verdicts.fresh(now, shard, self.config.verdict_fresh_ms).is_none() {
+            self.round_to_wait_for(now, shard);
+        }
+    }
+
+    /// Whether everybody has just found that nobody reaches a shard.
+    pub(crate) fn is_dead(&self, now: Now, shard: &ShardName) -> bool {
+        self.verdicts.fresh(now, shard, self.config.verdict_fresh_ms).is_some_and(BTreeSet::is_empty)
+    }
+
     /// This node and everybody it is connected to probes the shard now.
     fn begin_round(&mut self, now: Now, shard: &ShardName) {
         self.stats.rounds += 1;
@@ -282,6 +304,7 @@ impl Node {
             number,
             ends,
             waits_for: peers.iter().chain([&me]).cloned().collect(),
+            heard: BTreeSet::new(),
             reached_by: BTreeSet::new(),
             parked: Vec::new(),
             claims: BTreeSet::new(),
@@ -350,6 +373,7 @@ impl Node {
             return;
         };
         round.waits_for.remove(peer);
+        round.heard.insert(peer.clone());
         let first = reached == Reached::Yes && round.reached_by.is_empty();
         if reached == Reached::Yes {
             round.reached_by.insert(peer.clone());
@@ -391,15 +415,20 @@ impl Node {
         }
     }
 
-    /// Probes that were asked of this peer on a connection that another one has replaced: what it answered there may never arrive.
-    pub(crate) fn ask_for_probes_again(&mut self, peer: &PeerId) {
-        let asked_in = |(shard, inquiry): (&ShardName, &Inquiry)| match inquiry {
-            Inquiry::Gathering(round) if round.waits_for.contains(peer) => {
-                Some(Message::ProbeAsk { round: round.number, shard: shard.clone() })
+    /// A peer is there, or by another connection: what it answered on the one before may never arrive. It follows moves from shards that are dead,
+    /// so it is asked in every round that it has not answered, and what was found out without it holds no longer.
+    pub(crate) fn ask_who_comes(&mut self, peer: &PeerId) {
+        let mut asks = Vec::new();
+        self.verdicts.shards.retain(|shard, inquiry| match inquiry {
+            Inquiry::Gathering(round) => {
+                if !round.heard.contains(peer) {
+                    round.waits_for.insert(peer.clone());
+                    asks.push(Message::ProbeAsk { round: round.number, shard: shard.clone() });
+                }
+                true
             }
-            Inquiry::Gathering(_) | Inquiry::Ended { .. } => None,
-        };
-        let asks: Vec<Message> = self.verdicts.shards.iter().filter_map(asked_in).collect();
+            Inquiry::Ended { by, .. } => !by.is_empty(),
+        });
         for ask in asks {
             self.send(peer, ask);
         }

@@ -259,6 +259,27 @@ fn a_side_that_left_a_shard_comes_back_to_the_many_who_stayed() {
     assert_eq!(mesh.verdicts.len(), 1);
 }
 
+/// Their shard has died behind the cut, and nobody there has tried it since: they hang, and count for nothing.
+#[test]
+fn people_on_a_shard_that_nobody_reaches_hold_nobody_there() {
+    let mut mesh = Mesh::new(4);
+    mesh.joins(0, "room", "s1", ClaimReason::Join);
+    mesh.opens(0, "room", "s1", 3);
+    mesh.opens(3, "room", "s1", 100);
+    mesh.run_ms(2_000);
+    mesh.unreached = (0..4).map(|at| (at, shard("s1"))).collect();
+    mesh.cut(&[0, 1, 2], &[3]);
+    mesh.run_ms(1_000);
+    mesh.closes(0, "room", "s1", 3);
+    mesh.joins(0, "room", "s2", ClaimReason::Down { failed: shard("s1") });
+    mesh.opens(0, "room", "s2", 3);
+    mesh.connect(&[0, 1, 2], &[3]);
+    mesh.run_ms(2_000);
+    assert_eq!(mesh.movers(), BTreeSet::from([(3, "s2".to_owned())]));
+    let [(_, _, verdict)] = &mesh.verdicts[..] else { panic!("{:?}", mesh.verdicts) };
+    assert_eq!((verdict.why, verdict.sides[0].sessions), (Why::Reached, 100));
+}
+
 #[test]
 fn a_move_that_one_was_asked_about_is_obeyed_at_once() {
     let mut mesh = Mesh::new(4);

@@ -245,7 +245,24 @@ fn who_is_lost_counts_as_a_no_and_is_told_nothing() {
     assert_eq!(home.node.lookup(&key("room")), Some(&shard("s1")), "nobody asks any more");
     assert_eq!(home.node.stats().verdicts_dead, 1);
     home.meets(0);
-    assert_eq!(told(&home.down_from(0, 5, "room", "s1")).len(), 1, "by the verdict");
+    let again = home.down_from(0, 5, "room", "s1");
+    assert_eq!((told(&again).len(), asked(&again).len()), (0, 2), "who was away has not been asked");
+}
+
+/// It follows moves from a shard that is dead, also when it alone reaches it.
+#[test]
+fn who_comes_in_the_middle_is_asked_too() {
+    let mut home = Home::new(2, as_it_is);
+    home.joins("room", "s1");
+    home.give(Input::PeerLost { peer: peer(0) });
+    let began = home.down("room", "s1", "s2");
+    assert_eq!(asked(&began), [(peer(1), 1)]);
+    home.give(Input::Probed { probe: probes(&began)[0].0, reached: Reached::No });
+    home.give(Input::PeerConnected { peer: peer(0) });
+    assert_eq!(asked(&home.greets(0)), [(peer(0), 1)]);
+    assert_eq!(answers(&home.answers_probe(1, 1, "s1", Reached::No)), [], "it is waited for");
+    let ended = home.answers_probe(0, 1, "s1", Reached::Yes);
+    assert_eq!(answers(&ended), [Claimed::Keep { shard: shard("s1"), via: vec![peer(0)] }]);
 }
 
 /// Its answer may have been on the old connection, and a shard that it alone reaches is not dead.
@@ -462,6 +479,7 @@ proptest! {
         let began = home.down("own", "s1", "s2");
         let own = probes(&began)[0].0;
         let mut waits_for: BTreeSet<usize> = (0..=4).collect();
+        let mut heard: BTreeSet<usize> = BTreeSet::new();
         let mut yes: BTreeSet<usize> = BTreeSet::new();
         let mut ends = began_ms + 500;
         let mut claims: BTreeMap<(usize, u64), usize> = BTreeMap::new();
@@ -484,14 +502,19 @@ proptest! {
                     outputs.extend(home.give(Input::PeerLost { peer: peer(from) }));
                     claims.retain(|(of, _), _| *of != from);
                     lost.insert(from);
-                    Some((from, Reached::No))
+                    // Nobody waits for it any more; it has said nothing.
+                    waits_for.remove(&from);
+                    None
                 }
                 Event::Replaced(from) => {
                     outputs.extend(home.give(Input::PeerConnected { peer: peer(from) }));
                     claims.retain(|(of, _), _| *of != from);
                     lost.remove(&from);
                     let greeted = home.greets(from);
-                    prop_assert_eq!(asked(&greeted).len(), usize::from(waits_for.contains(&from)));
+                    prop_assert_eq!(asked(&greeted).len(), usize::from(!heard.contains(&from)));
+                    if !heard.contains(&from) {
+                        waits_for.insert(from);
+                    }
                     outputs.extend(greeted);
                     None
                 }
@@ -511,6 +534,7 @@ proptest! {
             };
             if let Some((from, reached)) = counted.filter(|(from, _)| waits_for.contains(from)) {
                 waits_for.remove(&from);
+                heard.insert(from);
                 if reached == Reached::Yes {
                     if yes.is_empty() {
                         ends = ends.min(home.now_ms + 100);

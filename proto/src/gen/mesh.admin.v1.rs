@@ -412,7 +412,7 @@ pub struct Divergence {
     /// Those with most sessions first.
     #[prost(message, repeated, tag = "7")]
     pub sides: ::prost::alloc::vec::Vec<Side>,
-    /// most-sessions; join: as many are elsewhere, and the entry that stood wins
+    /// most-sessions; join: as many are elsewhere, and the entry that stood wins; reached: more are elsewhere, on a shard that nobody reaches
     #[prost(string, tag = "8")]
     pub why: ::prost::alloc::string::String,
     /// Milliseconds since 1970, by the node's clock: when it began to ask, when it decided, when the last node said that its people have moved.

@@ -362,6 +362,7 @@ impl Render {
         let why = match verdict.why {
             Why::MostSessions => "most are there",
             Why::Join => "as many are elsewhere",
+            Why::Reached => "nobody reaches the others",
         };
         let winner = verdict.entry.shard.as_ref().map_or("-", ShardName::as_str);
         format!("decides that {} is on {winner}: {}, {why}", self.key(&verdict.key), sides(&on))

@@ -24,6 +24,7 @@ pub(super) fn row(divergence: &Divergence) -> wire::Divergence {
         why: match why {
             Why::MostSessions => "most-sessions",
             Why::Join => "join",
+            Why::Reached => "reached",
         }
         .to_owned(),
         detected_ms: decided_ms.saturating_sub(*gathered_ms),
