@@ -81,6 +81,11 @@ impl Fleet {
         Self { members, ..Self::new(nodes) }
     }
 
+    /// None.
+    pub(crate) fn nobody(nodes: &Nodes) -> Self {
+        Self::new(nodes)
+    }
+
     /// Those that have registered themselves.
     pub(crate) async fn registered(nodes: &Nodes, consul: &Consul) -> Result<Self, ConsulError> {
         let mut fleet = Self::new(nodes);

@@ -160,6 +160,8 @@ impl Driver {
                 });
                 drop(reply.send(row));
             }
+            #[cfg(feature = "test-hooks")]
+            Request::Flip { key, shard, reply } => drop(reply.send(self.node.flip(&key, &shard))),
             Request::Page { after, most, reply } => {
                 let rows = self.node.entries(after.as_ref(), most).into_iter();
                 let rows =

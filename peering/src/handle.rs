@@ -70,17 +70,47 @@ pub struct Busy;
 /// What the driver is asked.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Claim { key: StickKey, proposal: ShardName, reason: ClaimReason, reply: oneshot::Sender<Claimed> },
-    Clear { key: StickKey, reply: oneshot::Sender<Claimed> },
+    Claim {
+        key: StickKey,
+        proposal: ShardName,
+        reason: ClaimReason,
+        reply: oneshot::Sender<Claimed>,
+    },
+    Clear {
+        key: StickKey,
+        reply: oneshot::Sender<Claimed>,
+    },
     ReadyOverride,
     Touch(StickKey),
-    SessionOpened { key: StickKey, shard: ShardName },
-    SessionClosed { key: StickKey, shard: ShardName },
-    Row { key: StickKey, reply: oneshot::Sender<Option<TableRow>> },
+    SessionOpened {
+        key: StickKey,
+        shard: ShardName,
+    },
+    SessionClosed {
+        key: StickKey,
+        shard: ShardName,
+    },
+    Row {
+        key: StickKey,
+        reply: oneshot::Sender<Option<TableRow>>,
+    },
     Status(oneshot::Sender<MeshStatus>),
     Divergences(oneshot::Sender<Vec<Divergence>>),
-    History { key: StickKey, reply: oneshot::Sender<Vec<Replacement>> },
-    Page { after: Option<StickKey>, most: usize, reply: oneshot::Sender<Vec<TableRow>> },
+    History {
+        key: StickKey,
+        reply: oneshot::Sender<Vec<Replacement>>,
+    },
+    Page {
+        after: Option<StickKey>,
+        most: usize,
+        reply: oneshot::Sender<Vec<TableRow>>,
+    },
+    #[cfg(feature = "test-hooks")]
+    Flip {
+        key: StickKey,
+        shard: ShardName,
+        reply: oneshot::Sender<bool>,
+    },
 }
 
 /// The way into the stick table. Cheap to clone; lookups never wait, decisions wait for the key's home at most about two claim budgets, and where
@@ -280,6 +310,14 @@ impl TableHandle {
     #[cfg(feature = "test-hooks")]
     pub fn forget_everything(&self) {
         self.forgetful.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes another shard over an entry of this node's table, and tells nobody: what a comparison has to find. Answers whether there was one.
+    #[cfg(feature = "test-hooks")]
+    pub async fn flip(&self, key: StickKey, shard: ShardName) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Flip { key, shard, reply }).await;
+        answer.await.unwrap_or(false)
     }
 
     async fn tell(&self, request: Request) {

@@ -61,10 +61,11 @@ struct ServeArgs {
     config: PathBuf,
     #[command(flatten)]
     overrides: ConfigArgs,
-    /// Planted faults for tests of the tests; only in builds with the feature test-hooks.
+    /// Planted faults for tests of the tests; only in builds with the feature test-hooks: stickiness=off, and flips=FILE: what is written there as
+    /// "KEY SHARD" is written over this node's entry of KEY, and the file removed.
     #[cfg(feature = "test-hooks")]
-    #[arg(long = "test-hook", value_name = "NAME=VALUE", value_parser = ["stickiness=off"])]
-    test_hooks: Vec<String>,
+    #[arg(long = "test-hook", value_name = "NAME=VALUE", value_parser = serve::test_hook)]
+    test_hooks: Vec<serve::TestHook>,
 }
 
 #[derive(Debug, Args)]

@@ -16,13 +16,14 @@ export const EXPIRE_MS = 4000;
 
 /**
  * Nodes with a certificate authority and a discovery file each. `nodes`: `{ name, region, ip }` each; `settings(node)`: more of its
- * configuration; `addressOf(node, shard)` and `peerAddressOf(node, peer)`: where that node finds them.
+ * configuration; `hooksOf(node)`: its planted faults; `addressOf(node, shard)` and `peerAddressOf(node, peer)`: where that node finds them.
  */
 export class Mesh {
   constructor({
     name,
     binary,
     hooks = [],
+    hooksOf = () => [],
     nodes,
     folder,
     shards,
@@ -32,7 +33,7 @@ export class Mesh {
     addressOf = (_, shard) => shard.address,
     peerAddressOf = (_, peer) => peer.mesh,
   }) {
-    Object.assign(this, { binary, hooks, shards, release, expire, settings, addressOf, peerAddressOf });
+    Object.assign(this, { binary, hooks, hooksOf, shards, release, expire, settings, addressOf, peerAddressOf });
     /** Whether a node's discovery does not list a shard. */
     this.hides = () => false;
     this.folder = join(folder, name);
@@ -54,7 +55,7 @@ export class Mesh {
   async start() {
     await this.prepare();
     for (const node of this.nodes) {
-      const args = ['serve', '--config', node.config, ...this.hooks.flatMap((hook) => ['--test-hook', hook])];
+      const args = ['serve', '--config', node.config, ...[...this.hooks, ...this.hooksOf(node)].flatMap((hook) => ['--test-hook', hook])];
       node.log = join(this.logs, `${node.name}.log`);
       node.process = new Child(node.name, this.binary, args, node.log);
     }

@@ -13,11 +13,11 @@ process.on('exit', () => {
 
 export class Child {
   /** Starts `command` with its output appended to `log`; `stdin: 'pipe'` for a child that ends with its input. */
-  constructor(name, command, args, log, { stdin = 'ignore' } = {}) {
+  constructor(name, command, args, log, { stdin = 'ignore', env } = {}) {
     this.name = name;
     this.log = log;
     const out = openSync(log, 'a');
-    this.child = spawn(command, args, { stdio: [stdin, out, out] });
+    this.child = spawn(command, args, { stdio: [stdin, out, out], env });
     closeSync(out);
     running.add(this.child);
     this.ended = new Promise((resolve) => {

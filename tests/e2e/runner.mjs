@@ -1,4 +1,4 @@
-// Runs cases by name and says what came of each: `CASES` is `{ name: async ({ binary, ctl }) => words }`.
+// Runs cases by name and says what came of each: `CASES` is `{ name: async ({ binary, ctl, hooked }) => words }`.
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,6 +9,7 @@ const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url));
 export async function runCases(CASES, word = '') {
   const binary = resolve(process.env.SHARDGATE_BIN || join(REPOSITORY, 'target/sim/shardgate'));
   const ctl = resolve(process.env.SHARDGATECTL_BIN || join(REPOSITORY, 'target/sim/shardgatectl'));
+  const hooked = process.env.SHARDGATE_BIN_TEST_HOOKS ? resolve(process.env.SHARDGATE_BIN_TEST_HOOKS) : undefined;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
     // process.mjs kills every child on exit.
     process.on(signal, () => process.exit(130));
@@ -27,7 +28,7 @@ export async function runCases(CASES, word = '') {
     const began = performance.now();
     const seconds = () => ((performance.now() - began) / 1000).toFixed(1);
     try {
-      const told = await body({ binary, ctl });
+      const told = await body({ binary, ctl, hooked });
       passed += 1;
       console.log(`ok - ${name} (${seconds()} s)${told ? `\n     ${told}` : ''}`);
     } catch (error) {

@@ -22,6 +22,7 @@ mod blocking;
 mod disk;
 mod error;
 mod findings;
+mod flag;
 mod fleet;
 mod keeper;
 mod keys;

@@ -101,6 +101,20 @@ impl Census {
         }
     }
 
+    /// Every room that may be this conference's.
+    pub(super) fn rooms_of(&mut self, key: &str) -> Vec<&Room> {
+        let found = self.by_key.get(&plain(key)).map_or(&[][..], Vec::as_slice);
+        for at in found {
+            self.rooms[*at].matched = true;
+        }
+        found.iter().map(|at| &self.rooms[*at]).collect()
+    }
+
+    /// Whether this shard says what it has.
+    pub(super) fn is_reporting(&self, shard: &str) -> bool {
+        self.reporting.contains(shard)
+    }
+
     /// Conferences that nothing was asked about: the table has no word of them.
     pub(super) fn unmatched(&self) -> impl Iterator<Item = &Room> {
         self.rooms.iter().filter(|room| !room.matched)

@@ -15,6 +15,7 @@ mod changing;
 mod conferences;
 mod divergences;
 mod health;
+mod monitor;
 mod node_state;
 mod peers;
 mod pin;
@@ -66,6 +67,9 @@ enum Command {
     /// How nodes see each other: connected, ready, in agreement.
     #[command(subcommand)]
     Peers(peers::Verb),
+    /// What is wrong in the tables of all nodes: split brains, missing entries, rooms that leaked, and more.
+    #[command(long_about = monitor::ABOUT)]
+    Monitor(monitor::Options),
     /// Nodes out of traffic, and back.
     #[command(subcommand)]
     Node(node_state::Verb),
@@ -163,6 +167,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Conferences(verb) => conferences::run(&nodes, &consul, verb, output).await,
         Command::Divergences(verb) => Ok(divergences::run(&nodes, verb, output).await?),
         Command::Peers(verb) => Ok(peers::run(&nodes, verb, output).await?),
+        Command::Monitor(options) => monitor::run(&nodes, &consul, &options, output).await,
         Command::Node(verb) => node_state::run(&nodes, verb, output).await,
         Command::Release(verb) if verb.is_for_nodes() => release::run(&nodes, &consul, verb, output).await,
         Command::Pin(_) | Command::Release(_) | Command::Ban(_) if nodes.named().is_some() => {
@@ -227,6 +232,13 @@ mod tests {
             ("shard ready s1 --wait", false),
             ("release drain release-1 --wait --node a:1", true),
             ("node drain --wait --timeout 90s --node a:1", true),
+            ("monitor --every 60s --settle 5s --metrics-file m.prom", true),
+            ("monitor --fix --yes --max-changes 5 --audit a.log", true),
+            ("monitor --yes", false),
+            ("monitor --fix --audit a.log", false),
+            ("monitor --every 60s --snapshot s", false),
+            ("monitor --haproxy unix:/run/h.sock --haproxy files:a,b --compare s", true),
+            ("monitor --haproxy nonsense", false),
             ("conferences list --release release-1 --tenant acme --names", true),
             ("sessions list", true),
             ("sessions list --key acme/room --shard s1", true),

@@ -151,7 +151,9 @@ async fn clear(nodes: &Nodes, address: &str, key: String, output: Output) -> Res
             let said = match outcome.as_str() {
                 "cleared" => "cleared: it has no entry any more",
                 "held" => "held: sessions of it are open somewhere, so it stays (sessions close ends them)",
-                _ => "unanswered: its home did not answer, or another claim for it is under way; try again",
+                _ => {
+                    "unanswered: its home did not answer, or another claim for it is under way, or nodes came or went a moment ago and have not all said what they hold; try again"
+                }
             };
             show(&format!("{key}: {said}\n"));
         }

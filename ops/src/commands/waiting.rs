@@ -87,7 +87,7 @@ impl WaitHere {
     }
 }
 
-fn length(text: &str) -> Result<Duration, String> {
+pub(super) fn length(text: &str) -> Result<Duration, String> {
     let expected = || "expected a number and s, m or h, such as 90s, 45m or 6h".to_owned();
     let unit = text.chars().next_back().ok_or_else(expected)?;
     let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| expected())?;

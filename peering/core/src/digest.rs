@@ -21,9 +21,9 @@ pub(crate) const DEPTH_MAX: u32 = 15;
 /// wait for that moment.
 const FAR_AHEAD_MS: u64 = 4_500;
 
-/// A key's place in the space of ranges.
+/// A key's place in the space of ranges. Listings of a table come in the order of these, and where two are the same in that of the keys.
 #[must_use]
-pub(crate) fn key_hash(key: &StickKey) -> u64 {
+pub fn key_hash(key: &StickKey) -> u64 {
     hash64(key.as_str().as_bytes(), 0)
 }
 

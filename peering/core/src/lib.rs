@@ -52,7 +52,7 @@ mod verdict;
 
 pub use arbitration::SIDES_MAX;
 pub use config::{Config, ConfigError};
-pub use digest::{AsOf, FAN_OUT, RangeId};
+pub use digest::{AsOf, FAN_OUT, RangeId, key_hash};
 pub use entry::{Entry, EntryError, GENERATION_MAX, Join, Rank, Reason, STAMP_AHEAD_MAX_MS, join};
 pub use hash::hash64;
 pub use home::first_by_rendezvous;

@@ -1,6 +1,7 @@
 //! Planted faults: each breaks one rule of the protocol, so that a test of the rule can be seen to fail.
 
 use crate::entry::{Entry, Join, Rank, join};
+use crate::id::{ShardName, StickKey};
 use crate::node::Node;
 use crate::time::{Now, Stamp};
 
@@ -134,6 +135,15 @@ impl Node {
     pub fn mutate(&mut self, mutation: Mutation) {
         self.mutation = Some(mutation);
         self.table.mutation = Some(mutation);
+    }
+
+    /// Writes another shard over an entry, as a broken memory would: nobody has decided it, and nobody is told. Answers whether there is one.
+    pub fn flip(&mut self, key: &StickKey, shard: &ShardName) -> bool {
+        let flipped = self.table.flip(self.now, key, shard);
+        if flipped {
+            self.tell_view(key, Some(shard.clone()));
+        }
+        flipped
     }
 
     pub(crate) fn mutated_on_arrival(&self, now: Now, entry: &Entry) -> Entry {

@@ -368,7 +368,7 @@ impl Node {
     }
 
     /// The read view is to show another shard, or none.
-    fn tell_view(&mut self, key: &StickKey, shard: Option<ShardName>) {
+    pub(crate) fn tell_view(&mut self, key: &StickKey, shard: Option<ShardName>) {
         self.outputs.push_back(Output::Changed { key: key.clone(), shard: shard.clone() });
         if let Some(to) = shard
             && self.uses.sessions_of(key).any(|(shard, _)| *shard != to)

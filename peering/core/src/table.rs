@@ -217,6 +217,18 @@ impl Table {
         }
     }
 
+    /// Names another shard in a live entry, as no merge does.
+    #[cfg(feature = "test-hooks")]
+    pub(crate) fn flip(&mut self, now: Now, key: &StickKey, shard: &ShardName) -> bool {
+        let place = Place::of(key);
+        let Some(slot) = self.get_mut(key).filter(|slot| !slot.entry.is_tombstone()) else { return false };
+        let before = state(place.hash, &slot.entry);
+        let old = slot.entry.shard.replace(shard.clone());
+        let after = state(place.hash, &slot.entry);
+        self.changed(now, place.hash, before, after, old.as_ref(), Some(shard));
+        true
+    }
+
     /// Takes in a key that is not there.
     pub(crate) fn insert(
         &mut self,

@@ -164,10 +164,48 @@ impl<F: Fn(&str)> Reloading<'_, F> {
     }
 }
 
+/// A planted fault.
+#[cfg(feature = "test-hooks")]
+#[derive(Debug, Clone)]
+pub(super) enum TestHook {
+    /// Every request goes by the plain hash.
+    StickinessOff,
+    /// Entries are overwritten as this file says, again and again.
+    Flips(std::path::PathBuf),
+}
+
+#[cfg(feature = "test-hooks")]
+pub(super) fn test_hook(text: &str) -> Result<TestHook, String> {
+    match text.split_once('=') {
+        Some(("stickiness", "off")) => Ok(TestHook::StickinessOff),
+        Some(("flips", file)) => Ok(TestHook::Flips(file.into())),
+        Some(_) | None => Err("expected stickiness=off or flips=FILE".to_owned()),
+    }
+}
+
 #[cfg(feature = "test-hooks")]
 fn test_hooks(args: &ServeArgs, node: &RunningNode) {
-    if args.test_hooks.iter().any(|hook| hook == "stickiness=off") {
-        node.set_stickiness(crate::node::Stickiness::Off);
+    for hook in &args.test_hooks {
+        match hook {
+            TestHook::StickinessOff => node.set_stickiness(crate::node::Stickiness::Off),
+            TestHook::Flips(file) => drop(tokio::spawn(flips(file.clone(), node.table().clone()))),
+        }
+    }
+}
+
+/// Overwrites entries as a file says. One that says nothing of use is left, and whoever wrote it sees that.
+#[cfg(feature = "test-hooks")]
+async fn flips(file: std::path::PathBuf, table: shardgate_peering::TableHandle) {
+    use shardgate_peering::core::{ShardName, StickKey};
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        let Some((key, shard)) = text.trim().split_once(' ') else { continue };
+        if let (Ok(key), Ok(shard)) = (StickKey::parse(key), ShardName::parse(shard))
+            && table.flip(key, shard).await
+        {
+            drop(std::fs::remove_file(&file));
+        }
     }
 }
 

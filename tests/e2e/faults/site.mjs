@@ -16,12 +16,13 @@ const LINKS_MS = 45_000;
 let sites = 0;
 
 export class Site {
-  /** `nodes` nodes with paths of `delayMs` one way, and `shards` shards. */
-  static async start({ binary, ctl, nodes = 4, shards = 4, delayMs = 0, expire = '60s', hooks = [], settings = () => '' }) {
+  /** `nodes` nodes with paths of `delayMs` one way, and `shards` shards; `prepared(folder)` is called before they start. */
+  static async start({ binary, ctl, nodes = 4, shards = 4, delayMs = 0, expire = '60s', hooks = [], settings = () => '', prepared = () => {}, hooksOf }) {
     const site = new Site();
     sites += 1;
     const net = `127.90.${sites}`;
-    Object.assign(site, { ctl, folder: mkdtempSync(join(tmpdir(), 'shardgate-faults-')), paths: new Map() });
+    Object.assign(site, { ctl, net, folder: mkdtempSync(join(tmpdir(), 'shardgate-faults-')), paths: new Map(), others: 0 });
+    prepared(site.folder);
     site.shards = Array.from({ length: shards }, (_, n) => {
       const ip = `${net}.${100 + n}`;
       return { name: `s${n + 1}`, id: n + 1, ip, region: 'here', state: 'ready', address: `${ip}:${PORT}` };
@@ -32,6 +33,7 @@ export class Site {
       name: 'mesh',
       binary,
       hooks,
+      hooksOf,
       nodes: list,
       folder: site.folder,
       shards: site.shards,
@@ -57,6 +59,12 @@ export class Site {
     shard.process = new Child(shard.name, 'node', [SHARD, shard.name, shard.ip, String(PORT)], shard.log, { stdin: 'pipe' });
     const listening = () => readFileSync(shard.log, 'utf8').includes('listening');
     await until(() => shard.process.mustRun() ?? listening(), START_MS, () => `${shard.name} listens`);
+  }
+
+  /** An address of its own for something else. */
+  free() {
+    this.others += 1;
+    return `${this.net}.${199 + this.others}`;
   }
 
   get nodes() {
