@@ -6,6 +6,7 @@ use clap::Parser as _;
 
 mod commands;
 mod consul;
+mod dump_file;
 mod fleet;
 mod node;
 mod pace;

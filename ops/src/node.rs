@@ -16,7 +16,7 @@ const USUAL: &str = "127.0.0.1:8405";
 /// Whom to ask, and how.
 #[derive(Debug, Clone, Args)]
 #[command(
-    next_help_heading = "Nodes (status, table, conferences, node, shard, release drain, override-readiness, close-tunnels)"
+    next_help_heading = "Nodes (status, table, conferences, node, shard, release drain, sessions, override-readiness)"
 )]
 pub(crate) struct Nodes {
     /// A node's admin listener, HOST:PORT or unix:PATH (default: 127.0.0.1:8405); repeat it to ask several. One that serves "status"

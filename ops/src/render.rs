@@ -117,6 +117,12 @@ pub(crate) fn json(value: &impl Serialize) -> String {
     shown
 }
 
+/// Milliseconds since 1970 as a moment in UTC.
+pub(crate) fn moment_ms(ms: u64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms);
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
 /// Milliseconds as a person reads them.
 pub(crate) fn duration(ms: u64) -> String {
     match ms / 1_000 {

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::counters::LinkEnd;
 use crate::divergence::{Divergence, Divergences};
 use crate::handle::{MeshStatus, Moved, PeerStatus, ProbeAsk, Request, TableRow};
+use crate::history::{History, Replacement};
 use crate::outbox::Outbox;
 use crate::view::View;
 
@@ -55,6 +56,7 @@ pub(crate) struct Driver {
     pub(crate) tokens: u64,
     pub(crate) outboxes: BTreeMap<PeerId, (u64, Outbox)>,
     pub(crate) divergences: Divergences,
+    pub(crate) history: History,
     /// Keys that have moved, and nobody has been told of yet: some for each with sessions.
     pub(crate) moving: VecDeque<StickKey>,
     pub(crate) next_move: Instant,
@@ -149,6 +151,7 @@ impl Driver {
                 drop(reply.send(status));
             }
             Request::Divergences(reply) => drop(reply.send(self.divergences.list())),
+            Request::History { key, reply } => drop(reply.send(self.history.of(&key))),
             Request::Row { key, reply } => {
                 let row = self.node.entry(&key).map(|(entry, remaining_ms)| TableRow {
                     key: key.clone(),
@@ -234,6 +237,9 @@ impl Driver {
                 Output::Send { peer, message } => self.send(&peer, message),
                 Output::Disconnect { peer, violation } => self.disconnect(&peer, violation),
                 Output::Changed { key, shard } => self.view.set(key, shard),
+                Output::Replaced { key, before, after } => {
+                    self.history.add(Replacement { key, at: SystemTime::now(), before, after });
+                }
                 Output::Emptied => {
                     warn!("this node was paused for too long: it starts anew");
                     self.view.clear();

@@ -9,6 +9,7 @@ use shardgate_peering_core::{
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::divergence::Divergence;
+use crate::history::Replacement;
 use crate::view::View;
 
 /// A conference is on another shard than before: sessions of it elsewhere are in the wrong place.
@@ -95,6 +96,10 @@ pub(crate) enum Request {
     },
     Status(oneshot::Sender<MeshStatus>),
     Divergences(oneshot::Sender<Vec<Divergence>>),
+    History {
+        key: StickKey,
+        reply: oneshot::Sender<Vec<Replacement>>,
+    },
     Page {
         after: Option<StickKey>,
         most: usize,
@@ -270,6 +275,13 @@ impl TableHandle {
     pub async fn divergences(&self) -> Option<Vec<Divergence>> {
         let (reply, answer) = oneshot::channel();
         self.tell(Request::Divergences(reply)).await;
+        answer.await.ok()
+    }
+
+    /// Decisions about a key that newer ones replaced, as far as they are kept, the newest last; `None` when the driver has stopped.
+    pub async fn history(&self, key: StickKey) -> Option<Vec<Replacement>> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::History { key, reply }).await;
         answer.await.ok()
     }
 

@@ -18,6 +18,7 @@ use crate::dial::Dialer;
 use crate::divergence::Divergences;
 use crate::driver::{Driver, LinkEvent};
 use crate::handle::{ProbeAsk, TableHandle};
+use crate::history::History;
 use crate::outbox::Outbox;
 use crate::relay::{self, Acceptor, RELAYED_WAITING_MAX, Relayed, Relays, Taker, Way, Ways};
 use crate::tls::{Environment, Identity, IdentityError, IdentityFiles, Named, named};
@@ -240,6 +241,7 @@ impl Parts {
             tokens: 0,
             outboxes: BTreeMap::new(),
             divergences: Divergences::default(),
+            history: History::default(),
             moving: std::collections::VecDeque::new(),
             next_move: tokio::time::Instant::now(),
             prober: Arc::clone(&prober),

@@ -25,6 +25,7 @@ pub mod head_guard;
 mod headers;
 pub mod health;
 pub mod limits;
+pub mod log_writer;
 pub mod node;
 pub mod placement;
 pub mod proxy_protocol;

@@ -18,10 +18,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use crate::admin::{Admin, AdminError, AdminParts, Phase, Traffic};
+use crate::admin::{Admin, AdminError, AdminParts, AuditLog, Phase, Traffic};
 use crate::backend::MannerError;
 use crate::config::{Config, ConsulSection, DiscoveryConfig, NodeConfig};
 use crate::health::HealthHandle;
+use crate::log_writer::{LogError, LogKind, LogWriter};
 use crate::relay::Relaying;
 use crate::routing_key::Compat;
 use crate::sessions::Sessions;
@@ -94,6 +95,9 @@ pub enum NodeError {
     /// The admin's listeners.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The audit log.
+    #[error("log.audit: {0}")]
+    Audit(#[from] LogError),
 }
 
 /// A client of the agent that `[consul]` names, made of its files; nothing is asked.
@@ -130,6 +134,7 @@ pub struct RunningNode {
     relaying: Option<Relaying>,
     workers: Running,
     admin: Admin,
+    audit: (Arc<AuditLog>, LogWriter),
     discovery: DiscoveryHandle,
     watch: DiscoveryWatch,
     registered: Option<Registered>,
@@ -147,6 +152,8 @@ impl RunningNode {
     /// [`NodeError`]; nothing runs then.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
         let tls = config.tls.as_ref().map(ServerTls::load).transpose()?;
+        let audit = LogWriter::start(LogKind::Audit, &config.log.audit)?;
+        let audit = (Arc::new(AuditLog::new(config.node.id.as_str(), &audit)), audit);
         let (discovery, watch) = match &config.discovery {
             DiscoveryConfig::File(file) => {
                 let (discovery, watch) = watch_file(file.file.clone(), file.watch())?;
@@ -200,6 +207,7 @@ impl RunningNode {
             discovery: discovery.clone(),
             phase: phases,
             traffic: Arc::new(watch::Sender::new(Traffic::Wanted)),
+            audit: Arc::clone(&audit.0),
         };
         let admin = Admin::start(&config.admin, parts.clone()).await?;
         let registered = match (&config.discovery, &watch) {
@@ -233,6 +241,7 @@ impl RunningNode {
             relaying,
             workers,
             admin,
+            audit,
             discovery,
             watch,
             registered,
@@ -317,6 +326,10 @@ impl RunningNode {
             certificates.stop().await;
         }
         self.admin.shutdown().await;
+        // Whoever is still being answered may hold the log.
+        let (log, writer) = self.audit;
+        log.close();
+        writer.finish().await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::consul::{ConsulError, ConsulOptions};
+use crate::dump_file::DumpFileError;
 use crate::node::{AskError, Nodes};
 use crate::render::{Output, show, tell};
 
@@ -21,12 +22,15 @@ mod pin;
 mod pin_check;
 mod ready;
 mod release;
+mod sessions;
 mod shard;
 mod shard_states;
 mod spread;
 mod status;
 mod table;
-mod tunnels;
+mod table_dump;
+mod table_history;
+mod table_load;
 mod waiting;
 
 /// Looks at shardgate nodes and gives them orders; looks at what is written in Consul for all of them, and writes it.
@@ -75,9 +79,9 @@ enum Command {
     /// Declare these nodes ready, whatever peers they wait for.
     #[command(name = "override-readiness")]
     OverrideReadiness,
-    /// Close tunnels on these nodes; their clients come back and are routed anew.
-    #[command(name = "close-tunnels")]
-    CloseTunnels(tunnels::Which),
+    /// Tunnels and BOSH sessions of conferences on these nodes.
+    #[command(subcommand)]
+    Sessions(sessions::Verb),
     /// Tenants that stay on a release, in Consul.
     #[command(subcommand)]
     Pin(pin::Verb),
@@ -98,6 +102,9 @@ pub(crate) enum CommandError {
     /// Consul could not.
     #[error(transparent)]
     Consul(#[from] ConsulError),
+    /// A file of a table cannot be read or written, or is none.
+    #[error(transparent)]
+    DumpFile(#[from] DumpFileError),
     /// The options do not fit together.
     #[error("{what}")]
     Usage {
@@ -129,6 +136,7 @@ impl CommandError {
         match self {
             Self::Ask(error) => error.hint().map(ToOwned::to_owned),
             Self::Consul(error) => error.hint(),
+            Self::DumpFile(error) => error.hint().map(ToOwned::to_owned),
             Self::Usage { hint, .. } | Self::Refused { hint, .. } => Some(hint.clone()),
         }
     }
@@ -137,7 +145,8 @@ impl CommandError {
     pub(crate) const fn code(&self) -> u8 {
         match self {
             Self::Refused { .. } => WRONG,
-            Self::Ask(_) | Self::Consul(_) | Self::Usage { .. } => COULD_NOT_LOOK,
+            Self::DumpFile(error) if error.is_fault() => WRONG,
+            Self::Ask(_) | Self::Consul(_) | Self::DumpFile(_) | Self::Usage { .. } => COULD_NOT_LOOK,
         }
     }
 }
@@ -151,10 +160,10 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     let Cli { nodes, output, consul, command } = cli;
     match command {
         Command::Status => Ok(status::run(&nodes, output).await?),
-        Command::Table(verb) => Ok(table::run(&nodes, verb, output).await?),
+        Command::Table(verb) => table::run(&nodes, verb, output).await,
         Command::Shard(verb) => shard::run(&nodes, &consul, verb, output).await,
         Command::OverrideReadiness => Ok(ready::run(&nodes, output).await?),
-        Command::CloseTunnels(which) => Ok(tunnels::run(&nodes, &which, output).await?),
+        Command::Sessions(verb) => Ok(sessions::run(&nodes, verb, output).await?),
         Command::Conferences(verb) => conferences::run(&nodes, &consul, verb, output).await,
         Command::Divergences(verb) => Ok(divergences::run(&nodes, verb, output).await?),
         Command::Peers(verb) => Ok(peers::run(&nodes, verb, output).await?),
@@ -231,6 +240,15 @@ mod tests {
             ("monitor --haproxy unix:/run/h.sock --haproxy files:a,b --compare s", true),
             ("monitor --haproxy nonsense", false),
             ("conferences list --release release-1 --tenant acme --names", true),
+            ("sessions list", true),
+            ("sessions list --key acme/room --shard s1", true),
+            ("sessions close", false),
+            ("sessions close --key acme/room --shard s1", false),
+            ("sessions close --shard s1 --node a:1", true),
+            ("table history acme/room --node a:1 --node b:1", true),
+            ("table dump -", true),
+            ("table dump", false),
+            ("table load file --dry-run", true),
         ] {
             let words = std::iter::once("shardgatectl").chain(line.split(' '));
             assert_eq!(Cli::try_parse_from(words).is_ok(), valid, "{line}");

@@ -6,7 +6,8 @@ use clap::Subcommand;
 use serde::Serialize;
 use shardgate_proto::admin::{ClearRequest, SetEntryRequest, SetEntryResponse, TableEntry, TableRequest};
 
-use super::show;
+use super::table_load::Load;
+use super::{CommandError, show, table_dump, table_history, table_load};
 use crate::node::{AskError, Nodes};
 use crate::render::{Output, duration, json, table};
 
@@ -61,6 +62,21 @@ pub(crate) enum Verb {
         /// The shard's name.
         shard: String,
     },
+    /// Decisions about a conference that newer ones replaced, and what stands (exit code 1 when there is neither). Each of these nodes tells when
+    /// it saw them. It keeps the last 16,384 of all conferences in memory, since its start. First decisions and ends are not among them.
+    History {
+        /// The conference (`tenant/room` or `room`).
+        key: String,
+    },
+    /// Write the live entries of the first of these nodes into a file, JSON a line. It has its name once it is whole, and its owner's alone.
+    Dump {
+        /// The file; - is standard output.
+        file: String,
+    },
+    /// Restore what a dump says, by claims through the first of these nodes: entries that are open stay where they are, conferences that ended
+    /// after they were dumped stay ended. Nothing is sent before the whole file is found well (exit code 1 when it is not, or when
+    /// something was refused or not answered: its shard is not listed or in maint, no home answered, the table is full).
+    Load(Load),
     /// End a conference for the whole mesh, unless somebody holds it (exit code 1 when it is held or no home answers).
     Clear {
         /// The conference (`tenant/room` or `room`).
@@ -68,14 +84,19 @@ pub(crate) enum Verb {
     },
 }
 
-pub(super) async fn run(nodes: &Nodes, verb: Verb, output: Output) -> Result<ExitCode, AskError> {
+pub(super) async fn run(nodes: &Nodes, verb: Verb, output: Output) -> Result<ExitCode, CommandError> {
     // One answer of the conference's home holds for the whole mesh, so orders go to the first node alone.
     match (verb, nodes.addresses().first()) {
-        (Verb::Show, _) => entries(nodes, None, output).await,
-        (Verb::Get { key }, _) => entries(nodes, Some(&key), output).await,
-        (Verb::Set { key, shard }, Some(first)) => set(nodes, first, key, shard, output).await,
-        (Verb::Clear { key }, Some(first)) => clear(nodes, first, key, output).await,
-        (Verb::Set { .. } | Verb::Clear { .. }, None) => Ok(ExitCode::SUCCESS),
+        (Verb::Show, _) => Ok(entries(nodes, None, output).await?),
+        (Verb::Get { key }, _) => Ok(entries(nodes, Some(&key), output).await?),
+        (Verb::History { key }, _) => Ok(table_history::run(nodes, &key, output).await?),
+        (Verb::Set { key, shard }, Some(first)) => Ok(set(nodes, first, key, shard, output).await?),
+        (Verb::Clear { key }, Some(first)) => Ok(clear(nodes, first, key, output).await?),
+        (Verb::Dump { file }, Some(first)) => table_dump::run(nodes, first, &file, output).await,
+        (Verb::Load(load), Some(first)) => table_load::run(nodes, first, &load, output).await,
+        (Verb::Set { .. } | Verb::Clear { .. } | Verb::Dump { .. } | Verb::Load(_), None) => {
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -129,7 +150,7 @@ async fn clear(nodes: &Nodes, address: &str, key: String, output: Output) -> Res
         Output::Table => {
             let said = match outcome.as_str() {
                 "cleared" => "cleared: it has no entry any more",
-                "held" => "held: sessions of it are open somewhere, so it stays (close-tunnels ends them)",
+                "held" => "held: sessions of it are open somewhere, so it stays (sessions close ends them)",
                 _ => {
                     "unanswered: its home did not answer, or another claim for it is under way, or nodes came or went a moment ago and have not all said what they hold; try again"
                 }

@@ -307,9 +307,16 @@ impl Node {
             return Merged::Inserted;
         }
         let before = self.lookup(key).cloned();
+        let gives_way = |there: &Entry| !there.is_tombstone() && entry.precedence(there).is_lt();
+        let stood = self.table.get(key).map(|slot| &slot.entry).filter(|there| gives_way(there)).cloned();
         let over = lease < now.mono;
         let (lease, first_look) = self.lease_and_look(now, self.table.used(key), entry, lease);
         let merged = self.table.merge(now, key, entry, lease, first_look);
+        if let (Merged::Replaced { .. }, Some(before)) = (&merged, stood)
+            && !entry.is_tombstone()
+        {
+            self.outputs.push_back(Output::Replaced { key: key.clone(), before, after: entry.clone() });
+        }
         match merged {
             Merged::Same => {
                 self.lease_runs(now, key);

@@ -156,6 +156,15 @@ pub enum Output {
         /// Its shard now, `None` when the conference has none.
         shard: Option<ShardName>,
     },
+    /// A live entry gave way to another one, perhaps on the same shard: for those who look back.
+    Replaced {
+        /// The key.
+        key: StickKey,
+        /// What stood there.
+        before: Entry,
+        /// What stands there now.
+        after: Entry,
+    },
     /// The table was emptied: so is the read view.
     Emptied,
     /// This node has decided where a conference is whose people were on several shards.

@@ -445,6 +445,57 @@ pub struct OrderNodeResponse {
     #[prost(string, tag = "1")]
     pub state: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HistoryResponse {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Of the last 16,384 of all conferences, the oldest first.
+    #[prost(message, repeated, tag = "2")]
+    pub replacements: ::prost::alloc::vec::Vec<Replacement>,
+    /// A tombstone too; missing when there is none.
+    #[prost(message, optional, tag = "3")]
+    pub entry: ::core::option::Option<TableEntry>,
+}
+/// A live entry of a conference gave way to another one.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Replacement {
+    /// Milliseconds since 1970, by the node's clock: when it saw it.
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    /// What stood there, and what stands there since; both without a key, and nothing remains of them.
+    #[prost(message, optional, tag = "2")]
+    pub before: ::core::option::Option<TableEntry>,
+    #[prost(message, optional, tag = "3")]
+    pub after: ::core::option::Option<TableEntry>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreEntryRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub shard: ::prost::alloc::string::String,
+    /// When the decision was taken that is to be restored, in milliseconds since 1970.
+    #[prost(uint64, tag = "3")]
+    pub created_ms: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestoreEntryResponse {
+    /// restored; kept: it is open; ended: it ended after that decision; refused: its shard takes no traffic; overtaken by another decision;
+    /// unanswered; full
+    #[prost(string, tag = "1")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Where the conference is, when it is known.
+    #[prost(string, tag = "2")]
+    pub shard: ::prost::alloc::string::String,
+    /// Why it was refused.
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod admin_client {
     #![allow(
@@ -792,6 +843,56 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("mesh.admin.v1.Admin", "OrderNode"));
             self.inner.unary(req, path, codec).await
         }
+        /// Decisions about a conference that newer ones replaced, as this node saw it, and its entry now.
+        pub async fn history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HistoryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/History",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "History"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts back what was read from a table, unless something newer is known.
+        pub async fn restore_entry(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RestoreEntryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestoreEntryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mesh.admin.v1.Admin/RestoreEntry",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mesh.admin.v1.Admin", "RestoreEntry"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -896,6 +997,19 @@ pub mod admin_server {
             request: tonic::Request<super::OrderNodeRequest>,
         ) -> std::result::Result<
             tonic::Response<super::OrderNodeResponse>,
+            tonic::Status,
+        >;
+        /// Decisions about a conference that newer ones replaced, as this node saw it, and its entry now.
+        async fn history(
+            &self,
+            request: tonic::Request<super::HistoryRequest>,
+        ) -> std::result::Result<tonic::Response<super::HistoryResponse>, tonic::Status>;
+        /// Puts back what was read from a table, unless something newer is known.
+        async fn restore_entry(
+            &self,
+            request: tonic::Request<super::RestoreEntryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RestoreEntryResponse>,
             tonic::Status,
         >;
     }
@@ -1443,6 +1557,94 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = OrderNodeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/History" => {
+                    #[allow(non_camel_case_types)]
+                    struct HistorySvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::HistoryRequest>
+                    for HistorySvc<T> {
+                        type Response = super::HistoryResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HistoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::history(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HistorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mesh.admin.v1.Admin/RestoreEntry" => {
+                    #[allow(non_camel_case_types)]
+                    struct RestoreEntrySvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::RestoreEntryRequest>
+                    for RestoreEntrySvc<T> {
+                        type Response = super::RestoreEntryResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RestoreEntryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::restore_entry(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RestoreEntrySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

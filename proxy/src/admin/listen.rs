@@ -20,6 +20,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tracing::info;
 
+use super::caller::OtherEnd;
 use crate::config::{AdminAddress, AdminListener, AdminTls};
 
 /// Connections with TLS at once. Who has no certificate takes a place for the time of a handshake, and never one of a client.
@@ -85,7 +86,8 @@ pub(super) async fn serve(
         (AdminAddress::Tcp(tcp), None) => {
             let socket = TcpListener::bind(tcp).await.map_err(failed)?;
             info!(address = %socket.local_addr().map_err(failed)?, ?serve, "admin listens");
-            let serving = axum::serve(socket, with_grpc(grpc)).with_graceful_shutdown(ended);
+            let service = with_grpc(grpc).into_make_service_with_connect_info::<OtherEnd>();
+            let serving = axum::serve(socket, service).with_graceful_shutdown(ended);
             servers.spawn(async move {
                 bound.await;
                 told(&address, serving.await);
@@ -111,7 +113,8 @@ pub(super) async fn serve(
         (AdminAddress::Unix(path), _) => {
             let socket = unix(path).await.map_err(failed)?;
             info!(%address, ?serve, "admin listens");
-            let serving = axum::serve(socket, with_grpc(grpc)).with_graceful_shutdown(ended);
+            let service = with_grpc(grpc).into_make_service_with_connect_info::<OtherEnd>();
+            let serving = axum::serve(socket, service).with_graceful_shutdown(ended);
             // The socket stays when the node ends: another one may have taken its place already, and the next start takes it anyway.
             servers.spawn(async move {
                 bound.await;

@@ -139,6 +139,11 @@ impl Reading {
         out.counter("config_refused", "Changes of the configuration refused", config.refused())?;
         let waiting = i64::try_from(config.waiting()).unwrap_or(i64::MAX);
         out.gauge("config_restart_needed", "Changed fields that a restart alone brings into use", waiting)?;
+        out.counter(
+            "audit_log_lost",
+            "Audit log lines lost, or not where they belong",
+            self.parts.audit.lost(),
+        )?;
         out.counter("discovery_changes", "Snapshots published", status.changes)?;
         let stale = i64::from(status.stale(Instant::now()).is_some());
         out.gauge("discovery_policy_stale", "1 while what operators want may be known as it was", stale)?;

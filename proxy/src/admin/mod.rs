@@ -17,11 +17,14 @@ use crate::node::ConfigCounts;
 use crate::sessions::Sessions;
 use crate::tls::ServerTls;
 
+mod audit;
+mod caller;
 mod grpc;
 mod health;
 mod listen;
 mod metrics;
 
+pub use audit::AuditLog;
 pub use listen::AdminError;
 
 /// Where the node stands in its life.
@@ -81,6 +84,8 @@ pub struct AdminParts {
     pub phase: watch::Receiver<Phase>,
     /// What operators command.
     pub traffic: Arc<watch::Sender<Traffic>>,
+    /// Where their orders are written down.
+    pub audit: Arc<AuditLog>,
 }
 
 impl AdminParts {
@@ -158,7 +163,7 @@ impl Admin {
         let switch = Arc::new(switch);
         let mut servers = JoinSet::new();
         for listener in listeners {
-            let grpc = grpc::service(parts.clone(), Access::of(listener));
+            let grpc = grpc::service(parts.clone(), Access::of(listener), &listener.listen);
             let router = listener.serve.iter().fold(Router::new(), |router, role| match role {
                 AdminRole::Health => router.merge(health::haproxy_health(parts.clone())),
                 AdminRole::Balancer => router.merge(health::balancer(parts.clone(), Arc::clone(&switch))),

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 impl Config {
     /// This configuration as far as a node that runs by `running` can take it on: identity, mesh, table, discovery and admin listeners stay,
-    /// and so do the threads and the access log.
+    /// and so do the threads, the access log and the audit log.
     #[must_use]
     pub fn for_running(mut self, running: &Self) -> Self {
         self.node = running.node.clone();
@@ -18,6 +18,7 @@ impl Config {
         self.frontend.workers = running.frontend.workers;
         self.frontend.backlog = running.frontend.backlog;
         self.log.access = running.log.access.clone();
+        self.log.audit = running.log.audit.clone();
         self
     }
 

@@ -1,8 +1,8 @@
 use super::*;
-use crate::access_log::AccessLogTarget;
 use crate::address_range::AddressRange;
 use crate::cookie::CookieName;
 use crate::limits::{PerAddress, Rate};
+use crate::log_writer::LogTarget;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -97,6 +97,7 @@ fn what_is_printed_is_read_back_equal() {
         "mesh.ca=ca.pem",
         "pages.dir=pages",
         "log.access=/var/log/shardgate/access.log",
+        "log.audit=stdout",
         "frontend.workers=3",
         "frontend.listen=127.0.0.1:8000,[::1]:8000",
         "backend.redispatch=off",
@@ -178,10 +179,12 @@ fn overrides_need_no_quotes() {
 
 #[test]
 fn paths_start_at_the_file() {
-    let folder =
-        Folder::with(format!("{MINIMAL}[log]\naccess = \"access.log\"\n[pages]\n502 = \"pages/503.html\"\n"));
+    let folder = Folder::with(format!(
+        "{MINIMAL}[log]\naccess = \"access.log\"\naudit = \"audit.log\"\n[pages]\n502 = \"pages/503.html\"\n"
+    ));
     let config = folder.load(&[], &[]).unwrap();
-    assert_eq!(config.log.access, AccessLogTarget::File(folder.path("access.log")));
+    assert_eq!(config.log.access, LogTarget::File(folder.path("access.log")));
+    assert_eq!(config.log.audit, LogTarget::File(folder.path("audit.log")));
     assert_eq!(config.discovery, DiscoveryConfig::file(folder.path("d.toml")));
     assert_eq!(config.pages.get(502).unwrap().body, "<h1>sorry</h1>");
     assert!(config.pages.get(503).is_none());

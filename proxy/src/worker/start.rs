@@ -5,7 +5,7 @@ use super::housekeeping::{Inbox, Stop, run};
 use super::listeners::{Bound, FrontendConfig, Listening, bind};
 use super::releases::Releases;
 use super::{COPY_BUFFER_BYTES, Protocols, Settings, Worker, connected_max};
-use crate::access_log::{AccessLog, AccessLogError, AccessLogTarget, LogWriter};
+use crate::access_log::AccessLog;
 use crate::answer_headers::AnswerHeaders;
 use crate::backend::{Manners, Pool, Suspects};
 use crate::clock::Clock;
@@ -15,6 +15,7 @@ use crate::frontend::Streams;
 use crate::headers::Marks;
 use crate::health::{HealthHandle, HealthSettings, HealthThread};
 use crate::limits::{Ceilings, Gate, Lookout, Spare};
+use crate::log_writer::{LogError, LogKind, LogTarget, LogWriter};
 use crate::request_id::{Maker, RequestIds};
 use crate::rescue::Pages;
 use crate::route::Topology;
@@ -69,7 +70,7 @@ pub struct WorkersConfig {
     /// How servers are watched.
     pub health: HealthSettings,
     /// Where the access log goes.
-    pub access_log: AccessLogTarget,
+    pub access_log: LogTarget,
 }
 
 /// Why the workers did not start.
@@ -113,7 +114,7 @@ pub enum StartError {
     Lookout(#[source] io::Error),
     /// The access log cannot be written.
     #[error(transparent)]
-    AccessLog(#[from] AccessLogError),
+    AccessLog(#[from] LogError),
 }
 
 /// The data plane.
@@ -153,7 +154,7 @@ impl Workers {
         let (addresses, listeners) = bind(&frontends, threads.get(), backlog, &[])?;
         let bound = frontends.iter().map(|frontend| frontend.address).zip(addresses).collect();
         let gate = Arc::new(Gate::new(ceilings));
-        let log = LogWriter::start(&access_log)?;
+        let log = LogWriter::start(LogKind::Access, &access_log)?;
         let counters = Counters::new(threads.get());
         let (stop, stopped) = watch::channel(None);
         // The same node checks at the same moments after each start; another one at others.
@@ -175,7 +176,7 @@ impl Workers {
                 table: table.clone(),
                 relays: relays.clone(),
                 counters: counters.clone(),
-                log: log.log(),
+                log: AccessLog::of(&log),
                 listeners,
                 stop: stopped.clone(),
                 snapshots: snapshots.clone(),

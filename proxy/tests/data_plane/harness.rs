@@ -16,12 +16,12 @@ use shardgate_peering::{
     Environment, IdentityFiles, Mesh, MeshConfig, PeerAddress, RELAYED_STREAMS_MAX, Readiness, RelayCounts,
     Relays, TableHandle,
 };
-use shardgate_proxy::access_log::AccessLogTarget;
 use shardgate_proxy::answer_headers::AnswerHeaders;
 use shardgate_proxy::config::AcceptProxy;
 use shardgate_proxy::counters::Totals;
 use shardgate_proxy::health::HealthSettings;
 use shardgate_proxy::limits::Ceilings;
+use shardgate_proxy::log_writer::LogTarget;
 use shardgate_proxy::relay::Relaying;
 use shardgate_proxy::request_id::RequestIds;
 use shardgate_proxy::routing_key::Routing;
@@ -175,7 +175,7 @@ pub(crate) fn config(limits: Limits) -> WorkersConfig {
         trust: Trust::default(),
         request_ids: RequestIds::default(),
         answer_headers: AnswerHeaders::default(),
-        access_log: AccessLogTarget::Off,
+        access_log: LogTarget::Off,
     }
 }
 
@@ -195,7 +195,7 @@ impl Node {
     pub(crate) fn start_on(mut mesh: Mesh, shards: &[Shard], config: WorkersConfig) -> Self {
         let (discovery, handle) = Publisher::new("test", snapshot(shards));
         let log = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-        let config = WorkersConfig { access_log: AccessLogTarget::File(log.to_path_buf()), ..config };
+        let config = WorkersConfig { access_log: LogTarget::File(log.to_path_buf()), ..config };
         let table = mesh.handle();
         let idle = config.limits.tunnel_timeout;
         let running = Workers::start(config, &table, &mesh.relays(), &handle.subscribe()).unwrap();

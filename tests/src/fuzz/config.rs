@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use shardgate_proxy::access_log::AccessLogTarget;
 use shardgate_proxy::config::{Config, ConfigErrors, DiscoveryConfig, load};
+use shardgate_proxy::log_writer::LogTarget;
 
 thread_local! {
     static FOLDER: Folder = Folder::new();
@@ -78,7 +78,8 @@ fn check(folder: &Folder, file: &[u8], env: &[(String, String)], sets: &[String]
         }
     };
     // A relative path of a variable is one of the working directory, and would be one of the file's folder when printed.
-    let log_is_relative = matches!(&config.log.access, AccessLogTarget::File(path) if path.is_relative());
+    let logs = [&config.log.access, &config.log.audit];
+    let log_is_relative = logs.iter().any(|log| matches!(log, LogTarget::File(path) if path.is_relative()));
     let (file, consul) = match &config.discovery {
         DiscoveryConfig::File(section) => (Some(&section.file), None),
         DiscoveryConfig::Consul(section) => (None, Some(section)),

@@ -168,6 +168,13 @@ impl Observed {
                     None => self.view.remove(&key),
                 };
             }
+            Output::Replaced { key, before, after } => {
+                assert!(after.precedence(&before).is_lt(), "{key}: {after:?} does not win over {before:?}");
+                assert!(
+                    !before.is_tombstone() && !after.is_tombstone(),
+                    "{key} was not replaced: it began or ended"
+                );
+            }
             Output::Verdict(verdict) => {
                 assert!(verdict.entry.precedence(&verdict.stood).is_lt(), "{verdict:?} decides nothing");
             }

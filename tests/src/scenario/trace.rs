@@ -199,6 +199,8 @@ impl Trace {
                 format!("{} has lapsed: asked about before it is used again", self.render.key(key))
             }
             Output::Changed { key, .. } => return Some(Effect::Changed(self.changed(key, entry))),
+            // Told by what the view is told of.
+            Output::Replaced { .. } => return None,
             Output::Emptied => "its table is emptied, it starts anew".to_owned(),
             Output::Moved { key, to } => {
                 format!("tunnels of {} here are not on {to}: told to move", self.render.key(key))
@@ -292,6 +294,7 @@ impl Trace {
             Output::Changed { shard: None, .. } => self.count(at_ms, "rooms out of view"),
             Output::Changed { .. } => self.count(at_ms, "rooms in view"),
             Output::Disconnect { .. } => self.count(at_ms, "disconnects"),
+            Output::Replaced { .. } => {}
             Output::Emptied => self.count(at_ms, "tables emptied"),
             Output::Moved { .. } => self.count(at_ms, "keys told to move"),
             Output::Verdict(_) => self.count(at_ms, "verdicts"),

@@ -446,7 +446,7 @@ impl Watch for Observer {
                 self.coverage.saw(Sort::Step, "disputed");
                 self.disputed_since.insert((scene.seat, room_of(key)), scene.now_ms);
             }
-            Output::Settled { .. } | Output::Probe { .. } => {}
+            Output::Settled { .. } | Output::Probe { .. } | Output::Replaced { .. } => {}
             Output::Emptied => {
                 self.rounds.restarted(scene.seat, scene.now_ms);
                 let place = &mut self.places[scene.seat];

@@ -114,7 +114,7 @@ impl Trace {
                 let Some(told) = self.message(message) else { return };
                 format!("{node} → {peer} {told}")
             }
-            Output::Changed { key, .. } | Output::Moved { key, .. }
+            Output::Changed { key, .. } | Output::Replaced { key, .. } | Output::Moved { key, .. }
                 if self.wanted != Wanted::Full && self.wanted != Wanted::Room(room_of(key)) =>
             {
                 return;

@@ -135,6 +135,7 @@ impl World {
             Output::Emptied => self.places[seat].ready = false,
             Output::Probe { probe, shard, .. } => self.probe(seat, probe, &shard),
             Output::Changed { .. }
+            | Output::Replaced { .. }
             | Output::Moved { .. }
             | Output::Verdict(_)
             | Output::PeopleMoved { .. }

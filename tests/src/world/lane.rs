@@ -126,6 +126,7 @@ pub fn hash_output(output: &Output) -> u64 {
             let hash = key(mix(3), of);
             shard.as_ref().map_or(hash, |shard| text(hash, shard.as_str()))
         }
+        Output::Replaced { key: of, before, after } => entry(entry(key(mix(13), of), before), after),
         Output::Moved { key: of, to } => text(key(mix(4), of), to.as_str()),
         Output::Verdict(verdict) => entry(key(mix(9), &verdict.key), &verdict.entry),
         Output::PeopleMoved { key: of, peer } => text(key(mix(10), of), peer.as_str()),

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+mod audit;
 mod drains;
 mod orders;
 mod reload;
+mod tables;
 
 /// A built binary of the same profile as this test.
 fn binary(name: &str) -> PathBuf {

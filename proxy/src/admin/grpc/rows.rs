@@ -2,9 +2,10 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
-use shardgate_peering::core::{Rank, Reason, ShardName, StickKey};
-use shardgate_peering::{TableHandle, TableRow};
+use shardgate_peering::core::{Entry, Rank, Reason, ShardName, StickKey};
+use shardgate_peering::{Replacement, TableHandle, TableRow};
 use shardgate_proto::admin as wire;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -179,10 +180,24 @@ fn on_shards(sessions: &OfShards) -> Vec<wire::OnShard> {
     sessions.iter().map(row).collect()
 }
 
-fn entry(row: TableRow) -> wire::TableEntry {
+pub(super) fn entry(row: TableRow) -> wire::TableEntry {
     let TableRow { key, entry, remaining_ms } = row;
+    wire::TableEntry { key: key.to_string(), remaining_ms, ..decision(entry) }
+}
+
+/// One entry that gave way to another.
+pub(super) fn replacement(replacement: &Replacement) -> wire::Replacement {
+    let Replacement { at, before, after, .. } = replacement;
+    wire::Replacement {
+        at_ms: at.duration_since(UNIX_EPOCH).map_or(0, |at| at.as_millis() as u64),
+        before: Some(decision(before.clone())),
+        after: Some(decision(after.clone())),
+    }
+}
+
+/// A decision alone: whose it is, and how long it lasts, stand elsewhere or do not matter any more.
+fn decision(entry: Entry) -> wire::TableEntry {
     wire::TableEntry {
-        key: key.to_string(),
         shard: entry.shard.map(|shard| shard.to_string()).unwrap_or_default(),
         generation: entry.generation,
         rank: match entry.rank {
@@ -201,15 +216,14 @@ fn entry(row: TableRow) -> wire::TableEntry {
         }
         .to_owned(),
         created_ms: entry.created.wall_ms(),
-        remaining_ms,
-        sessions: Vec::new(),
+        ..wire::TableEntry::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shardgate_peering::core::{Entry, PeerId, Stamp};
+    use shardgate_peering::core::{PeerId, Stamp};
 
     #[test]
     fn a_table_that_is_cut_short_does_not_look_whole() {
