@@ -87,7 +87,7 @@ struct Hearing {
 #[derive(Debug)]
 struct Round {
     keys: Vec<StickKey>,
-    began: Instant,
+    began: Now,
     ends: Instant,
     waits_for: BTreeSet<PeerId>,
 }
@@ -117,8 +117,9 @@ impl Arbitration {
     fn ends_now(&mut self, now: Now, number: u64) {
         if let Some(round) = self.rounds.get_mut(&number) {
             self.ends.remove(&(round.ends, number));
-            round.ends = now.mono;
-            self.ends.insert((now.mono, number));
+            // Of one whose time is over already this node has stood still, and sees it by that.
+            round.ends = round.ends.min(now.mono);
+            self.ends.insert((round.ends, number));
         }
     }
 }
@@ -163,8 +164,9 @@ impl Node {
             (Reason::Operator, _) => self.obey(key, to),
             (Reason::Down, _) if entry.origin == self.config.me => self.obey(key, to),
             (Reason::Claim | Reason::Down | Reason::End | Reason::Full, _) if obeyed => self.obey(key, to),
-            (_, Some(_)) => {}
-            (_, None) => self.dispute(now, key, to),
+            (_, Some(Stage::Asked(_))) => {}
+            // What there was a verdict about has ended, and was decided anew.
+            (_, Some(Stage::Decided) | None) => self.dispute(now, key, to),
         }
     }
 
@@ -345,7 +347,7 @@ impl Node {
         let waits_for =
             if self.mutation == Some(Mutation::ArbiterHearsNobody) { BTreeSet::new() } else { waits_for };
         let ends = if waits_for.is_empty() { now.mono } else { now.mono + GATHER_MS };
-        let round = Round { keys: keys.to_vec(), began: now.mono, ends, waits_for };
+        let round = Round { keys: keys.to_vec(), began: now, ends, waits_for };
         self.arbitration.rounds.insert(number, round);
         self.arbitration.ends.insert((ends, number));
         for peer in &peers {
@@ -354,7 +356,7 @@ impl Node {
     }
 
     /// Everybody has been heard, and probes are not over yet.
-    fn hear_until(&mut self, key: StickKey, hearing: Hearing, began: Instant, ends: Instant) {
+    fn hear_until(&mut self, key: StickKey, hearing: Hearing, began: Now, ends: Instant) {
         self.arbitration.asked += 1;
         let number = self.arbitration.asked;
         self.arbitration.hearings.insert(key.clone(), hearing);
@@ -467,12 +469,14 @@ impl Node {
             let Some(Round { keys, began, ends, .. }) = self.arbitration.rounds.remove(&number) else {
                 continue;
             };
-            let is_late = now.mono.since_ms(ends) > LATE_MS;
+            // A machine that sleeps does not count the time.
+            let slept_ms = now.boot.since_ms(began.boot).saturating_sub(now.mono.since_ms(began.mono));
+            let is_late = now.mono.since_ms(ends) > LATE_MS || slept_ms > LATE_MS;
             for key in keys {
                 let hearing = self.arbitration.hearings.remove(&key);
                 let Some(Hearing { told, tried }) = hearing.filter(|_| !is_late) else { continue };
                 // Once: what else is asked meanwhile begins later.
-                let waits = now.mono.since_ms(began) < GATHER_MS;
+                let waits = now.mono.since_ms(began.mono) < GATHER_MS;
                 if let Some(until) = self.probed_by(now, &told).filter(|_| waits) {
                     self.hear_until(key, Hearing { told, tried }, began, until);
                     continue;
@@ -480,7 +484,7 @@ impl Node {
                 // Who comes first has come back meanwhile, and may have decided.
                 match self.other_arbiter(&key, tried.as_ref(), None) {
                     Some(arbiter) => self.tell_arbiter(arbiter, tried.as_ref(), &key),
-                    None => self.give_verdict(now, &key, told, now.mono.since_ms(began)),
+                    None => self.give_verdict(now, &key, told, now.mono.since_ms(began.mono)),
                 }
             }
         }

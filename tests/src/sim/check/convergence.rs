@@ -27,6 +27,9 @@ const UNDER_WAY_MS: u64 = 1_000;
 /// A drop that one node obeys and another one refuses is found by digests: 2 s back, two heartbeats, and the rounds.
 const DROP_REPAIRED_MS: u64 = 6_000;
 
+/// Without a verdict for so long, and for the grain of the clocks, a dispute is over.
+const DISPUTED_MS: u64 = 3_100;
+
 /// What is missing until the core has converged.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Converged {
@@ -125,6 +128,11 @@ pub(in crate::sim) fn final_checks(world: &World, observer: &mut Observer, core:
             .flat_map(|(room, (_, shards))| shards.keys().map(|shard| (*room, *shard)))
             .collect();
         for (room, shard) in held {
+            // Where a full table has just taken a key in that people had without one, they may not have been heard yet.
+            let asked = observer.disputed_since.get(&(*seat, room));
+            if asked.is_some_and(|since| world.now_ms() < since + DISPUTED_MS) {
+                continue;
+            }
             let entry = live(world, observer, *seat, room);
             if entry.is_some_and(|entry| entry.shard != shard) || entry.is_none() && !observer.small_tables {
                 let text =

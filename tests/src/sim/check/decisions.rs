@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use shardgate_peering_core::Reason;
+use shardgate_peering_core::{Reason, Stamp};
 
 use crate::sim::coverage::Sort;
 use crate::sim::model::{Decision, Room};
@@ -154,10 +154,12 @@ impl Observer {
             (Reason::Arbitration, Some(old)) if !self.was_elsewhere(room, old.shard, at) => {
                 Some("nobody was elsewhere")
             }
-            // By the clocks of two nodes an old one may be young.
+            // By the clocks of two nodes an old one may be young, and by one that has been set while its process was not there.
             (Reason::Arbitration, Some(old))
                 if self.verdicts.contains(&(room, old))
                     && old.origin == decision.origin
+                    && Stamp(decision.created).wall_ms().saturating_sub(Stamp(old.created).wall_ms())
+                        < 30_000
                     && self.ledger.get(room, &old).is_some_and(|known| at < known.at + 29_000) =>
             {
                 Some("it was decided already")
