@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use serde_json::json;
 use shardgate_tests::bench::cpu::load_average;
-use shardgate_tests::bench::mesh::{Run, propagation, reconcile, replication, resync, scale, traffic};
+use shardgate_tests::bench::mesh::{
+    Run, endurance, propagation, reconcile, replication, resync, scale, traffic,
+};
 use shardgate_tests::bench::net::AddressPlan;
 use shardgate_tests::bench::options::{Options, Size};
 use shardgate_tests::bench::process::{Cpus, Obedient, sibling};
@@ -15,7 +17,7 @@ use shardgate_tests::bench::stage::run_or_usage;
 use shardgate_tests::bench::subject::{Entrances, Ground, Kind};
 use shardgate_tests::bench::{haproxy, shardgate};
 
-const USAGE: &str = "[--parts propagation,traffic,resync,reconcile,replication,scale] [--rounds N] [--seconds S] [--smoke] [--output text|json] \
+const USAGE: &str = "[--parts propagation,traffic,resync,reconcile,replication,scale,endurance] [--rounds N] [--seconds S] [--smoke] [--output text|json] \
      [--subjects haproxy,shardgate]";
 const ROUNDS: u32 = 5;
 const SECONDS: u32 = 3;
@@ -24,13 +26,14 @@ const SECOND_OCTET: u8 = 78;
 
 type Measure = fn(&Run<'_>, &mut Report) -> io::Result<()>;
 
-const PARTS: [(&str, Measure); 6] = [
+const PARTS: [(&str, Measure); 7] = [
     ("propagation", propagation::measure),
     ("traffic", traffic::measure),
     ("resync", resync::measure),
     ("reconcile", reconcile::measure),
     ("replication", replication::measure),
     ("scale", scale::measure),
+    ("endurance", endurance::measure),
 ];
 
 /// The parts that were asked for, and how.

@@ -211,6 +211,12 @@ impl Fleet {
         self.places.frontend(index)
     }
 
+    /// Where a node of ours tells its metrics.
+    #[must_use]
+    pub fn admin(&self, index: usize) -> SocketAddr {
+        self.places.admin(index)
+    }
+
     /// Whether a node serves.
     #[must_use]
     pub fn is_serving(&self, index: usize) -> bool {

@@ -1,5 +1,6 @@
 //! Meshes of real processes, and what replication costs them: shardgates and HAProxies at the same work.
 
+pub mod endurance;
 mod fleet;
 mod haproxies;
 pub mod propagation;
