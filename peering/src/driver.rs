@@ -205,7 +205,8 @@ impl Driver {
         }
         for key in self.moving.drain(..self.moving.len().min(MOVES_AT_ONCE)) {
             // It may have moved again while it waited here, or be disputed.
-            let Some(to) = self.node.lookup(&key).filter(|_| !self.view.is_disputed(key.as_str())) else {
+            let Some(to) = self.node.lookup(&key).filter(|_| self.view.disputed_on(key.as_str()).is_none())
+            else {
                 continue;
             };
             // Nobody may be listening: a node without tunnels.
@@ -246,7 +247,7 @@ impl Driver {
                     self.moving.clear();
                 }
                 Output::Moved { key, .. } => self.moving.push_back(key),
-                Output::Disputed { key } => self.view.dispute(key),
+                Output::Disputed { key, on } => self.view.dispute(key, on),
                 Output::Settled { key } => self.view.settle(&key),
                 Output::PeopleMoved { key, peer } => self.divergences.moved(&key, peer, SystemTime::now()),
                 Output::Verdict(verdict) => self.decided(verdict),

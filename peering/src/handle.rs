@@ -265,10 +265,11 @@ impl TableHandle {
         answer.await.unwrap_or_default()
     }
 
-    /// Whether sessions of this key are here, on another shard than it is on, and it is not decided where they belong; never waits.
+    /// Where most of this node's sessions of a key are, while some are on another shard than it is on and it is not decided where they belong;
+    /// never waits.
     #[must_use]
-    pub fn is_disputed(&self, token: &str) -> bool {
-        self.view.is_disputed(token)
+    pub fn disputed_on(&self, token: &str) -> Option<ShardName> {
+        self.view.disputed_on(token)
     }
 
     /// Split brains that this node decided about, the newest last; `None` when the driver has stopped.

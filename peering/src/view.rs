@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use dashmap::{DashMap, DashSet};
+use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use shardgate_peering_core::{ShardName, StickKey};
 
@@ -25,8 +25,8 @@ pub(crate) struct View {
     entries: DashMap<StickKey, Seen, RandomState>,
     shards: ShardNames,
     total: AtomicUsize,
-    /// Keys of sessions here of which it is not decided where they are: none at all but after a cut.
-    disputed: DashSet<StickKey, RandomState>,
+    /// Keys of sessions here of which it is not decided where they are, and where most of these sessions are: none at all but after a cut.
+    disputed: DashMap<StickKey, ShardName, RandomState>,
     disputes: AtomicUsize,
     start: Instant,
     /// Uses closer together than this are told once.
@@ -39,7 +39,7 @@ impl View {
             entries: DashMap::with_hasher(RandomState::default()),
             shards: ShardNames::new(),
             total: AtomicUsize::new(0),
-            disputed: DashSet::with_hasher(RandomState::default()),
+            disputed: DashMap::with_hasher(RandomState::default()),
             disputes: AtomicUsize::new(0),
             start: Instant::now(),
             touch_every_ms: u32::try_from(touch_every_ms).unwrap_or(u32::MAX),
@@ -92,14 +92,17 @@ impl View {
         self.disputes.store(0, Ordering::Relaxed);
     }
 
-    /// Whether it is not decided where a key with sessions here is.
-    pub(crate) fn is_disputed(&self, token: &str) -> bool {
-        self.disputes.load(Ordering::Relaxed) > 0 && self.disputed.contains(token)
+    /// Where most sessions of a key here are, while it is not decided where it is.
+    pub(crate) fn disputed_on(&self, token: &str) -> Option<ShardName> {
+        if self.disputes.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.disputed.get(token).map(|on| on.clone())
     }
 
     /// The driver says so.
-    pub(crate) fn dispute(&self, key: StickKey) {
-        self.disputed.insert(key);
+    pub(crate) fn dispute(&self, key: StickKey, on: ShardName) {
+        self.disputed.insert(key, on);
         self.disputes.store(self.disputed.len(), Ordering::Relaxed);
     }
 
@@ -149,14 +152,15 @@ mod tests {
     fn what_is_disputed() {
         let view = View::new(60_000);
         let key = |text| StickKey::parse(text).unwrap();
-        let disputed = |view: &View| ["r1", "r2"].map(|token| view.is_disputed(token));
-        assert_eq!(disputed(&view), [false, false]);
-        view.dispute(key("r1"));
-        view.dispute(key("r2"));
+        let shard = |text| ShardName::parse(text).unwrap();
+        let disputed = |view: &View| ["r1", "r2"].map(|token| view.disputed_on(token));
+        assert_eq!(disputed(&view), [None, None]);
+        view.dispute(key("r1"), shard("s1"));
+        view.dispute(key("r2"), shard("s2"));
         view.settle(&key("r1"));
-        assert_eq!(disputed(&view), [false, true]);
+        assert_eq!(disputed(&view), [None, Some(shard("s2"))]);
         view.clear();
-        assert_eq!(disputed(&view), [false, false]);
+        assert_eq!(disputed(&view), [None, None]);
     }
 
     #[test]

@@ -99,7 +99,7 @@ pub(crate) fn open(
         // The conference may have moved between the decision and now; from now on the registry is told.
         if let Some(shard) = key.and_then(|key| worker.table.lookup(key.as_str()))
             && shard != opening.shard.name
-            && !key.is_some_and(|key| worker.table.is_disputed(key.as_str()))
+            && key.is_none_or(|key| worker.table.disputed_on(key.as_str()).is_none())
         {
             sessions.end(id, TunnelEnd::Moved);
         }

@@ -333,10 +333,9 @@ impl Worker {
 
     /// The shard of a BOSH session of that key: whoever polls stays there while it is not decided where the conference is.
     pub(crate) fn stays_on(&self, client: &Client, token: &str) -> Option<ShardName> {
-        if !self.table.is_disputed(token) {
-            return None;
-        }
-        self.bosh.borrow().shard_of(&client.origin.bosh, token).cloned()
+        let on = self.table.disputed_on(token)?;
+        // By a new connection it may have come to another worker than the one that knows its session.
+        Some(self.bosh.borrow().shard_of(&client.origin.bosh, token).cloned().unwrap_or(on))
     }
 
     /// Conferences are on other shards than before: tunnels to those end, and requests over BOSH that they hold are sent once more, to where

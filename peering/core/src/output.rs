@@ -181,6 +181,8 @@ pub enum Output {
     Disputed {
         /// The conference.
         key: StickKey,
+        /// Where most of its sessions here are.
+        on: ShardName,
     },
     /// It is decided.
     Settled {

@@ -146,7 +146,8 @@ fn compare(worker: &Worker, missed: u64) {
     let mut keys = worker.sessions.borrow().keys();
     keys.extend(worker.bosh.borrow().keys());
     let there = |key: StickKey| {
-        let to = worker.table.lookup(key.as_str()).filter(|_| !worker.table.is_disputed(key.as_str()))?;
+        let to =
+            worker.table.lookup(key.as_str()).filter(|_| worker.table.disputed_on(key.as_str()).is_none())?;
         Some(Moved { key, to })
     };
     worker.moved(&keys.into_iter().filter_map(there).collect::<Vec<_>>());

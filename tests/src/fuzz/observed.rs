@@ -178,7 +178,9 @@ impl Observed {
             Output::Verdict(verdict) => {
                 assert!(verdict.entry.precedence(&verdict.stood).is_lt(), "{verdict:?} decides nothing");
             }
-            Output::Disputed { key } => assert!(self.disputed.insert(key.clone()), "{key} is disputed twice"),
+            Output::Disputed { key, .. } => {
+                assert!(self.disputed.insert(key.clone()), "{key} is disputed twice")
+            }
             Output::Settled { key } => assert!(self.disputed.remove(&key), "{key} was not disputed"),
             Output::PeopleMoved { .. } => {}
             Output::Moved { key, to } => {

@@ -209,7 +209,7 @@ impl Trace {
             Output::PeopleMoved { key, peer } => {
                 format!("hears that {peer}'s people of {} have moved", self.render.key(key))
             }
-            Output::Disputed { key } => {
+            Output::Disputed { key, .. } => {
                 format!("tunnels of {} here wait for a verdict", self.render.key(key))
             }
             Output::Settled { key } => format!("{} is disputed no longer", self.render.key(key)),

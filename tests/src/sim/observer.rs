@@ -442,7 +442,7 @@ impl Watch for Observer {
                 self.verdicts.insert((room_of(&verdict.key), decision_of(&verdict.entry)));
             }
             Output::PeopleMoved { .. } => self.coverage.saw(Sort::Step, "people moved by a verdict"),
-            Output::Disputed { key } => {
+            Output::Disputed { key, .. } => {
                 self.coverage.saw(Sort::Step, "disputed");
                 self.disputed_since.insert((scene.seat, room_of(key)), scene.now_ms);
             }

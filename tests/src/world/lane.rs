@@ -130,7 +130,7 @@ pub fn hash_output(output: &Output) -> u64 {
         Output::Moved { key: of, to } => text(key(mix(4), of), to.as_str()),
         Output::Verdict(verdict) => entry(key(mix(9), &verdict.key), &verdict.entry),
         Output::PeopleMoved { key: of, peer } => text(key(mix(10), of), peer.as_str()),
-        Output::Disputed { key: of } => key(mix(11), of),
+        Output::Disputed { key: of, .. } => key(mix(11), of),
         Output::Settled { key: of } => key(mix(12), of),
         Output::Answered { token, claimed } => {
             let hash = mix(mix(5) ^ token.0);
