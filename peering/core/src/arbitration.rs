@@ -109,6 +109,14 @@ impl Arbitration {
         self.obeyed.insert(key.clone());
     }
 
+    /// A shard has been probed: whatever only waited for that goes on.
+    pub(crate) fn probes_are_over(&mut self, now: Now) {
+        let waiting = self.rounds.iter().filter(|(_, round)| round.waits_for.is_empty());
+        for number in waiting.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.ends_now(now, number);
+        }
+    }
+
     /// Whether a verdict on this key is waited for.
     pub(crate) fn is_disputed(&self, key: &StickKey) -> bool {
         self.disputes.contains_key(key)

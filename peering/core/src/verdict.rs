@@ -448,6 +448,7 @@ impl Node {
             }
             self.verdicts.shards.insert(shard, Inquiry::Ended { at: now.mono, by: reached_by });
             self.verdicts.parked -= parked.len();
+            self.arbitration.probes_are_over(now);
             for parked in parked {
                 self.go_on(now, parked);
             }

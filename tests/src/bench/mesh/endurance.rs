@@ -47,11 +47,13 @@ pub fn measure(run: &Run<'_>, report: &mut Report) -> io::Result<()> {
     };
     let fleet = Fleet::start(Kind::Shardgate, run.ground, spec)?;
     report.say(format!(
-        "\n{TITLE}: {nodes} nodes, {} new conferences a second that live for {expire_s} s without use: {} in every table, then {minutes} minutes more",
+        "\n{TITLE}: {nodes} nodes, {} new conferences a second that live for {expire_s} s without use: {} in every table; looked at for {minutes} minutes, after {} s",
         grouped(u64::from(RATE)),
-        grouped(held)
+        grouped(held),
+        2 * expire_s
     ));
-    let filled = held as usize;
+    // As long again until as many ends are remembered as there are entries, and forgotten as fast as they come.
+    let filled = 2 * held as usize;
     let lasting = (f64::from(RATE) * minutes * 60.0) as usize;
     let mut load = run.load("rooms", fleet.frontend(0), CONNECTIONS)?;
     let filling = Rooms { first: 0, count: filled, times: 1, rate: RATE };
@@ -77,6 +79,14 @@ pub fn measure(run: &Run<'_>, report: &mut Report) -> io::Result<()> {
     let least = samples.iter().map(|sample| sample.entries).min().unwrap_or(0);
     let (first, last) = (samples.first(), samples.last());
     let mib = |sample: Option<&Sample>| sample.map_or(0, |sample| sample.resident >> 20);
+    for sample in samples.iter().step_by((samples.len() / 10).max(1)) {
+        let Sample { at_s, resident, entries, agreed_s } = sample;
+        report.say(format!(
+            "{at_s:>6.0} s: {} MiB, {} entries, {agreed_s} s since all agreed",
+            resident >> 20,
+            grouped(*entries)
+        ));
+    }
     report.say(format!(
         "{} looks: at least {} entries in each table; longest without agreement {worst_s} s; all nodes {} MiB first, {} MiB last, slope over the last half {:.2} %",
         samples.len(),
