@@ -113,7 +113,8 @@ impl Arbitration {
     pub(crate) fn probes_are_over(&mut self, now: Now) {
         let waiting = self.rounds.iter().filter(|(_, round)| round.waits_for.is_empty());
         for number in waiting.map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.ends_now(now, number);
+            // What waited for the same probes to move the key is decided first, and told.
+            self.ends_by(number, now.mono + 1);
         }
     }
 
@@ -122,11 +123,12 @@ impl Arbitration {
         self.disputes.contains_key(key)
     }
 
-    fn ends_now(&mut self, now: Now, number: u64) {
+    /// A round ends at this moment at the latest.
+    fn ends_by(&mut self, number: u64, at: Instant) {
         if let Some(round) = self.rounds.get_mut(&number) {
             self.ends.remove(&(round.ends, number));
             // Of one whose time is over already this node has stood still, and sees it by that.
-            round.ends = round.ends.min(now.mono);
+            round.ends = round.ends.min(at);
             self.ends.insert((round.ends, number));
         }
     }
@@ -458,7 +460,7 @@ impl Node {
             }
         }
         if over {
-            self.arbitration.ends_now(now, number);
+            self.arbitration.ends_by(number, now.mono);
         }
     }
 

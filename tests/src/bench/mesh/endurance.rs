@@ -50,10 +50,10 @@ pub fn measure(run: &Run<'_>, report: &mut Report) -> io::Result<()> {
         "\n{TITLE}: {nodes} nodes, {} new conferences a second that live for {expire_s} s without use: {} in every table; looked at for {minutes} minutes, after {} s",
         grouped(u64::from(RATE)),
         grouped(held),
-        2 * expire_s
+        7 * expire_s / 2
     ));
-    // As long again until as many ends are remembered as there are entries, and forgotten as fast as they come.
-    let filled = 2 * held as usize;
+    // Ends are remembered for twice as long as entries live: then they are forgotten as fast as they come.
+    let filled = 7 * held as usize / 2;
     let lasting = (f64::from(RATE) * minutes * 60.0) as usize;
     let mut load = run.load("rooms", fleet.frontend(0), CONNECTIONS)?;
     let filling = Rooms { first: 0, count: filled, times: 1, rate: RATE };
