@@ -35,6 +35,26 @@ export class Consul {
     await fetch(`http://${this.address}/v1/kv/${key}`, { method: 'DELETE' });
   }
 
+  /** Registers a shard as its own agent does: `{ name, id, ip, address }`. */
+  async register(environment, { name, id, ip, address }, release) {
+    const number = release.replace('release-', '');
+    const service = {
+      ID: `${environment}-${name}`,
+      Name: 'signal',
+      Tags: [environment, release, `shard-${name}`],
+      Address: ip,
+      Port: 5280,
+      Meta: { environment, shard: name, shard_id: String(id), release_number: number, http_backend_port: address.split(':')[1] },
+    };
+    const answer = await fetch(`http://${this.address}/v1/agent/service/register`, { method: 'PUT', body: JSON.stringify(service) });
+    if (!answer.ok) throw new Error(`Consul does not take ${name}: ${answer.status} ${await answer.text()}`);
+  }
+
+  /** Hangs with its connections open, or goes on. */
+  hang(hangs) {
+    this.process.child.kill(hangs ? 'SIGSTOP' : 'SIGCONT');
+  }
+
   /** A shard's census, as its report job writes it: `rooms` are `[name, participants]`, begun an hour ago. */
   async report(environment, shard, rooms) {
     const began = Math.floor(Date.now() / 1_000) - 3_600;

@@ -16,7 +16,8 @@ export const EXPIRE_MS = 4000;
 
 /**
  * Nodes with a certificate authority and a discovery file each. `nodes`: `{ name, region, ip }` each; `settings(node)`: more of its
- * configuration; `hooksOf(node)`: its planted faults; `addressOf(node, shard)` and `peerAddressOf(node, peer)`: where that node finds them.
+ * configuration; `hooksOf(node)`: its planted faults; `envOf(node)`: what its environment has beside this process' own; `addressOf(node, shard)` and
+ * `peerAddressOf(node, peer)`: where that node finds them.
  */
 export class Mesh {
   constructor({
@@ -24,6 +25,7 @@ export class Mesh {
     binary,
     hooks = [],
     hooksOf = () => [],
+    envOf = () => ({}),
     nodes,
     folder,
     shards,
@@ -33,7 +35,7 @@ export class Mesh {
     addressOf = (_, shard) => shard.address,
     peerAddressOf = (_, peer) => peer.mesh,
   }) {
-    Object.assign(this, { binary, hooks, hooksOf, shards, release, expire, settings, addressOf, peerAddressOf });
+    Object.assign(this, { binary, hooks, hooksOf, envOf, shards, release, expire, settings, addressOf, peerAddressOf });
     /** Whether a node's discovery does not list a shard. */
     this.hides = () => false;
     this.folder = join(folder, name);
@@ -57,7 +59,7 @@ export class Mesh {
     for (const node of this.nodes) {
       const args = ['serve', '--config', node.config, ...[...this.hooks, ...this.hooksOf(node)].flatMap((hook) => ['--test-hook', hook])];
       node.log = join(this.logs, `${node.name}.log`);
-      node.process = new Child(node.name, this.binary, args, node.log);
+      node.process = new Child(node.name, this.binary, args, node.log, { env: { ...process.env, ...this.envOf(node) } });
     }
     await Promise.all(this.nodes.map((node) => this.#ready(node)));
   }

@@ -3,6 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { equal, must } from '../clients/expect.mjs';
 import { onSite } from '../on.mjs';
 import { elapse, until } from '../until.mjs';
+import { CLOCK } from './clock.mjs';
+import { DISK } from './disk.mjs';
 import { MONITOR } from './monitor.mjs';
 import { Poller, Talker } from './people.mjs';
 import { Site } from './site.mjs';
@@ -278,4 +280,4 @@ const LONG = {
   'zombie: a node stands still while others decide': zombie,
 };
 
-export const CASES = { ...ALWAYS, ...MONITOR, ...(process.env.FAULTS_LONG ? LONG : {}) };
+export const CASES = { ...ALWAYS, ...CLOCK, ...DISK, ...MONITOR, ...(process.env.FAULTS_LONG ? LONG : {}) };

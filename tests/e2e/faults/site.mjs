@@ -17,7 +17,7 @@ let sites = 0;
 
 export class Site {
   /** `nodes` nodes with paths of `delayMs` one way, and `shards` shards; `prepared(folder)` is called before they start. */
-  static async start({ binary, ctl, nodes = 4, shards = 4, delayMs = 0, expire = '60s', hooks = [], settings = () => '', prepared = () => {}, hooksOf }) {
+  static async start({ binary, ctl, nodes = 4, shards = 4, delayMs = 0, expire = '60s', hooks = [], settings = () => '', prepared = () => {}, hooksOf, envOf }) {
     const site = new Site();
     sites += 1;
     const net = `127.90.${sites}`;
@@ -34,6 +34,7 @@ export class Site {
       binary,
       hooks,
       hooksOf,
+      envOf,
       nodes: list,
       folder: site.folder,
       shards: site.shards,
