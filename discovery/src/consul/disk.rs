@@ -83,9 +83,14 @@ pub(crate) fn save(path: &Path, environment: &str, world: &World, now: SystemTim
     // Another process may be writing, too.
     name.push(format!(".{}.new", std::process::id()));
     let fresh = PathBuf::from(name);
-    let mut file = File::create(&fresh).map_err(io)?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
-    fs::rename(&fresh, path).map_err(io)
+    let written = File::create(&fresh)
+        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&fresh, path));
+    if written.is_err() {
+        // What is half written takes room that may be needed; the next process would have another name for it.
+        drop(fs::remove_file(&fresh));
+    }
+    written.map_err(io)
 }
 
 /// Reads what was known last; `None` when nothing was ever saved.

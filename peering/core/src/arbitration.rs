@@ -238,6 +238,10 @@ impl Node {
 
     fn dispute(&mut self, now: Now, key: &StickKey, to: ShardName) {
         let alone = self.streaming_peers().is_empty();
+        if alone && !self.decides {
+            // Who starts anew knows nothing yet: all its sessions are compared when it is ready.
+            return;
+        }
         if alone || self.arbitration.disputes.len() >= DISPUTES_MAX {
             self.stats.disputes_full += u64::from(!alone);
             self.obey(key, to);

@@ -141,6 +141,9 @@ impl Node {
             self.settle_here(now, key, question, Rank::Home);
             return;
         }
+        // People who are here show where the conference is, even if the table does not: a node that starts anew has emptied it.
+        let proposal =
+            if asked == Asked::Join { self.shard_of_most(&key).unwrap_or(proposal) } else { proposal };
         let waiters = Vec::from([token]);
         self.ask(now, key, Question { waiters, proposal: Some(proposal), asked, tried: None });
     }

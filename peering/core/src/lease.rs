@@ -241,8 +241,7 @@ impl Node {
 
     /// An end, or nothing at all, stands in the table for a key that has sessions here: it is claimed for the shard they are on.
     pub(crate) fn claim_for_sessions(&mut self, now: Now, key: &StickKey) {
-        let most =
-            self.uses.sessions_of(key).max_by_key(|(_, number)| *number).map(|(shard, _)| shard.clone());
+        let most = self.shard_of_most(key);
         if self.pending.contains_key(key) {
             return;
         }
@@ -259,6 +258,11 @@ impl Node {
         if let Some(shard) = most {
             self.claim_unasked(now, key.clone(), shard);
         }
+    }
+
+    /// Where most sessions of this node are.
+    pub(crate) fn shard_of_most(&self, key: &StickKey) -> Option<ShardName> {
+        self.uses.sessions_of(key).max_by_key(|(_, number)| *number).map(|(shard, _)| shard.clone())
     }
 
     /// Whether somebody here holds the key or used it less than a ttl ago.

@@ -148,7 +148,7 @@ impl Reading {
         let stale = i64::from(status.stale(Instant::now()).is_some());
         out.gauge("discovery_policy_stale", "1 while what operators want may be known as it was", stale)?;
         out.counter("discovery_refused", "Answers of discovery that were refused", status.refused)?;
-        if status.parts.is_empty() {
+        if status.parts.is_empty() && !matches!(status.origin, Origin::Disk { .. }) {
             return Ok(());
         }
         let invalid = i64::try_from(status.invalid).unwrap_or(i64::MAX);

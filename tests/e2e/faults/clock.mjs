@@ -196,11 +196,7 @@ const jump = (hours, { monotonic = false } = {}) => async ({ binary, ctl }) => {
   });
 };
 
-/**
- * Who comes into rooms through a node in the moment in which it starts anew, and knows nothing. It fails, and is no part of CLOCK: a node that
- * nobody is connected to yet decides such a join alone, by the hash, and moves its own people after it (`Node::dispute`), though they are where
- * the others are.
- */
+/** Who comes into rooms through a node in the moment in which it starts anew, and knows nothing: its own people show where a room is. */
 async function late({ binary, ctl }) {
   let clock;
   const prepared = (folder) => {
@@ -242,6 +238,5 @@ export const CLOCK = {
   'clock forwards: the wall clock of a node is five hours ahead all at once': jump(HOURS),
   'clock backwards: five hours behind': jump(-HOURS),
   'clock of timers: the monotonic one jumps, too, like a pause of five hours': jump(HOURS, { monotonic: true }),
+  'clock late: people come into rooms through a node that starts anew': late,
 };
-
-export const LATE = { 'clock late: people come into rooms through a node that starts anew': late };
