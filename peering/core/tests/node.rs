@@ -65,6 +65,32 @@ fn a_node_that_loses_its_place_serves_nobody_until_it_has_learned_anew() {
     assert!(ready(&node.causes(Input::DialFailed { peer: peer("b") })));
 }
 
+/// It stood still for so long that its table is empty; those of its people who are still there show where the conference is.
+#[test]
+fn who_starts_anew_goes_by_its_own_people() {
+    let mut node = Alone::new(100);
+    node.lists(&["a", "b"]);
+    node.causes(Input::ReadyOverride);
+    let join = |node: &mut Alone, proposal: &str| {
+        let (token, key, proposal) = (ClaimToken(1), key("room"), shard(proposal));
+        node.causes(Input::Claim { token, key, proposal, reason: ClaimReason::Join })
+    };
+    join(&mut node, "s1");
+    for _ in 0..3 {
+        node.causes(Input::SessionOpened { key: key("room"), shard: shard("s1") });
+    }
+    node.now_ms += 3_600_000;
+    let emptied = node.causes(Input::Timeout);
+    assert!(emptied.contains(&Output::Emptied), "{emptied:?}");
+    let joined = join(&mut node, "s2");
+    let there = Claimed::Stick { shard: shard("s1") };
+    assert!(
+        joined.iter().any(|output| matches!(output, Output::Answered { claimed, .. } if *claimed == there)),
+        "{joined:?}"
+    );
+    assert!(!joined.iter().any(|output| matches!(output, Output::Moved { .. })), "{joined:?}");
+}
+
 /// Nearly everything is held: what may end is looked for a part at a time, and found.
 #[test]
 fn a_full_table_looks_a_part_at_a_time_for_what_may_end() {
