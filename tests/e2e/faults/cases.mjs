@@ -6,11 +6,14 @@ import { onSite } from '../on.mjs';
 import { elapse, until } from '../until.mjs';
 import { CLOCK } from './clock.mjs';
 import { DISK } from './disk.mjs';
+import { Fleet } from './haproxies.mjs';
 import { MONITOR } from './monitor.mjs';
 import { Poller, Talker } from './people.mjs';
 import { Site } from './site.mjs';
 
 const ROOMS = Number(process.env.FAULTS_ROOMS || 300);
+/** Rooms that are opened behind HAProxies and behind nodes. */
+const BESIDE = Math.min(ROOMS, 300);
 
 const on = (options, body) => onSite(Site, options, body);
 
@@ -145,6 +148,52 @@ async function racingHome({ binary, ctl }) {
   });
 }
 
+/** The same rooms behind HAProxies, beside ours. Nothing is asked of HAProxy but that the rooms were really split. */
+async function halvesBeside(world) {
+  const theirs = await onSite(Fleet, {}, async (fleet) => {
+    const sides = [fleet.nodes.slice(0, 2), fleet.nodes.slice(2)];
+    await fleet.cut(...sides);
+    await fleet.places((node, shard) => sides[0].includes(node) === shard.id <= 2);
+    const rooms = openRooms(sides, BESIDE);
+    // Two who come at once through two of them may be placed apart, also without a cut.
+    await several(rooms.flatMap(({ first, second }) => [first[0], second[0]]), (one) => one.enter());
+    await several(rooms.flatMap(({ first, second }) => [...first.slice(1), ...second.slice(1)]), (one) => one.enter());
+    noteShards(rooms);
+    equal(rooms.filter(({ on }) => on[0] === on[1]).length, 0, 'rooms that are not split before healing');
+    const differed = await fleet.differing();
+    await fleet.places(() => true);
+    await fleet.heal(...sides);
+    await fleet.linked(fleet.nodes, fleet.nodes.length - 1);
+    await elapse(30_000);
+    const split = rooms.filter(apart).length;
+    const differ = await fleet.differing();
+    const table = await fleet.nodes[0].table();
+    const shardIn = (room) => fleet.shards.find(({ id }) => id + 10 === table.get(room.name))?.name;
+    const elsewhere = rooms.flatMap((room) => everybody(room).filter((one) => one.shard !== shardIn(room)));
+    const closed = rooms.flatMap(everybody).filter((one) => one.closes > 0);
+    const many = rooms.flatMap(({ first, second, sizes }) => (sizes.first > sizes.second ? first : sizes.first < sizes.second ? second : []));
+    for (const one of rooms.flatMap(everybody)) one.leave();
+    return (
+      `HAProxy: ${split} of ${rooms.length} rooms still split 30 s after healing, ${differ} entries differ (${differed} before healing), ` +
+      `${closed.length} of ${rooms.flatMap(everybody).length} people were moved, ${elsewhere.length} are elsewhere than the first one's table says, ` +
+      `${elsewhere.filter((one) => many.includes(one)).length} of them from larger sides`
+    );
+  });
+  return `${theirs}\n     shardgate: ${await halves(2, 'both', BESIDE)(world)}`;
+}
+
+async function racingBeside(world) {
+  const theirs = await onSite(Fleet, { delayMs: 75 }, async (fleet) => {
+    const rooms = pairs(ROOMS, fleet.nodes);
+    const refused = await race(rooms, 100);
+    await elapse(5_000);
+    const told = `HAProxy: ${rooms.filter(apart).length} of ${rooms.length} rooms split, ${await fleet.differing()} entries differ 5 s later, ${refused.length} joins refused`;
+    for (const one of rooms.flatMap(everybody)) one.leave();
+    return told;
+  });
+  return `${theirs}\n     shardgate: ${await racing(world)}`;
+}
+
 async function flapping({ binary, ctl }) {
   return on({ binary, ctl }, async (site) => {
     const sides = [site.nodes.slice(0, 2), site.nodes.slice(2)];
@@ -225,6 +274,8 @@ const ALWAYS = {
 const LONG = {
   'isolated: rooms opened at a node alone and at the others': halves(1, 'both', 300),
   'one way: rooms opened while only one side hears the other': halves(2, 'there', 300),
+  'beside HAProxy: rooms opened on both sides of a cut': halvesBeside,
+  'beside HAProxy: two first joins of each room, 75 ms apart': racingBeside,
   'flapping: a link that breaks and heals': flapping,
   'zombie: a node stands still while others decide': zombie,
 };

@@ -12,6 +12,21 @@ const PORT = 8443;
 const START_MS = 20_000;
 let sites = 0;
 
+/** So many shards on `net`; start them. */
+export function shardsOn(net, count) {
+  return Array.from({ length: count }, (_, n) => {
+    const ip = `${net}.${100 + n}`;
+    return { name: `s${n + 1}`, id: n + 1, ip, region: 'here', state: 'ready', address: `${ip}:${PORT}` };
+  });
+}
+
+export async function startShard(shard, folder) {
+  shard.log = join(folder, `${shard.name}.log`);
+  shard.process = new Child(shard.name, 'node', [SHARD, shard.name, shard.ip, String(PORT)], shard.log, { stdin: 'pipe' });
+  const listening = () => readFileSync(shard.log, 'utf8').includes('listening');
+  await until(() => shard.process.mustRun() ?? listening(), START_MS, () => `${shard.name} listens`);
+}
+
 export class Site extends Network {
   /** `nodes` nodes with paths of `delayMs` one way, and `shards` shards; `prepared(folder)` is called before they start. */
   static async start({ nodes = 4, shards = 4, expire = '60s', prepared = () => {}, ...more }) {
@@ -27,22 +42,12 @@ export class Site extends Network {
       release: 'release-1',
       doorOf: (n) => `${net}.${150 + n}`,
       nodes: Array.from({ length: nodes }, (_, n) => ({ name: `n${n + 1}`, region: 'here', ip: `${net}.${10 + n}` })),
-      shards: Array.from({ length: shards }, (_, n) => {
-        const ip = `${net}.${100 + n}`;
-        return { name: `s${n + 1}`, id: n + 1, ip, region: 'here', state: 'ready', address: `${ip}:${PORT}` };
-      }),
+      shards: shardsOn(net, shards),
     });
     Object.assign(site, { net, others: 0 });
-    await Promise.all(site.shards.map((shard) => site.#startShard(shard)));
+    await Promise.all(site.shards.map((shard) => startShard(shard, folder)));
     await site.start();
     return site;
-  }
-
-  async #startShard(shard) {
-    shard.log = join(this.folder, `${shard.name}.log`);
-    shard.process = new Child(shard.name, 'node', [SHARD, shard.name, shard.ip, String(PORT)], shard.log, { stdin: 'pipe' });
-    const listening = () => readFileSync(shard.log, 'utf8').includes('listening');
-    await until(() => shard.process.mustRun() ?? listening(), START_MS, () => `${shard.name} listens`);
   }
 
   get shards() {

@@ -58,14 +58,14 @@ async function heal(network, crowd) {
   });
   const reasons = new Set(story.filter(({ transport }) => transport === 'bosh').map(({ reason }) => reason));
   assert.deepEqual([...reasons], ['item-not-found'], 'why BOSH sessions ended');
-  const last = Math.max(...story.map(({ back }) => back));
-  assert.ok(last < BACK_MS, `the last one is back after ${Math.round(last)} ms`);
+  const most = (what) => Math.round(Math.max(...story.map((one) => one[what])));
+  assert.ok(most('back') < BACK_MS, `the last one is back after ${most('back')} ms: closed after ${most('lost')} at most, away for ${most('away')}`);
   const of = (transport) => {
     const away = story.filter((one) => one.transport === transport).map((one) => one.away).sort((a, b) => a - b);
     return `${away.length} over ${transport} (away for ${Math.round(away[away.length >> 1])} ms, at most ${Math.round(away.at(-1))})`;
   };
   return (
-    `${ROOMS} rooms of ${people.length} people: whole ${Math.round(wholeAt - healedAt)} ms after healing, the last one back after ${Math.round(last)} ms; ` +
+    `${ROOMS} rooms of ${people.length} people: whole ${Math.round(wholeAt - healedAt)} ms after healing, the last connection closed after ${most('lost')} ms, the last one back after ${most('back')} ms; ` +
     `moved ${moved.few} of the smaller sides, ${moved.ties} of ties, nobody else: ${of('ws')}, ${of('bosh')}`
   );
 }
