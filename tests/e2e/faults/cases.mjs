@@ -114,9 +114,11 @@ async function race(rooms, perSecond, meanwhile = () => {}) {
 
 const said = (rooms) => rooms.filter(apart).map((room) => `${room.name}: ${everybody(room).map((one) => one.shard)}`).join('; ');
 
-async function racing({ binary, ctl }) {
+/** `placing(site)` may let nodes differ about new conferences; `through` are the two of four nodes that people come in by. */
+const racing = (placing = () => {}, through = [0, 1]) => async ({ binary, ctl }) => {
   return on({ binary, ctl, delayMs: 75 }, async (site) => {
-    const rooms = pairs(ROOMS, site.nodes);
+    await placing(site);
+    const rooms = pairs(ROOMS, through.map((n) => site.nodes[n]));
     const refused = await race(rooms, 100);
     equal(refused, [], 'joins that were refused');
     equal(said(rooms), '', 'rooms that two first joins split');
@@ -124,7 +126,7 @@ async function racing({ binary, ctl }) {
     for (const one of rooms.flatMap(everybody)) one.leave();
     return `${rooms.length} rooms, 75 ms from node to node one way: 0 split, 0 moved`;
   });
-}
+};
 
 async function racingHome({ binary, ctl }) {
   return on({ binary, ctl, delayMs: 75 }, async (site) => {
@@ -182,16 +184,20 @@ async function halvesBeside(world) {
   return `${theirs}\n     shardgate: ${await halves(2, 'both', BESIDE)(world)}`;
 }
 
+/** As two regions that place new conferences on shards of their own. */
 async function racingBeside(world) {
+  const own = (site) => (node, shard) => site.nodes.indexOf(node) < 2 === shard.id <= 2;
+  const through = [0, 2];
   const theirs = await onSite(Fleet, { delayMs: 75 }, async (fleet) => {
-    const rooms = pairs(ROOMS, fleet.nodes);
+    await fleet.places(own(fleet));
+    const rooms = pairs(ROOMS, through.map((n) => fleet.nodes[n]));
     const refused = await race(rooms, 100);
     await elapse(5_000);
     const told = `HAProxy: ${rooms.filter(apart).length} of ${rooms.length} rooms split, ${await fleet.differing()} entries differ 5 s later, ${refused.length} joins refused`;
     for (const one of rooms.flatMap(everybody)) one.leave();
     return told;
   });
-  return `${theirs}\n     shardgate: ${await racing(world)}`;
+  return `${theirs}\n     shardgate: ${await racing((site) => places(site, own(site)), through)(world)}`;
 }
 
 async function flapping({ binary, ctl }) {
@@ -266,7 +272,7 @@ async function zombie({ binary, ctl }) {
 
 const ALWAYS = {
   'halves: rooms opened on both sides of a cut': halves(2, 'both'),
-  'racing: two first joins of each room, nodes 75 ms apart': racing,
+  'racing: two first joins of each room, nodes 75 ms apart': racing(),
   'racing home: a home is killed in the middle': racingHome,
 };
 
