@@ -11,17 +11,21 @@ const bench = (file) => fileURLToPath(new URL(`../bench/${file}`, import.meta.ur
 const ROOT = join(process.env.SHARDGATE_CACHE || join(homedir(), '.cache/shardgate'), 'haproxy-3');
 
 export class HaProxy {
-  /** Starts one at `address` with these shards, which it calls and numbers as Jitsi's templates do. */
-  static async start(folder, name, address, shards, { release = '1', keyLength = 200 } = {}) {
+  /**
+   * Starts one at `address` with these shards, which it calls and numbers as Jitsi's templates do. `peers` are `{ name, address }` each,
+   * itself among them: they replicate the table.
+   */
+  static async start(folder, name, address, shards, { release = '1', keyLength = 200, peers = [] } = {}) {
     await mustRun(bench('get-haproxy'), [ROOT], { withinMs: 300_000 });
     const haproxy = Object.assign(new HaProxy(), { address, socket: join(folder, `${name}.stats`) });
     const servers = shards.map((shard) => `    server ${release}-${shard.name} ${shard.address} id ${shard.id + 10}`);
+    const mesh = peers.length > 0 ? ['peers mesh', ...peers.map((peer) => `    peer ${peer.name} ${peer.address}`)] : [];
     const file = join(folder, `${name}.cfg`);
     writeFileSync(
       file,
       `global
     nbthread 1
-    maxconn 1000
+    maxconn 4000
     stats socket ${haproxy.socket} mode 600 level admin
 defaults
     mode http
@@ -32,16 +36,21 @@ defaults
 frontend web
     bind ${address}
     default_backend nodes
+${mesh.join('\n')}
 backend nodes
-    stick-table type string len ${keyLength} size 200k expire 5m
+    balance url_param room
+    hash-type consistent sdbm avalanche
+    hash-balance-factor 150
+    stick-table type string len ${keyLength} size 200k expire 5m${peers.length > 0 ? ' peers mesh' : ''}
     stick match url_param(room)
     stick store-request url_param(room)
 ${servers.join('\n')}
 `,
     );
     const env = { ...process.env, HAPROXY_ROOT: ROOT };
-    await mustRun(bench('run-haproxy'), ['-c', '-f', file], { env });
-    haproxy.process = new Child(name, bench('run-haproxy'), ['-f', file], join(folder, `${name}.log`), { env });
+    const args = ['-L', name, '-f', file];
+    await mustRun(bench('run-haproxy'), ['-c', ...args], { env });
+    haproxy.process = new Child(name, bench('run-haproxy'), args, join(folder, `${name}.log`), { env });
     await until(async () => haproxy.process.mustRun() ?? (await haproxy.say('show info').catch(() => '')).includes('Version'), 20_000, () => `${name} listens`);
     return haproxy;
   }
@@ -60,6 +69,17 @@ ${servers.join('\n')}
   /** The server id of a key, as its table has it. */
   async idOf(key) {
     return Number((await this.say(`show table nodes key ${key}`)).match(/server_id=(\d+)/)?.[1]);
+  }
+
+  /** Its entries, key to server id. */
+  async table() {
+    const rows = (await this.say('show table nodes')).matchAll(/ key=(\S+) .*server_id=(\d+)/g);
+    return new Map([...rows].map(([, key, id]) => [key, Number(id)]));
+  }
+
+  /** How many others its table is replicated with right now. */
+  async peers() {
+    return ((await this.say('show peers')).match(/\(remote,.*last_status=ESTA/g) ?? []).length;
   }
 
   stop() {

@@ -6,7 +6,7 @@ export async function onSite(Site, options, body) {
   let keep = true;
   try {
     const told = await body(site);
-    site.mesh.mustRun();
+    site.mustRun();
     keep = false;
     return told;
   } catch (error) {

@@ -1,21 +1,19 @@
 // What happens to nodes and the paths between them, and what people may notice of it.
 import { setTimeout as delay } from 'node:timers/promises';
 import { equal, must } from '../clients/expect.mjs';
+import { everybody, mustMoveTheFewer, noteShards, openRooms as roomsOpened } from '../halves.mjs';
 import { onSite } from '../on.mjs';
 import { elapse, until } from '../until.mjs';
 import { CLOCK } from './clock.mjs';
 import { DISK } from './disk.mjs';
+import { Fleet } from './haproxies.mjs';
 import { MONITOR } from './monitor.mjs';
 import { Poller, Talker } from './people.mjs';
 import { Site } from './site.mjs';
 
 const ROOMS = Number(process.env.FAULTS_ROOMS || 300);
-/** The rooms of which two sides are equal, and those where the first has more. */
-const SIZES = [
-  { first: 2, second: 3 },
-  { first: 3, second: 2 },
-  { first: 2, second: 2 },
-];
+/** Rooms that are opened behind HAProxies and behind nodes. */
+const BESIDE = Math.min(ROOMS, 300);
 
 const on = (options, body) => onSite(Site, options, body);
 
@@ -32,17 +30,10 @@ function person(number, room, nodes) {
   return number % 5 === 0 ? new Poller(room, addresses) : new Talker(room, addresses);
 }
 
-/** Rooms that people opened on both sides of a cut, on different shards: `{ name, sizes, first, second }`, people in the last two. */
-function openRooms(sides, count, tag = 'room') {
+/** See halves.mjs. */
+function openRooms(sides, count, tag) {
   let people = 0;
-  return Array.from({ length: count }, (_, n) => {
-    const sizes = SIZES[n % SIZES.length];
-    const room = { name: `${tag}${n}`, sizes };
-    const enter = (side, size) => Array.from({ length: size }, () => person((people += 1), room.name, side));
-    room.first = enter(sides[0], sizes.first);
-    room.second = enter(sides[1], sizes.second);
-    return room;
-  });
+  return roomsOpened(count, (side, room) => person((people += 1), room, sides[side]), tag);
 }
 
 /** Lets each node place new conferences on these shards alone: sides with shards of their own place rooms apart. */
@@ -50,8 +41,6 @@ async function places(site, takes) {
   const order = ([node, shard]) => site.ask(node, 'shard', takes(node, shard) ? 'ready' : 'drain', shard.name);
   await several(site.nodes.flatMap((node) => site.shards.map((shard) => [node, shard])), order, 4);
 }
-
-const everybody = (room) => [...room.first, ...room.second];
 
 /** What is wrong with a room after it was healed; nothing if all of its people are on one shard. */
 const apart = (room) => new Set(everybody(room).map((one) => one.shard ?? 'nowhere')).size !== 1 || everybody(room).some((one) => !one.shard);
@@ -64,22 +53,9 @@ const halves = (first, direction, count = ROOMS) => async ({ binary, ctl }) => {
     await places(site, (node, shard) => sides[0].includes(node) === shard.id <= 2);
     const rooms = openRooms(sides, count);
     for (const room of rooms) await several(everybody(room), (one) => one.enter());
-    const shardOf = (people) => {
-      const shards = new Set(people.map((one) => one.shard));
-      equal(shards.size, 1, 'shards of one side of a room');
-      return [...shards][0];
-    };
-    for (const room of rooms) room.on = [shardOf(room.first), shardOf(room.second)];
+    noteShards(rooms);
     await places(site, () => true);
-    // Sessions over BOSH are counted by a sweep of each second.
-    const pollers = rooms.flatMap(everybody).filter((one) => one instanceof Poller).length;
-    let counted = 0;
-    const all = async () => {
-      const statuses = (await Promise.all(site.nodes.map((node) => site.ask(node, 'status')))).flat();
-      counted = statuses.reduce((sum, status) => sum + status.bosh_sessions, 0);
-      return counted === pollers;
-    };
-    await until(all, 10_000, () => `${counted} of ${pollers} BOSH sessions are counted`);
+    await site.boshSessions(rooms.flatMap(everybody).filter((one) => one instanceof Poller).length);
 
     const healed = Date.now();
     site.heal(...sides);
@@ -93,35 +69,11 @@ const halves = (first, direction, count = ROOMS) => async ({ binary, ctl }) => {
     await elapse(2_000);
     equal(rooms.filter(apart).length, 0, 'rooms split again');
 
-    const moved = { few: 0, many: 0, ties: 0, tiesWrong: 0 };
-    const errors = [];
-    let lastClosed = 0;
-    let lastBack = 0;
-    for (const { first, second, sizes, on: places } of rooms) {
-      for (const one of [...first, ...second]) {
-        must(one.closes <= 1, 'a person moves once at most', JSON.stringify(one.events));
-        errors.push(...(one.errors ?? []));
-        for (const { at, closed } of one.events.filter((event) => event.at > healed)) {
-          if (closed) lastClosed = Math.max(lastClosed, at);
-          else lastBack = Math.max(lastBack, at);
-        }
-      }
-      const movers = [first, second].map((people) => people.filter((one) => one.closes > 0).length);
-      if (sizes.first === sizes.second) {
-        moved.ties += movers[0] + movers[1];
-        const loser = first[0].shard === places[0] ? 1 : 0;
-        if (movers[loser] !== [first, second][loser].length || movers[1 - loser] !== 0) moved.tiesWrong += 1;
-        continue;
-      }
-      const few = sizes.first < sizes.second ? 0 : 1;
-      moved.few += movers[few];
-      moved.many += movers[1 - few];
-    }
-    const uneven = rooms.filter(({ sizes }) => sizes.first !== sizes.second);
-    const expected = uneven.reduce((sum, { sizes }) => sum + Math.min(sizes.first, sizes.second), 0);
-    equal(moved.many, 0, 'people of the larger sides who were moved');
-    equal(moved.few, expected, 'people of the smaller sides who were moved');
-    equal(moved.tiesWrong, 0, 'ties of which not exactly one side was moved');
+    const moved = mustMoveTheFewer(rooms);
+    const errors = rooms.flatMap(everybody).flatMap((one) => one.errors ?? []);
+    const events = rooms.flatMap(everybody).flatMap((one) => one.events).filter(({ at }) => at > healed);
+    const last = (wanted) => Math.max(...events.filter(({ closed }) => Boolean(closed) === wanted).map(({ at }) => at));
+    const [lastClosed, lastBack] = [last(true), last(false)];
     equal(errors.join(', '), '', 'errors that people saw over BOSH');
     const divergences = (await Promise.all(site.nodes.map((node) => site.ask(node, 'divergences', 'list')))).flat();
     equal(divergences.length, rooms.length, 'divergences that are listed');
@@ -132,7 +84,7 @@ const halves = (first, direction, count = ROOMS) => async ({ binary, ctl }) => {
     return (
       `${rooms.length} rooms: tables equal after ${seconds(equalAt - healed)}, last session closed after ${seconds(lastClosed - healed)}, ` +
       `last one back after ${seconds(lastBack - healed)}, whole after ${seconds(wholeAt - healed)}; ` +
-      `moved ${moved.few} of the smaller sides, ${moved.many} of the larger, ${moved.ties} of ties; 0 rooms left split`
+      `moved ${moved.few} of the smaller sides, none of the larger, ${moved.ties} of ties; 0 rooms left split`
     );
   });
 };
@@ -162,9 +114,11 @@ async function race(rooms, perSecond, meanwhile = () => {}) {
 
 const said = (rooms) => rooms.filter(apart).map((room) => `${room.name}: ${everybody(room).map((one) => one.shard)}`).join('; ');
 
-async function racing({ binary, ctl }) {
+/** `placing(site)` may let nodes differ about new conferences; `through` are the two of four nodes that people come in by. */
+const racing = (placing = () => {}, through = [0, 1]) => async ({ binary, ctl }) => {
   return on({ binary, ctl, delayMs: 75 }, async (site) => {
-    const rooms = pairs(ROOMS, site.nodes);
+    await placing(site);
+    const rooms = pairs(ROOMS, through.map((n) => site.nodes[n]));
     const refused = await race(rooms, 100);
     equal(refused, [], 'joins that were refused');
     equal(said(rooms), '', 'rooms that two first joins split');
@@ -172,7 +126,7 @@ async function racing({ binary, ctl }) {
     for (const one of rooms.flatMap(everybody)) one.leave();
     return `${rooms.length} rooms, 75 ms from node to node one way: 0 split, 0 moved`;
   });
-}
+};
 
 async function racingHome({ binary, ctl }) {
   return on({ binary, ctl, delayMs: 75 }, async (site) => {
@@ -194,6 +148,56 @@ async function racingHome({ binary, ctl }) {
     victim.process = undefined;
     return `${rooms.length} rooms, a node that is home of a quarter of them killed meanwhile: 0 joins refused, ${split} split at first, whole ${seconds(wholeAt - began)} later, ${moved} people moved`;
   });
+}
+
+/** The same rooms behind HAProxies, beside ours. Nothing is asked of HAProxy but that the rooms were really split. */
+async function halvesBeside(world) {
+  const theirs = await onSite(Fleet, {}, async (fleet) => {
+    const sides = [fleet.nodes.slice(0, 2), fleet.nodes.slice(2)];
+    await fleet.cut(...sides);
+    await fleet.places((node, shard) => sides[0].includes(node) === shard.id <= 2);
+    const rooms = openRooms(sides, BESIDE);
+    // Two who come at once through two of them may be placed apart, also without a cut.
+    await several(rooms.flatMap(({ first, second }) => [first[0], second[0]]), (one) => one.enter());
+    await several(rooms.flatMap(({ first, second }) => [...first.slice(1), ...second.slice(1)]), (one) => one.enter());
+    noteShards(rooms);
+    equal(rooms.filter(({ on }) => on[0] === on[1]).length, 0, 'rooms that are not split before healing');
+    const differed = await fleet.differing();
+    await fleet.places(() => true);
+    await fleet.heal(...sides);
+    await fleet.linked(fleet.nodes, fleet.nodes.length - 1);
+    await elapse(30_000);
+    const split = rooms.filter(apart).length;
+    const differ = await fleet.differing();
+    const table = await fleet.nodes[0].table();
+    const shardIn = (room) => fleet.shards.find(({ id }) => id + 10 === table.get(room.name))?.name;
+    const elsewhere = rooms.flatMap((room) => everybody(room).filter((one) => one.shard !== shardIn(room)));
+    const closed = rooms.flatMap(everybody).filter((one) => one.closes > 0);
+    const many = rooms.flatMap(({ first, second, sizes }) => (sizes.first > sizes.second ? first : sizes.first < sizes.second ? second : []));
+    for (const one of rooms.flatMap(everybody)) one.leave();
+    return (
+      `HAProxy: ${split} of ${rooms.length} rooms still split 30 s after healing, ${differ} entries differ (${differed} before healing), ` +
+      `${closed.length} of ${rooms.flatMap(everybody).length} people were moved, ${elsewhere.length} are elsewhere than the first one's table says, ` +
+      `${elsewhere.filter((one) => many.includes(one)).length} of them from larger sides`
+    );
+  });
+  return `${theirs}\n     shardgate: ${await halves(2, 'both', BESIDE)(world)}`;
+}
+
+/** As two regions that place new conferences on shards of their own. */
+async function racingBeside(world) {
+  const own = (site) => (node, shard) => site.nodes.indexOf(node) < 2 === shard.id <= 2;
+  const through = [0, 2];
+  const theirs = await onSite(Fleet, { delayMs: 75 }, async (fleet) => {
+    await fleet.places(own(fleet));
+    const rooms = pairs(ROOMS, through.map((n) => fleet.nodes[n]));
+    const refused = await race(rooms, 100);
+    await elapse(5_000);
+    const told = `HAProxy: ${rooms.filter(apart).length} of ${rooms.length} rooms split, ${await fleet.differing()} entries differ 5 s later, ${refused.length} joins refused`;
+    for (const one of rooms.flatMap(everybody)) one.leave();
+    return told;
+  });
+  return `${theirs}\n     shardgate: ${await racing((site) => places(site, own(site)), through)(world)}`;
 }
 
 async function flapping({ binary, ctl }) {
@@ -268,7 +272,7 @@ async function zombie({ binary, ctl }) {
 
 const ALWAYS = {
   'halves: rooms opened on both sides of a cut': halves(2, 'both'),
-  'racing: two first joins of each room, nodes 75 ms apart': racing,
+  'racing: two first joins of each room, nodes 75 ms apart': racing(),
   'racing home: a home is killed in the middle': racingHome,
 };
 
@@ -276,6 +280,8 @@ const ALWAYS = {
 const LONG = {
   'isolated: rooms opened at a node alone and at the others': halves(1, 'both', 300),
   'one way: rooms opened while only one side hears the other': halves(2, 'there', 300),
+  'beside HAProxy: rooms opened on both sides of a cut': halvesBeside,
+  'beside HAProxy: two first joins of each room, 75 ms apart': racingBeside,
   'flapping: a link that breaks and heals': flapping,
   'zombie: a node stands still while others decide': zombie,
 };

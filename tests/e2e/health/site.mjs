@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { Child } from '../process.mjs';
 import { Mesh } from '../mesh.mjs';
 import { until } from '../until.mjs';
-import { Way } from './relay.mjs';
+import { Way } from '../relay.mjs';
 
 const SHARD = fileURLToPath(new URL('shard.mjs', import.meta.url));
 const PORT = 8443;
@@ -124,6 +124,10 @@ export class Site {
     const all = async () => (await Promise.all(this.nodes.map((node) => this.metric(node, 'shard_up', `"${shard}"`)))).every((value) => value === up);
     await until(all, withinMs, () => `every node sees that ${shard} is ${up ? 'up' : 'down'}`);
     return Date.now();
+  }
+
+  mustRun() {
+    this.mesh.mustRun();
   }
 
   async stop({ keep = false } = {}) {

@@ -36,7 +36,7 @@ export class Crowd {
 
   /** Fails when somebody's connection was lost, although they came back: a good proxy gives no reason for it. */
   mustBeUndisturbed(people = this.#people) {
-    const disturbed = people.filter((person) => person.disconnects > 0);
+    const disturbed = people.filter((person) => person.closes > 0);
     const shown = disturbed.slice(0, 3).map((person) => `${person}: ${person.trouble}`).join('; ');
     assert.equal(disturbed.length, 0, `${disturbed.length} people were disconnected, for example ${shown}`);
   }

@@ -2,7 +2,7 @@
 import { Strophe, $iq, $msg, $pres } from 'strophe.js';
 import { DOMAIN, MUC } from './prosody.mjs';
 import { until } from '../until.mjs';
-import { XMLHttpRequest } from './xhr.mjs';
+import { CONNECTIONS, XMLHttpRequest, browser } from './xhr.mjs';
 
 // Well inside `expire`, as 60 s are inside 5 min in production: an idle BOSH session is one request after the other.
 const BOSH_WAIT_S = 2;
@@ -19,23 +19,30 @@ Strophe.SECONDARY_TIMEOUT = 3;
 export class Person {
   /**
    * `node` is where this person comes in; `room` the conference, below `tenant` if given; `spelled` the room as written in
-   * `?room=`, when it differs.
+   * `?room=`, when it differs; `waitS` for how long a BOSH request is held; and `alone` means connections that nobody else uses.
    */
-  constructor({ name, node, transport, room, tenant, spelled }) {
-    Object.assign(this, { name, node, transport, room, tenant });
+  constructor({ name, node, transport, room, tenant, spelled, waitS = BOSH_WAIT_S, alone = false }) {
+    Object.assign(this, { name, node, transport, room, tenant, waitS });
+    if (alone) this.connections = browser();
     const path = `${tenant ? `/${tenant}` : ''}/${transport === 'bosh' ? 'http-bind' : 'xmpp-websocket'}`;
     const scheme = transport === 'bosh' ? 'http' : 'ws';
     this.service = `${scheme}://${node.address}${path}?room=${encodeURIComponent(spelled ?? room)}`;
     // The name under which Jitsi's muc_domain_mapper keeps a tenant's room.
     this.muc = `${tenant ? `[${tenant}]` : ''}${room}@${MUC}`.toLowerCase();
     this.heard = new Set();
-    this.disconnects = 0;
+    /** `{ at, lost }` with the client library's reason for each lost connection, `{ at, shard }` for each time this person was in the room. */
+    this.events = [];
     this.attempts = 0;
     this.#forget();
   }
 
   toString() {
     return `${this.name} (${this.transport} at ${this.node.name}, ${this.shard ?? 'not joined'})`;
+  }
+
+  /** How often this person's connection was lost. */
+  get closes() {
+    return this.events.filter((event) => event.lost).length;
   }
 
   /** In the room: the MUC has answered with this person's own presence, and the shard is known. */
@@ -81,6 +88,7 @@ export class Person {
     connection.flush();
     connection.disconnect('leave');
     await until(() => this.closed, ANSWER_MS, () => `${this} could not leave`);
+    this.connections?.destroy();
   }
 
   #forget() {
@@ -95,9 +103,9 @@ export class Person {
     this.attempts += 1;
     // A new nick per attempt: the last one may linger in a room whose shard has not noticed yet that its owner is gone.
     this.nick = `${this.name}#${this.attempts}`;
-    const connection = new Strophe.Connection(this.service);
+    const connection = new Strophe.Connection(this.service, this.connections && { customHeaders: { [CONNECTIONS]: this.connections } });
     this.connection = connection;
-    connection.connect(DOMAIN, '', (status, reason) => this.#changed(connection, status, reason), BOSH_WAIT_S);
+    connection.connect(DOMAIN, '', (status, reason) => this.#changed(connection, status, reason), this.waitS);
   }
 
   #changed(connection, status, reason) {
@@ -105,7 +113,7 @@ export class Person {
     const { CONNECTED, DISCONNECTED, CONNFAIL, AUTHFAIL, ERROR } = Strophe.Status;
     if (reason) this.trouble = reason;
     if (status === CONNECTED) this.#enter();
-    else if (status === DISCONNECTED || status === CONNFAIL || status === AUTHFAIL || status === ERROR) this.#lost();
+    else if (status === DISCONNECTED || status === CONNFAIL || status === AUTHFAIL || status === ERROR) this.#lost(reason || 'closed');
   }
 
   #enter() {
@@ -117,6 +125,7 @@ export class Person {
       Strophe.forEachChild(answer.firstElementChild, 'identity', (identity) => {
         if (identity.getAttribute('type') === 'shard') this.shard = identity.getAttribute('name');
       });
+      this.#arrived();
     });
     const muc = $pres({ to: `${this.muc}/${this.nick}` }).c('x', { xmlns: Strophe.NS.MUC });
     // Without history: what is heard was said while being here.
@@ -132,7 +141,12 @@ export class Person {
     else if (type === 'error') this.trouble = `presence error from ${from}`;
     else this.occupants.add(nick);
     this.present = this.occupants.has(this.nick);
+    this.#arrived();
     return true;
+  }
+
+  #arrived() {
+    if (this.joined && !this.events.at(-1)?.shard) this.events.push({ at: performance.now(), shard: this.shard });
   }
 
   #onMessage(stanza) {
@@ -142,12 +156,12 @@ export class Person {
     return true;
   }
 
-  #lost() {
+  #lost(reason) {
     if (this.closed) return;
     this.#forget();
     this.closed = true;
     if (!this.wanted) return;
-    this.disconnects += 1;
+    this.events.push({ at: performance.now(), lost: reason });
     this.connection.reset();
     this.retries = (this.retries ?? 0) + 1;
     const backoff = Math.min(RETRY_FIRST_MS * 2 ** (this.retries - 1), RETRY_MOST_MS);

@@ -4,6 +4,7 @@
 //
 //   SHARDGATE_BIN=…                 the binary under test (default: target/sim/shardgate)
 //   SHARDGATE_BIN_TEST_HOOKS=…      the same, built with the cargo feature `test-hooks`
+//   SHARDGATECTL_BIN=…              its operator's side (default: target/sim/shardgatectl)
 //   node run.mjs [WORD]             only the cases whose name contains WORD
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
@@ -15,9 +16,11 @@ import { fileURLToPath } from 'node:url';
 import { mustRun } from '../process.mjs';
 import { Shard } from './prosody.mjs';
 import { Mesh } from '../mesh.mjs';
+import { Network } from '../network.mjs';
 
 const HERE = fileURLToPath(new URL('.', import.meta.url));
 const BINARY = resolve(process.env.SHARDGATE_BIN || join(HERE, '../../../target/sim/shardgate'));
+const CTL = resolve(process.env.SHARDGATECTL_BIN || join(HERE, '../../../target/sim/shardgatectl'));
 const HOOKED_BINARY = process.env.SHARDGATE_BIN_TEST_HOOKS && resolve(process.env.SHARDGATE_BIN_TEST_HOOKS);
 const RELEASE = 'release-1';
 const LOCK_PORT = 5000;
@@ -37,8 +40,9 @@ process.on('uncaughtException', (error) => {
 process.exitCode = await main();
 
 async function main() {
-  if (!existsSync(BINARY)) {
-    console.log(`not ok - start: SHARDGATE_BIN ${BINARY} does not exist`);
+  const missing = [BINARY, CTL].find((file) => !existsSync(file));
+  if (missing) {
+    console.log(`not ok - start: ${missing} does not exist`);
     return summary({ passed: 0, failed: 1, skipped: 0 });
   }
   await install();
@@ -120,7 +124,12 @@ async function start(folder, prefix) {
     const hooked =
       HOOKED_BINARY &&
       ((hook) => startMesh(new Mesh({ ...common, name: 'hooked', binary: HOOKED_BINARY, hooks: [hook], nodes: nodesFrom(21) })));
-    return { shards, mesh, hooked, stop };
+    // Nodes that can be cut off from each other; stop them with the case.
+    const network = (nodes, options) => {
+      const all = nodes.map((node, i) => ({ ...node, ip: `${prefix}.${31 + i}` }));
+      return startMesh(new Network({ ...common, ...options, name: 'network', binary: BINARY, ctl: CTL, nodes: all, doorOf: (n) => `${prefix}.${41 + n}` }));
+    };
+    return { shards, mesh, hooked, network, stop };
   } catch (error) {
     await stop();
     throw error;
@@ -140,11 +149,11 @@ async function runCases(world, counts) {
     const crowd = new Crowd();
     const began = performance.now();
     try {
-      await body({ ...world, crowd });
+      const told = await body({ ...world, crowd });
       await crowd.leave();
       world.mesh.mustRun();
       counts.passed += 1;
-      console.log(`ok - ${name} (${Math.round(performance.now() - began)} ms)`);
+      console.log(`ok - ${name} (${Math.round(performance.now() - began)} ms)${told ? `\n     ${told}` : ''}`);
     } catch (error) {
       counts.failed += 1;
       console.log(`not ok - ${name}: ${error.message}`);

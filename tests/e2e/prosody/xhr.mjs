@@ -1,15 +1,30 @@
-// XMLHttpRequest over Node's fetch: as much of it as Strophe's BOSH asks for. Node keeps the connections of an origin open and
-// shares them between requests, as browsers do, so a proxy that routes by connection instead of by request is found out.
+// XMLHttpRequest over Node's http: as much of it as Strophe's BOSH asks for. Connections are kept open and shared between all requests, so
+// a proxy that routes by connection instead of by request is found out; or belong to one browser, when the header CONNECTIONS names it.
+import { Agent, request } from 'node:http';
 
 const UNSENT = 0;
 const OPENED = 1;
 const DONE = 4;
+/** As many connections to one host as browsers have. */
+const CONNECTIONS_MAX = 6;
+const shared = new Agent({ keepAlive: true });
+
+/** A header that is not sent: its value, from `browser()`, has the connections that the request may use. */
+export const CONNECTIONS = 'x-connections';
+
+/** Connections of one browser. */
+export const browser = () => new Agent({ keepAlive: true, maxSockets: CONNECTIONS_MAX });
 
 /** An HTTP request as browsers offer it. `DOMParser` must be there (Strophe's Node build brings it). */
 export class XMLHttpRequest {
-  #headers = new Headers();
+  /** `{ at, url, status }` of every answer that was not 200, and of every request that broke with an `error`; not of those given up here. */
+  static failures = [];
+
+  #agent = shared;
+  #headers = {};
   #answer;
-  #abort = new AbortController();
+  #asked;
+  #aborted = false;
 
   readyState = UNSENT;
   status = 0;
@@ -24,29 +39,49 @@ export class XMLHttpRequest {
   }
 
   setRequestHeader(name, value) {
-    this.#headers.set(name, value);
+    if (name === CONNECTIONS) this.#agent = value;
+    else this.#headers[name] = value;
   }
 
   /** A failed or aborted request ends with status 0, as in a browser. */
   async send(body) {
+    let broken;
     try {
-      const { method, url } = this;
-      this.#answer = await fetch(url, { method, body, headers: this.#headers, signal: this.#abort.signal });
-      this.responseText = await this.#answer.text();
-      if (this.responseText) this.responseXML = new DOMParser().parseFromString(this.responseText, 'text/xml');
-      this.status = this.#answer.status;
-    } catch {
+      const text = await this.#ask(body);
+      if (text) this.responseXML = new DOMParser().parseFromString(text, 'text/xml');
+      this.responseText = text;
+      this.status = this.#answer.statusCode;
+    } catch (error) {
+      broken = error.code ?? error.message;
       this.status = 0;
+    }
+    if (this.status !== 200 && !this.#aborted) {
+      XMLHttpRequest.failures.push({ at: performance.now(), url: this.url, status: this.status, error: broken });
     }
     this.#enter(DONE);
   }
 
   abort() {
-    this.#abort.abort();
+    this.#aborted = true;
+    this.#asked?.destroy();
   }
 
   getAllResponseHeaders() {
-    return [...(this.#answer?.headers ?? [])].map(([name, value]) => `${name}: ${value}\r\n`).join('');
+    return Object.entries(this.#answer?.headers ?? {}).map(([name, value]) => `${name}: ${value}\r\n`).join('');
+  }
+
+  #ask(body) {
+    return new Promise((resolve, reject) => {
+      this.#asked = request(this.url, { method: this.method, headers: this.#headers, agent: this.#agent }, (answer) => {
+        this.#answer = answer;
+        const parts = [];
+        answer.on('data', (part) => parts.push(part));
+        answer.on('error', reject);
+        answer.on('end', () => resolve(Buffer.concat(parts).toString()));
+      });
+      this.#asked.on('error', reject);
+      this.#asked.end(body);
+    });
   }
 
   #enter(state) {

@@ -1,4 +1,4 @@
-// The way from one node to one shard, which can be cut: a TCP relay that refuses while it is.
+// A way from one process to another, which can be slow, or cut: a TCP relay that refuses while it is.
 import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 
@@ -6,10 +6,9 @@ export class Way {
   #server;
   #sockets = new Set();
 
-  /** `from` and `to` are `IP:PORT`. */
-  constructor(from, to) {
-    this.from = from;
-    this.to = to;
+  /** `from` and `to` are `IP:PORT`; `delayMs` in each direction. */
+  constructor(from, to, { delayMs = 0 } = {}) {
+    Object.assign(this, { from, to, delayMs });
   }
 
   async open() {
@@ -27,8 +26,8 @@ export class Way {
           far.destroy();
         });
       }
-      near.pipe(far);
-      far.pipe(near);
+      this.#carry(near, far);
+      this.#carry(far, near);
     });
     this.#server.listen(Number(port), ip);
     await once(this.#server, 'listening');
@@ -42,5 +41,14 @@ export class Way {
     for (const socket of this.#sockets) socket.resetAndDestroy();
     server.close();
     await once(server, 'close');
+  }
+
+  #carry(from, to) {
+    if (this.delayMs === 0) {
+      from.pipe(to);
+      return;
+    }
+    from.on('data', (part) => setTimeout(() => to.write(part), this.delayMs));
+    from.on('end', () => setTimeout(() => to.end(), this.delayMs));
   }
 }
