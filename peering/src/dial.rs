@@ -1,7 +1,7 @@
 //! Dialling one peer for as long as discovery lists it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn::{Connection, ConnectionError, Endpoint};
 use shardgate_peering_core::{PeerId, hash64};
@@ -22,6 +22,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const LISTED_WITHIN: Duration = Duration::from_secs(5);
 /// The side with the higher name gives the other one this head start, so that they seldom collide.
 const HEAD_START: Duration = Duration::from_millis(30);
+/// A dial that has taken so long waits for a packet that was lost, and QUIC sends it again after a second, two, four.
+const STUCK: Duration = Duration::from_millis(500);
 
 pub(crate) struct Dialer {
     pub(crate) me: PeerId,
@@ -33,6 +35,8 @@ pub(crate) struct Dialer {
     pub(crate) counters: Arc<Counters>,
     /// Whether there is a connection to the peer, whoever dialled it.
     pub(crate) connected: watch::Receiver<bool>,
+    /// When any peer was found last: where one is others may be, and a cut is to heal at once.
+    pub(crate) found: watch::Receiver<Instant>,
 }
 
 impl Dialer {
@@ -50,16 +54,19 @@ impl Dialer {
                 return;
             }
             let mut connected = self.connected.clone();
+            self.found.mark_unchanged();
+            let mut found = self.found.clone();
             let dialled = tokio::select! {
                 // A dial that has just succeeded counts: the peer may keep its connection and no other.
                 biased;
                 dialled = self.dial() => dialled,
                 // The peer was faster: what is still under way would only replace its connection.
                 _ = connected.wait_for(|connected| *connected) => continue,
+                () = stuck_while(&mut found) => continue,
             };
             match dialled {
                 Ok(connection) => {
-                    let lived = std::time::Instant::now();
+                    let lived = Instant::now();
                     let (peer, dialled) = (self.peer.id.clone(), connection.clone());
                     let arrival = Established { peer, connection: dialled, side: Side::Us };
                     if self.established.send(arrival).await.is_err() {
@@ -87,7 +94,9 @@ impl Dialer {
                     drop(self.events.send(LinkEvent::DialFailed { peer: self.peer.id.clone() }).await);
                 }
             }
-            tokio::time::sleep(jittered(backoff, &self.me, &self.peer.id, attempt)).await;
+            let pause = jittered(backoff, &self.me, &self.peer.id, attempt);
+            // Whoever knows of others ends it.
+            drop(tokio::time::timeout(pause, self.found.changed()).await);
             backoff = (backoff * 2).min(BACKOFF_MAX);
             // A peer that closes right after the handshake will not teach us; nobody has to wait for it.
             if std::mem::take(&mut refused) && !*self.connected.borrow() {
@@ -107,6 +116,14 @@ impl Dialer {
             Ok(Err(error)) => Err((end_of(&error), error.to_string())),
             Err(_) => Err((LinkEnd::TimedOut, "no answer within 3 s".to_owned())),
         }
+    }
+}
+
+/// Until a dial is stuck, and others have been found since it began.
+async fn stuck_while(found: &mut watch::Receiver<Instant>) {
+    tokio::time::sleep(STUCK).await;
+    if found.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

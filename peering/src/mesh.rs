@@ -140,6 +140,7 @@ impl Mesh {
             dialers: BTreeMap::new(),
             links: JoinSet::new(),
             next_link: 0,
+            found: watch::channel(Instant::now()).0,
         };
         let address = endpoint.local_addr().ok();
         Ok(Self {
@@ -348,6 +349,9 @@ struct Kept {
     since: Instant,
 }
 
+/// Finding one peer hurries the dialers of others once in this time.
+const FOUND_EVERY: Duration = Duration::from_secs(1);
+
 struct Supervisor {
     me: PeerId,
     environment: Environment,
@@ -363,6 +367,8 @@ struct Supervisor {
     dialers: BTreeMap<PeerId, Dialing>,
     links: JoinSet<(PeerId, u64)>,
     next_link: u64,
+    /// When somebody was found last: other dialers do not wait then.
+    found: watch::Sender<Instant>,
 }
 
 impl Supervisor {
@@ -438,6 +444,7 @@ impl Supervisor {
             let (connected, seen) = watch::channel(there);
             let dialer = Dialer {
                 connected: seen,
+                found: self.found.subscribe(),
                 me: self.me.clone(),
                 environment: self.environment.clone(),
                 peer: peer.clone(),
@@ -476,6 +483,14 @@ impl Supervisor {
         info!(%peer, address = %connection.remote_address(), dialled_by = ?side, "connected to peer");
         self.counters.connected();
         dialing.connected.send_replace(true);
+        // Those who close at once are found again and again: they hurry nobody.
+        self.found.send_if_modified(|found| {
+            let lately = found.elapsed() < FOUND_EVERY;
+            if !lately {
+                *found = Instant::now();
+            }
+            !lately
+        });
         let way = Way::new(connection.clone(), self.relayed_streams_max);
         let since = Instant::now();
         let kept = Kept { id, connection: connection.clone(), way, outbox: outbox.clone(), side, since };
