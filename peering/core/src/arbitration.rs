@@ -195,10 +195,10 @@ impl Node {
 
     /// The dispute, a new one if there is none, goes on like this, until then at the latest.
     fn goes_on(&mut self, now: Now, key: &StickKey, stage: Stage, due: Instant) {
-        let on = self.sessions_here(key).into_iter().max_by_key(|(_, number)| *number);
+        let on = self.shard_of_most(key);
         let Arbitration { disputes, due: dues, .. } = &mut self.arbitration;
         if !disputes.contains_key(key)
-            && let Some((on, _)) = on
+            && let Some(on) = on
         {
             self.outputs.push_back(Output::Disputed { key: key.clone(), on });
         }

@@ -260,11 +260,6 @@ impl Node {
         }
     }
 
-    /// Where most sessions of this node are.
-    pub(crate) fn shard_of_most(&self, key: &StickKey) -> Option<ShardName> {
-        self.uses.sessions_of(key).max_by_key(|(_, number)| *number).map(|(shard, _)| shard.clone())
-    }
-
     /// Whether somebody here holds the key or used it less than a ttl ago.
     pub(crate) fn in_use(&self, now: Now, key: &StickKey) -> bool {
         self.uses.holds(key) || self.table.used(key).is_some_and(|known| { known.lease } > now.mono)

@@ -13,6 +13,11 @@ use crate::output::{Output, Side, Verdict, Why};
 use crate::time::{Instant, Now};
 
 impl Node {
+    /// Where most sessions of this node are.
+    pub(crate) fn shard_of_most(&self, key: &StickKey) -> Option<ShardName> {
+        self.uses.sessions_of(key).max_by_key(|(_, number)| *number).map(|(shard, _)| shard.clone())
+    }
+
     /// A key that was moved off a shard that somebody called dead may have people there still: they hang, or reach it well. While the others are
     /// heard it is probed by all.
     pub(crate) fn probe_sides(&mut self, now: Now, key: &StickKey, told: &Sessions) {
