@@ -45,6 +45,8 @@ pub(crate) struct Arbitration {
     ends: BTreeSet<(Instant, u64)>,
     /// The number of the last one.
     asked: u64,
+    /// When this node went on after it had stood still: what it hears then was said before.
+    went_on: Option<Instant>,
     /// Moves that nothing stands against: this node was asked, or whoever is elsewhere came too late.
     obeyed: BTreeSet<StickKey>,
     /// Keys whose people here have been told to move by a verdict, and whose it is.
@@ -104,6 +106,11 @@ impl Arbitration {
         *self = Self { asked: self.asked, ..Self::default() };
     }
 
+    /// Whether what is heard now may have been said before this node stood still.
+    fn hears_the_past(&self, now: Now) -> bool {
+        self.went_on.is_some_and(|at| now.mono.since_ms(at) < LATE_MS)
+    }
+
     /// A move of this key needs no verdict.
     pub(crate) fn obeys(&mut self, key: &StickKey) {
         self.obeyed.insert(key.clone());
@@ -135,8 +142,16 @@ impl Arbitration {
 }
 
 impl Node {
+    /// Timers wake a node every heartbeat: one that was not called for longer was stopped, or its machine slept.
+    pub(crate) fn note_standstill(&mut self, now: Now) {
+        let most_ms = self.config.heartbeat_ms + LATE_MS;
+        if now.mono.since_ms(self.now.mono) > most_ms || now.boot.since_ms(self.now.boot) > most_ms {
+            self.arbitration.went_on = Some(now.mono);
+        }
+    }
+
     /// Sessions here, on each shard.
-    fn sessions_here(&self, key: &StickKey) -> Sessions {
+    pub(crate) fn sessions_here(&self, key: &StickKey) -> Sessions {
         self.uses.sessions_of(key).map(|(shard, number)| (shard.clone(), u64::from(number))).collect()
     }
 
@@ -407,6 +422,8 @@ impl Node {
         tried: Option<&PeerId>,
         items: Vec<Disputed>,
     ) {
+        // Then only the answer to this node's own question counts.
+        let past = self.arbitration.hears_the_past(now);
         for Disputed { key, entry, sessions } in items {
             self.accept(now, peer, &key, &entry, self.config.ttl_ms);
             if self.table.get(&key).is_none() || self.is_decided(now, &key) {
@@ -422,7 +439,9 @@ impl Node {
             if let Some(hearing) = self.arbitration.hearings.get_mut(&key) {
                 hearing.tried = hearing.tried.take().or_else(|| tried.cloned());
                 let sessions: Sessions = sessions.into_iter().collect();
-                hearing.told.insert(peer.clone(), sessions.clone());
+                if !past {
+                    hearing.told.insert(peer.clone(), sessions.clone());
+                }
                 self.probe_sides(now, &key, &sessions);
             }
         }
@@ -495,7 +514,7 @@ impl Node {
                 // Once: what else is asked meanwhile begins later.
                 let waits = now.mono.since_ms(began.mono) < GATHER_MS;
                 if let Some(until) = self.probed_by(now, &told).filter(|_| waits) {
-                    self.hear_until(key, Hearing { told, tried }, began, until);
+                    self.hear_until(key, Hearing { told, tried }, began, until + 1);
                     continue;
                 }
                 // Who comes first has come back meanwhile, and may have decided.

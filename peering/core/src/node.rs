@@ -163,6 +163,7 @@ impl Node {
                 return;
             }
         }
+        self.note_standstill(now);
         self.now = now;
         self.to_flush = true;
         match input {
@@ -461,8 +462,9 @@ impl Node {
     }
 
     fn run_timers(&mut self, now: Now) {
-        self.end_rounds(now);
+        // A hearing's end and a move of the same key are two decisions, with something said in between.
         self.run_arbitration(now);
+        self.end_rounds(now);
         self.expire_claims(now);
         self.report_leases(now);
         self.expire_entries(now);

@@ -34,7 +34,7 @@ impl Node {
     /// When probes of one of these shards will be over, if they are under way.
     pub(crate) fn probed_by(&self, now: Now, told: &BTreeMap<PeerId, Sessions>) -> Option<Instant> {
         let shards = told.values().flat_map(Sessions::keys);
-        shards.filter_map(|shard| self.verdicts.under_way_until(shard)).filter(|at| *at > now.mono).max()
+        shards.filter_map(|shard| self.verdicts.under_way_until(shard)).filter(|at| *at >= now.mono).max()
     }
 
     /// The shard with most people; if there are several, or nobody is left, the one that the join chose.
@@ -42,7 +42,7 @@ impl Node {
         &mut self,
         now: Now,
         key: &StickKey,
-        told: BTreeMap<PeerId, Sessions>,
+        mut told: BTreeMap<PeerId, Sessions>,
         gathered_ms: u64,
     ) {
         if self.is_decided(now, key) {
@@ -51,6 +51,11 @@ impl Node {
         }
         let Some(stands) = self.table.get(key).map(|slot| slot.entry.clone()) else { return };
         let Some(chosen) = stands.shard.clone() else { return };
+        if stands.reason == Reason::Operator {
+            // It came in the meantime, and an operator's word is obeyed.
+            return;
+        }
+        told.insert(self.config.me.clone(), self.sessions_here(key));
         let mut sums = Sessions::new();
         for (shard, number) in told.into_values().flatten() {
             let sum = sums.entry(shard).or_default();
