@@ -93,8 +93,8 @@ impl Default for Limits {
             server_timeout: Duration::from_secs(180),
             tunnel_timeout: Duration::from_secs(3600),
             client_fin_timeout: Duration::from_secs(50),
-            // A client polls again at once; one that is suspended comes back within a minute, or is gone.
-            bosh_pause: Duration::from_secs(65),
+            // A client polls again at once; a second connection of it must not count as a second client for long.
+            bosh_pause: Duration::from_secs(2),
             head_bytes_max: 16 * 1024,
             buffer_bytes_max: 64 * 1024,
             headers_max: HEADERS_USUAL,

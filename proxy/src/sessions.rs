@@ -42,7 +42,7 @@ pub enum Which {
 pub struct Counted {
     /// WebSocket tunnels.
     pub tunnels: u64,
-    /// BOSH sessions: a request of a client's connection for a key is held, or the last one ended less than 65 s ago.
+    /// BOSH sessions: a request of a client's connection for a key is held, or the last one ended less than `stick_table.bosh_pause` ago.
     pub bosh: u64,
 }
 

@@ -144,7 +144,6 @@ file = "${node.discovery}"
 
 [stick_table]
 expire = "${this.expire}"
-bosh_pause = "1s"
 
 [[admin]]
 listen = "${node.admin}"

@@ -11,8 +11,9 @@ use std::time::Duration;
 pub struct StickTableConfig {
     /// How long an entry lives after its conference's last request, when nothing is open. Default 5 min, as HAProxy at Jitsi.
     pub expire: Duration,
-    /// How long a BOSH session lasts behind its last request, and holds its entry. Default 65 s: a client polls again at once, and one that is
-    /// suspended comes back within a minute or is gone.
+    /// How long a BOSH session lasts behind its last request, and holds its entry. Default 2 s: a client polls again at once. One that sends on a
+    /// second connection while a poll is held on the first, as Strophe does, counts twice for so long, and must not when a split brain is decided;
+    /// who is suspended for longer finds the entry by `expire`.
     pub bosh_pause: Duration,
     /// The most entries. Default 1000000: ten times the largest site, a few hundred bytes each.
     pub size: usize,
@@ -20,7 +21,7 @@ pub struct StickTableConfig {
 
 impl Default for StickTableConfig {
     fn default() -> Self {
-        Self { expire: Duration::from_secs(300), bosh_pause: Duration::from_secs(65), size: 1_000_000 }
+        Self { expire: Duration::from_secs(300), bosh_pause: Duration::from_secs(2), size: 1_000_000 }
     }
 }
 

@@ -15,6 +15,11 @@ async fn poll(client: &mut Wire, target: &str) -> String {
     answer.header("x-jitsi-shard")[0].to_owned()
 }
 
+/// So long that no session ends while it is looked at.
+fn long() -> Limits {
+    Limits { bosh_pause: Duration::from_secs(65), ..limits() }
+}
+
 fn short() -> Limits {
     Limits { bosh_pause: Duration::from_millis(2_500), ..limits() }
 }
@@ -31,7 +36,7 @@ async fn holds(node: &Node, room: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_a_connection_and_a_conference() {
     let (first, second) = (Upstream::start("s1").await, Upstream::start("s2").await);
-    let node = Node::start(&[shard("s1", first.address), shard("s2", second.address)], limits());
+    let node = Node::start(&[shard("s1", first.address), shard("s2", second.address)], long());
     let (mut one, mut other) = (node.client().await, node.client().await);
     let there = poll(&mut one, "/acme/http-bind?room=foo").await;
     for _ in 0..5 {
@@ -119,7 +124,7 @@ async fn a_session_ends_a_pause_after_its_last_request_and_not_while_one_is_held
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_follows_its_conference() {
     let (first, second) = (Upstream::start("s1").await, Upstream::start("s2").await);
-    let node = Node::start(&[shard("s1", first.address), shard("s2", second.address)], limits());
+    let node = Node::start(&[shard("s1", first.address), shard("s2", second.address)], long());
     let mut client = node.client().await;
     let there = poll(&mut client, "/http-bind?room=foo").await;
     let elsewhere = if there == "s1" { "s2" } else { "s1" };
@@ -139,7 +144,7 @@ async fn a_session_follows_its_conference() {
 async fn what_no_shard_answers_is_no_session() {
     let refusing = crate::harness::refusing().await;
     let mesh = Mesh::alone(Config::new(PeerId::parse("me").unwrap(), 1)).unwrap();
-    let mut node = Node::start_on(mesh, &[shard("s1", refusing)], config(limits()));
+    let mut node = Node::start_on(mesh, &[shard("s1", refusing)], config(long()));
     let mut client = node.client().await;
     client.send("POST /http-bind?room=foo HTTP/1.1\r\nHost: meet\r\nContent-Length: 0\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 503);
