@@ -11,6 +11,7 @@ mod fleet;
 mod node;
 mod pace;
 mod render;
+mod whole_file;
 
 use commands::Cli;
 use render::tell;

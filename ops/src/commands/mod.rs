@@ -13,6 +13,7 @@ mod ban;
 mod census;
 mod changing;
 mod conferences;
+mod cookie;
 mod divergences;
 mod health;
 mod monitor;

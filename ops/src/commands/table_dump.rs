@@ -1,9 +1,7 @@
 //! `shardgatectl table dump`: the live entries of a node in a file.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Stdout, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,6 +12,7 @@ use super::{CommandError, show, tell};
 use crate::dump_file::{DumpFileError, header, record, trailer};
 use crate::node::Nodes;
 use crate::render::{Output, json};
+use crate::whole_file::WholeFile;
 
 /// What a file is called that means standard input or output.
 pub(super) const STANDARD: &str = "-";
@@ -74,21 +73,10 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is written on. A file has its name once it is whole; before, it is gone with this.
+/// What is written on.
 enum Sheet {
     Standard(BufWriter<Stdout>),
-    File { path: PathBuf, unready: Unready, out: BufWriter<File> },
-}
-
-/// A file under its name of the meantime.
-struct Unready(Option<PathBuf>);
-
-impl Drop for Unready {
-    fn drop(&mut self) {
-        if let Some(path) = self.0.take() {
-            drop(std::fs::remove_file(path));
-        }
-    }
+    File(WholeFile),
 }
 
 impl Sheet {
@@ -96,72 +84,29 @@ impl Sheet {
         if file == STANDARD {
             return Ok(Self::Standard(BufWriter::new(io::stdout())));
         }
-        let unready = PathBuf::from(format!("{file}.tmp"));
-        // Names of conferences are personal: its owner's alone.
-        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unready);
-        let out = opened.map_err(|source| {
-            if source.kind() == io::ErrorKind::AlreadyExists {
-                return DumpFileError::Exists { path: unready.clone() };
+        let path = Path::new(file);
+        let opened = WholeFile::create(path).map_err(|source| {
+            let unready = WholeFile::unready(path);
+            match source.kind() {
+                io::ErrorKind::AlreadyExists => DumpFileError::Exists { path: unready },
+                _ => DumpFileError::Io { name: unready.display().to_string(), deed: "written", source },
             }
-            DumpFileError::Io { name: unready.display().to_string(), deed: "written", source }
-        })?;
-        let path = Path::new(file).to_owned();
-        Ok(Self::File { path, unready: Unready(Some(unready)), out: BufWriter::new(out) })
+        });
+        opened.map(Self::File)
     }
 
     fn write(&mut self, line: &str) -> io::Result<()> {
         match self {
             Self::Standard(out) => out.write_all(line.as_bytes()),
-            Self::File { out, .. } => out.write_all(line.as_bytes()),
+            Self::File(out) => out.write_all(line.as_bytes()),
         }
     }
 
-    /// It is whole, and on the disk.
+    /// It is whole.
     fn end(self) -> io::Result<()> {
         match self {
             Self::Standard(mut out) => out.flush(),
-            Self::File { path, mut unready, mut out } => {
-                out.flush()?;
-                out.get_ref().sync_all()?;
-                if let Some(written) = &unready.0 {
-                    std::fs::rename(written, path)?;
-                }
-                unready.0 = None;
-                Ok(())
-            }
+            Self::File(out) => out.end(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    /// A folder that goes with the test.
-    struct Folder(PathBuf);
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            drop(fs::remove_dir_all(&self.0));
-        }
-    }
-
-    #[test]
-    fn a_file_has_its_name_once_it_is_whole() {
-        let folder = Folder(std::env::temp_dir().join(format!("shardgatectl-dump-{}", std::process::id())));
-        fs::create_dir_all(&folder.0).unwrap();
-        let path = folder.0.join("table").to_string_lossy().into_owned();
-        fs::write(&path, "old").unwrap();
-        let mut sheet = Sheet::open(&path).unwrap();
-        sheet.write("new").unwrap();
-        assert!(matches!(Sheet::open(&path), Err(DumpFileError::Exists { .. })), "another dump");
-        drop(sheet);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "old", "it was given up");
-        let mut sheet = Sheet::open(&path).unwrap();
-        sheet.write("new").unwrap();
-        sheet.end().unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
-        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
     }
 }

@@ -15,6 +15,7 @@ use shardgate_proto::admin::{
 };
 use tokio::task::JoinSet;
 
+use super::cookie::is_cookie;
 use super::table_dump::STANDARD;
 use super::{CommandError, show, tell};
 use crate::dump_file::{DumpFileError, Fault, LINE_BYTES_MAX, Reading, Record};
@@ -243,7 +244,7 @@ fn would_be(
         why,
     };
     // Cookies of pools are on servers, which are no shards.
-    let of_a_pool = record.key.starts_with("cookie\u{203a}");
+    let of_a_pool = is_cookie(&record.key);
     match (entry, shards.get(&record.shard).map(String::as_str)) {
         (Some(entry), _) if !entry.shard.is_empty() => answer("kept", String::new()),
         (Some(ended), _) if ended.created_ms > record.created_ms => answer("ended", String::new()),

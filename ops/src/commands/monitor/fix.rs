@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -191,7 +192,8 @@ fn note(path: &Path, changed: &Changed) -> std::io::Result<()> {
         host: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
         changed,
     };
-    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    // Names of conferences are personal.
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
     file.write_all(crate::render::json(&line).as_bytes())
 }
 

@@ -1,7 +1,7 @@
 //! All conferences of a moment in a file, and what has become of them since: whoever recycles a pool looks before and after.
 
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use shardgate_peering_core::{StickKey, key_hash};
 use super::look::most;
 use super::rows::Row;
 use crate::render::tell;
+use crate::whole_file::WholeFile;
 
 /// Conferences of each sort that are named.
 const NAMED_MAX: usize = 1_000;
@@ -145,22 +146,25 @@ impl Old {
     }
 }
 
-/// A snapshot that is written. It gets its name when it is whole.
+/// A snapshot that is written.
 struct New {
     path: PathBuf,
-    unready: PathBuf,
-    file: BufWriter<File>,
+    file: WholeFile,
     records: u64,
 }
 
 impl New {
     fn create(path: &Path, at_ms: u64) -> Result<Self, String> {
-        let mut unready = path.as_os_str().to_owned();
-        unready.push(".unready");
-        let unready = PathBuf::from(unready);
-        let file =
-            File::create(&unready).map_err(|error| format!("--snapshot {}: {error}", unready.display()))?;
-        let mut new = Self { path: path.to_owned(), unready, file: BufWriter::new(file), records: 0 };
+        let file = WholeFile::create(path).map_err(|error| {
+            let hint = match error.kind() {
+                std::io::ErrorKind::AlreadyExists => {
+                    ": another one is being written, or was killed: remove it"
+                }
+                _ => "",
+            };
+            format!("--snapshot {}: {error}{hint}", WholeFile::unready(path).display())
+        })?;
+        let mut new = Self { path: path.to_owned(), file, records: 0 };
         new.write(&Head { shardgate_snapshot: 1, at_ms })?;
         Ok(new)
     }
@@ -168,14 +172,13 @@ impl New {
     fn write(&mut self, line: &impl Serialize) -> Result<(), String> {
         let written = serde_json::to_writer(&mut self.file, line).map_err(std::io::Error::from);
         let written = written.and_then(|()| self.file.write_all(b"\n"));
-        written.map_err(|error| format!("--snapshot {}: {error}", self.unready.display()))
+        written.map_err(|error| format!("--snapshot {}: {error}", self.path.display()))
     }
 
     fn end(mut self) -> Result<(), String> {
         self.write(&Tail { conferences: self.records })?;
-        let told = |error: std::io::Error| format!("--snapshot {}: {error}", self.path.display());
-        self.file.into_inner().map_err(|error| told(error.into_error()))?.sync_all().map_err(told)?;
-        fs::rename(&self.unready, &self.path).map_err(told)
+        let Self { path, file, .. } = self;
+        file.end().map_err(|error| format!("--snapshot {}: {error}", path.display()))
     }
 }
 
@@ -238,12 +241,11 @@ impl Records {
 
     /// Not everything was seen: nothing of it is kept.
     pub(super) fn give_up(self) {
-        if let Some(New { path, unready, .. }) = self.new {
+        if let Some(New { path, .. }) = self.new {
             tell(&format!(
                 "error: --snapshot {}: not written, since somebody could not be asked",
                 path.display()
             ));
-            drop(fs::remove_file(unready));
         }
     }
 
@@ -330,7 +332,7 @@ mod tests {
             (format!("{head}{}{{\"conferences\":2}}\n", row("a")), "line 3 counts other conferences"),
             (format!("{head}{}", row("a")), "line 3 is not valid"),
         ] {
-            fs::write(&path, &text).unwrap();
+            std::fs::write(&path, &text).unwrap();
             let read = Records::open(None, Some(&path), 0).and_then(|records| records.unwrap().end());
             let said = read.unwrap_err();
             assert!(said.contains(why), "{text}: {said}");
