@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 mod bosh;
@@ -56,11 +57,32 @@ impl Counted {
 /// Sessions per shard; shards without any are missing.
 pub type OfShards = BTreeMap<ShardName, Counted>;
 
+/// A conference's sessions on a shard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct There {
+    /// How many.
+    pub counted: Counted,
+    /// How long the one that has been open longest has been, to the second.
+    pub longest: Duration,
+}
+
+/// A conference's sessions per shard; shards without any are missing.
+pub type OfKey = BTreeMap<ShardName, There>;
+
 fn add(shards: &mut OfShards, shard: &ShardName, counted: Counted) {
     match shards.get_mut(shard) {
         Some(total) => total.add(counted),
         None => drop(shards.insert(shard.clone(), counted)),
     }
+}
+
+fn add_there(shards: &mut OfKey, shard: &ShardName, there: There) {
+    let total = match shards.get_mut(shard) {
+        Some(total) => total,
+        None => shards.entry(shard.clone()).or_default(),
+    };
+    total.counted.add(there.counted);
+    total.longest = total.longest.max(there.longest);
 }
 
 /// What a session does to its entry.
@@ -88,7 +110,7 @@ pub(crate) enum Command {
     /// Counts each key's by their shards, in the order of the keys.
     OfKeys {
         keys: Arc<[StickKey]>,
-        reply: oneshot::Sender<Vec<OfShards>>,
+        reply: oneshot::Sender<Vec<OfKey>>,
     },
 }
 
@@ -139,12 +161,12 @@ impl Sessions {
     }
 
     /// Counts the sessions of each of these keys by their shards, in the order of the keys.
-    pub async fn of_keys(&self, keys: Arc<[StickKey]>) -> Vec<OfShards> {
-        let mut total = vec![OfShards::new(); keys.len()];
+    pub async fn of_keys(&self, keys: Arc<[StickKey]>) -> Vec<OfKey> {
+        let mut total = vec![OfKey::new(); keys.len()];
         let ask = |reply| Command::OfKeys { keys: Arc::clone(&keys), reply };
-        self.ask(ask, |part: Vec<OfShards>| {
+        self.ask(ask, |part: Vec<OfKey>| {
             for (total, shards) in total.iter_mut().zip(part) {
-                shards.iter().for_each(|(shard, counted)| add(total, shard, *counted));
+                shards.iter().for_each(|(shard, there)| add_there(total, shard, *there));
             }
         })
         .await;
@@ -182,6 +204,8 @@ struct Session {
     key: Option<StickKey>,
     shard: ShardName,
     way: Way,
+    /// Whole seconds since the worker's start: so it fits beside the rest, in each of a million tunnels.
+    began_s: u32,
     used: Millis,
     half: Half,
     end: Option<TunnelEnd>,
@@ -211,8 +235,9 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn insert(&mut self, key: Option<StickKey>, shard: ShardName, way: Way, now: Millis) -> u32 {
+        let (began_s, half) = (seconds(now), Half::Open);
         let session =
-            Session { key: key.clone(), shard, way, used: now, half: Half::Open, end: None, waker: None };
+            Session { key: key.clone(), shard, way, began_s, used: now, half, end: None, waker: None };
         // A process has fewer descriptors than that.
         let id = u32::try_from(self.sessions.insert(session)).unwrap_or(u32::MAX);
         if let Some(key) = key {
@@ -309,11 +334,11 @@ impl Registry {
         }
     }
 
-    /// Adds a conference's tunnels, each with its shard.
-    fn tally_of(&self, key: &StickKey, mut add: impl FnMut(&ShardName, Counted)) {
+    /// Adds a conference's tunnels, each with its shard and when it began.
+    fn tally_of(&self, key: &StickKey, mut add: impl FnMut(&ShardName, Counted, u32)) {
         let ids = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
         for session in ids.iter().filter_map(|id| self.sessions.get(*id as usize)) {
-            add(&session.shard, Counted { tunnels: 1, bosh: 0 });
+            add(&session.shard, Counted { tunnels: 1, bosh: 0 }, session.began_s);
         }
     }
 
@@ -347,8 +372,13 @@ impl Registry {
     }
 }
 
+/// Whole seconds since the worker's start, which no process outlives.
+fn seconds(at: Millis) -> u32 {
+    u32::try_from(at / 1_000).unwrap_or(u32::MAX)
+}
+
 /// Obeys a command. Whoever asked may be gone.
-pub(crate) fn obey(tunnels: &mut Registry, bosh: &Bosh, command: Command) {
+pub(crate) fn obey(tunnels: &mut Registry, bosh: &Bosh, now: Millis, command: Command) {
     match command {
         Command::Close { which, reply } => drop(reply.send(tunnels.close(&which))),
         Command::Count { which, reply } => drop(reply.send(counted(tunnels, bosh, &which))),
@@ -361,8 +391,11 @@ pub(crate) fn obey(tunnels: &mut Registry, bosh: &Bosh, command: Command) {
         }
         Command::OfKeys { keys, reply } => {
             let of_key = |key| {
-                let mut shards = OfShards::new();
-                let mut note = |shard: &ShardName, counted| add(&mut shards, shard, counted);
+                let mut shards = OfKey::new();
+                let mut note = |shard: &ShardName, counted, began_s: u32| {
+                    let longest = Duration::from_secs(seconds(now).saturating_sub(began_s).into());
+                    add_there(&mut shards, shard, There { counted, longest });
+                };
                 tunnels.tally_of(key, &mut note);
                 bosh.tally_of(key, &mut note);
                 shards
@@ -404,7 +437,6 @@ impl Drop for Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn key(text: &str) -> StickKey {
         StickKey::parse(text).unwrap()

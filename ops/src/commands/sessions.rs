@@ -9,7 +9,7 @@ use shardgate_proto::admin::{CloseTunnelsRequest, ConferencesRequest, OnShard, T
 
 use super::show;
 use crate::node::{AskError, Node, Nodes};
-use crate::render::{Output, json, table};
+use crate::render::{Output, duration, json, table};
 
 /// Rows that are shown together; the sessions of a node are never held as a whole.
 const PAGE: usize = 1_000;
@@ -62,6 +62,8 @@ struct Row<'n> {
     shard: String,
     tunnels: u64,
     bosh_sessions: u64,
+    /// How long the one that has been open longest has been, in milliseconds, to the second; 0 from a node that does not say.
+    longest_ms: u64,
     /// Where the conference is; empty when it has ended.
     entry: String,
     /// Whether these are not the same.
@@ -69,7 +71,8 @@ struct Row<'n> {
 }
 
 impl Row<'_> {
-    const HEAD: [&'static str; 7] = ["NODE", "CONFERENCE", "SHARD", "TUNNELS", "BOSH", "ENTRY", ""];
+    const HEAD: [&'static str; 8] =
+        ["NODE", "CONFERENCE", "SHARD", "TUNNELS", "BOSH", "LONGEST", "ENTRY", ""];
 
     fn cells(&self) -> Vec<String> {
         let entry = if self.entry.is_empty() { "(ended)" } else { &self.entry };
@@ -79,6 +82,7 @@ impl Row<'_> {
             self.shard.clone(),
             self.tunnels.to_string(),
             self.bosh_sessions.to_string(),
+            duration(self.longest_ms),
             entry.to_owned(),
             if self.elsewhere { "ELSEWHERE" } else { "" }.to_owned(),
         ]
@@ -96,13 +100,14 @@ fn rows<'n>(
     let wanted = sessions
         .into_iter()
         .filter(|session| filter.shard.as_ref().is_none_or(|wanted| *wanted == session.shard));
-    wanted.map(move |OnShard { shard, tunnels, bosh_sessions }| Row {
+    wanted.map(move |OnShard { shard, tunnels, bosh_sessions, longest_ms }| Row {
         node,
         key: key.to_owned(),
         elsewhere: shard != entry,
         shard,
         tunnels,
         bosh_sessions,
+        longest_ms,
         entry: entry.to_owned(),
     })
 }
@@ -219,16 +224,21 @@ mod tests {
 
     #[test]
     fn sessions_on_another_shard_than_their_conference_are_marked() {
-        let on = |shard: &str| OnShard { shard: shard.to_owned(), tunnels: 2, bosh_sessions: 1 };
+        let on = |shard: &str| OnShard {
+            shard: shard.to_owned(),
+            tunnels: 2,
+            bosh_sessions: 1,
+            longest_ms: 61_000,
+        };
         let shown = |entry: &str, wanted: Option<&str>| -> Vec<String> {
             let filter = Filter { key: None, shard: wanted.map(ToOwned::to_owned) };
             let rows = rows("n", "t/r", entry, vec![on("s1"), on("s2")], &filter);
             rows.map(|row| row.cells().join(" ")).collect()
         };
-        assert_eq!(shown("s1", None), ["n t/r s1 2 1 s1 ", "n t/r s2 2 1 s1 ELSEWHERE"]);
-        assert_eq!(shown("s1", Some("s2")), ["n t/r s2 2 1 s1 ELSEWHERE"]);
-        assert_eq!(shown("s3", Some("s1")), ["n t/r s1 2 1 s3 ELSEWHERE"]);
-        assert_eq!(shown("", Some("s1")), ["n t/r s1 2 1 (ended) ELSEWHERE"]);
+        assert_eq!(shown("s1", None), ["n t/r s1 2 1 1m01s s1 ", "n t/r s2 2 1 1m01s s1 ELSEWHERE"]);
+        assert_eq!(shown("s1", Some("s2")), ["n t/r s2 2 1 1m01s s1 ELSEWHERE"]);
+        assert_eq!(shown("s3", Some("s1")), ["n t/r s1 2 1 1m01s s3 ELSEWHERE"]);
+        assert_eq!(shown("", Some("s1")), ["n t/r s1 2 1 1m01s (ended) ELSEWHERE"]);
         assert!(shown("s1", Some("s3")).is_empty());
     }
 }

@@ -4,7 +4,7 @@
 //! A new one is counted, and its conference held, by the next sweep, which comes every second: whoever sends the requests of many clients
 //! over one connection would otherwise tell the table of two changes with each of them.
 
-use super::{Counted, HoldChange, Which};
+use super::{Counted, HoldChange, Which, seconds};
 use crate::clock::Millis;
 use foldhash::fast::RandomState;
 use shardgate_peering_core::{ShardName, StickKey};
@@ -50,6 +50,8 @@ struct Session {
     shard: ShardName,
     holds: HoldsEntry,
     stage: Stage,
+    /// When it was counted, in whole seconds since the worker's start.
+    began_s: u32,
     /// Requests under way.
     held: u32,
     /// When the last one ended that a shard answered, or its client gave up.
@@ -127,7 +129,9 @@ impl Bosh {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         let (stage, shard) = (Stage::New, shard.clone());
-        let session = Session { serial, key: key.clone(), shard, holds, stage, held: 0, ended: None };
+        let key_of_it = key.clone();
+        let session =
+            Session { serial, key: key_of_it, shard, holds, stage, began_s: 0, held: 0, ended: None };
         // There are fewer than SESSIONS_MAX.
         let place = self.sessions.insert(session) as u32;
         self.of_key.entry(key).or_default().push(place);
@@ -220,7 +224,7 @@ impl Bosh {
             return;
         }
         for (_, session) in self.sessions.iter_mut().filter(|(_, session)| session.stage == Stage::New) {
-            session.stage = Stage::Counted;
+            (session.stage, session.began_s) = (Stage::Counted, seconds(now));
             self.counted += 1;
             if session.holds == HoldsEntry::Yes {
                 self.changes.push(HoldChange::Taken(session.key.clone(), session.shard.clone()));
@@ -262,10 +266,10 @@ impl Bosh {
         }
     }
 
-    /// Adds a conference's sessions, each with its shard.
-    pub(super) fn tally_of(&self, key: &StickKey, mut add: impl FnMut(&ShardName, Counted)) {
+    /// Adds a conference's sessions, each with its shard and when it was counted.
+    pub(super) fn tally_of(&self, key: &StickKey, mut add: impl FnMut(&ShardName, Counted, u32)) {
         for (_, session) in self.of(key).filter(|(_, session)| session.stage == Stage::Counted) {
-            add(&session.shard, Counted { tunnels: 0, bosh: 1 });
+            add(&session.shard, Counted { tunnels: 0, bosh: 1 }, session.began_s);
         }
     }
 

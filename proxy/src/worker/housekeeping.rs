@@ -79,7 +79,8 @@ pub(super) async fn run(worker: Rc<Worker>, mut listening: Listening, mut inbox:
                 ticks = every(tick_of(&worker.settings().limits));
             }
             Some(command) = inbox.commands.recv() => {
-                obey(&mut worker.sessions.borrow_mut(), &worker.bosh.borrow(), command);
+                let now = worker.clock.coarse();
+                obey(&mut worker.sessions.borrow_mut(), &worker.bosh.borrow(), now, command);
             }
         }
     }

@@ -60,7 +60,7 @@ async fn a_session_is_a_connection_and_a_conference() {
     assert!(of_shards[&name(&there)].bosh >= 2, "{of_shards:?}");
     let keys = ["bar", "baz", "acme/foo"].map(key);
     let of_keys = sessions.of_keys(keys.as_slice().into()).await;
-    let counts = of_keys.iter().map(|shards| shards.values().map(|counted| counted.bosh).sum::<u64>());
+    let counts = of_keys.iter().map(|shards| shards.values().map(|there| there.counted.bosh).sum::<u64>());
     assert_eq!(counts.collect::<Vec<_>>(), [1, 0, 2]);
     assert_eq!(bosh(&node, Which::KeyElsewhere { key: key("acme/foo"), shard: name(&there) }).await, 0);
     // It holds its conference's entry, also when its connection is gone.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::census::{Census, Room};
+use super::super::cookie::is_cookie;
 use super::finding::{Finding, InTable, Kind, OnCensus};
 use super::rows::{OnShard, Row};
 
@@ -10,8 +11,6 @@ use super::rows::{OnShard, Row};
 const LEFT_MIN_MS: u64 = 60_000;
 /// A room that is younger than this may be waiting for its first person.
 const ROOM_AGE_MIN_MS: u64 = 60_000;
-/// Entries of cookies are no conferences, and stand in no census.
-const COOKIE: &str = "cookie\u{203a}";
 
 /// What is known beside the rows.
 #[derive(Debug, Default)]
@@ -59,7 +58,8 @@ pub(super) fn judge(sight: &Sight, rows: &[Option<Row>], census: &mut Census) ->
     let reports = |shard: &str| census.is_reporting(shard);
     let on: BTreeSet<&str> = live().filter_map(|row| row.shard.as_deref()).collect();
     let reporting = on.iter().all(|shard| reports(shard));
-    let of_census = if key.starts_with(COOKIE) { Vec::new() } else { census.rooms_of(key) };
+    // No census has them.
+    let of_census = if is_cookie(key) { Vec::new() } else { census.rooms_of(key) };
     let case = Case { sight, rows, key, on, census: of_census, sessions };
     if may_be_cut {
         let what = format!("a HAProxy has it with {} bytes, as many as its table takes", key.len());
@@ -68,7 +68,7 @@ pub(super) fn judge(sight: &Sight, rows: &[Option<Row>], census: &mut Census) ->
     }
     let mut found = Vec::new();
     case.tables(&mut found);
-    if !key.starts_with(COOKIE) {
+    if !is_cookie(key) {
         case.people(reporting, &mut found);
     }
     found
@@ -141,7 +141,10 @@ impl Case<'_> {
             let what = format!("{} has a room with {who}", room.shard);
             found.push(self.finding(Kind::LeakedConference, what));
         }
-        if self.sessions.contains_key(entry) && reporting && self.census.is_empty() {
+        // Its room may have begun anew since the census, with an entry of before.
+        let longest_ms = self.rows.iter().flatten().map(|row| row.longest_ms).max().unwrap_or_default();
+        let is_old = longest_ms >= self.sight.census_lag_ms;
+        if self.sessions.contains_key(entry) && is_old && reporting && self.census.is_empty() {
             let what = format!("people are connected for it on {entry}, whose census does not have it");
             found.push(self.finding(Kind::OrphanEntry, what));
         }

@@ -21,6 +21,8 @@ pub(super) struct Row {
     pub(super) remaining_ms: u64,
     /// Sessions that this node has of it; a HAProxy does not say.
     pub(super) sessions: Vec<OnShard>,
+    /// How long the one that has been open longest has been.
+    pub(super) longest_ms: u64,
     hash: u64,
 }
 
@@ -36,6 +38,7 @@ impl Row {
     pub(super) fn of_node(entry: TableEntry) -> Result<Self, String> {
         let TableEntry { key, shard, generation, created_ms, remaining_ms, sessions, .. } = entry;
         let hash = hash(&key)?;
+        let longest_ms = sessions.iter().map(|on| on.longest_ms).max().unwrap_or_default();
         let sessions = sessions
             .into_iter()
             .map(|on| OnShard { shard: on.shard, sessions: on.tunnels.saturating_add(on.bosh_sessions) });
@@ -46,6 +49,7 @@ impl Row {
             created_ms: Some(created_ms),
             remaining_ms,
             sessions: sessions.collect(),
+            longest_ms,
             hash,
         })
     }
@@ -53,8 +57,16 @@ impl Row {
     /// A HAProxy's.
     pub(super) fn of_haproxy(key: String, shard: String, remaining_ms: u64) -> Result<Self, String> {
         let hash = hash(&key)?;
-        let shard = Some(shard);
-        Ok(Self { key, shard, generation: None, created_ms: None, remaining_ms, sessions: Vec::new(), hash })
+        Ok(Self {
+            key,
+            shard: Some(shard),
+            generation: None,
+            created_ms: None,
+            remaining_ms,
+            sessions: Vec::new(),
+            longest_ms: 0,
+            hash,
+        })
     }
 
     fn place(&self) -> Place {

@@ -13,7 +13,7 @@ use tonic::codegen::tokio_stream::{Stream, wrappers::ReceiverStream};
 
 use super::super::AdminParts;
 use crate::cookie;
-use crate::sessions::{Counted, OfShards, Sessions};
+use crate::sessions::{Counted, OfKey, Sessions, There};
 
 /// Rows asked of the driver at once.
 const PAGE: usize = 512;
@@ -39,10 +39,8 @@ impl Source {
         let Some(sessions) = &self.sessions else { return page.into_iter().map(entry).collect() };
         let keys: Arc<[StickKey]> = page.iter().map(|row| row.key.clone()).collect();
         let found = sessions.of_keys(keys).await;
-        let with = |(row, found): (TableRow, OfShards)| wire::TableEntry {
-            sessions: on_shards(&found),
-            ..entry(row)
-        };
+        let with =
+            |(row, found): (TableRow, OfKey)| wire::TableEntry { sessions: on_shards(&found), ..entry(row) };
         page.into_iter().zip(found).map(with).collect()
     }
 }
@@ -157,25 +155,25 @@ async fn joined(parts: &AdminParts, wanted: &Wanted, page: Vec<TableRow>) -> Vec
     }
     let keys: Arc<[StickKey]> = found.iter().map(|(key, ..)| key.clone()).collect();
     let sessions = parts.sessions.of_keys(keys).await;
-    let counts = |found: &OfShards| wanted.sessions == Having::Any || !found.is_empty();
+    let counts = |found: &OfKey| wanted.sessions == Having::Any || !found.is_empty();
     let joined = found.into_iter().zip(sessions).filter(|(_, sessions)| counts(sessions));
     let joined = joined.map(|((key, shard, release, remaining_ms), sessions)| wire::Conference {
         key: key.to_string(),
         shard,
         release,
         remaining_ms,
-        tunnels_here: sessions.values().map(|counted| counted.tunnels).sum(),
-        bosh_here: sessions.values().map(|counted| counted.bosh).sum(),
+        tunnels_here: sessions.values().map(|there| there.counted.tunnels).sum(),
+        bosh_here: sessions.values().map(|there| there.counted.bosh).sum(),
         sessions: on_shards(&sessions),
     });
     joined.collect()
 }
 
-fn on_shards(sessions: &OfShards) -> Vec<wire::OnShard> {
-    let row = |(shard, Counted { tunnels, bosh }): (&ShardName, &Counted)| wire::OnShard {
-        shard: shard.to_string(),
-        tunnels: *tunnels,
-        bosh_sessions: *bosh,
+fn on_shards(sessions: &OfKey) -> Vec<wire::OnShard> {
+    let row = |(shard, there): (&ShardName, &There)| {
+        let There { counted: Counted { tunnels, bosh }, longest } = *there;
+        let longest_ms = longest.as_millis() as u64;
+        wire::OnShard { shard: shard.to_string(), tunnels, bosh_sessions: bosh, longest_ms }
     };
     sessions.iter().map(row).collect()
 }

@@ -6,9 +6,17 @@ const NOW_MS: u64 = 1_700_000_600_000;
 const LAG_MS: u64 = 150_000;
 const OLD_MS: u64 = NOW_MS - LAG_MS;
 
-/// What a node's table has of the key: shard, when it was decided, its sessions by shard.
+/// What a node's table has of the key: shard, when it was decided, its sessions by shard, which are old.
 fn row(shard: &str, created_ms: u64, sessions: &[(&str, u64)]) -> Option<Row> {
     keyed("room", shard, created_ms, sessions, LEFT_MIN_MS)
+}
+
+/// The same, with sessions that are not.
+fn young(shard: &str, created_ms: u64, sessions: &[(&str, u64)]) -> Option<Row> {
+    row(shard, created_ms, sessions).map(|mut row| {
+        row.longest_ms = LAG_MS - 1;
+        row
+    })
 }
 
 fn keyed(
@@ -22,6 +30,7 @@ fn keyed(
         shard: (*shard).to_owned(),
         tunnels: *tunnels,
         bosh_sessions: 0,
+        longest_ms: LAG_MS,
     });
     let entry = TableEntry {
         key: key.to_owned(),
@@ -100,7 +109,7 @@ fn people_and_rooms() {
     let none: Said<'_> = &[OTHER];
     let two: Said<'_> = &[(ROOM, 2, 0), OTHER];
     let empty: Said<'_> = &[(ROOM, 0, 0), OTHER];
-    let young: Said<'_> = &[(ROOM, 0, NOW_MS / 1_000 - 30), OTHER];
+    let begun: Said<'_> = &[(ROOM, 0, NOW_MS / 1_000 - 30), OTHER];
     for (what, rows, census, expected) in [
         ("it lives where it is", one(OLD_MS, &[("s1", 2)]), vec![("s1", two), ("s2", none)], ""),
         ("nobody reports", one(OLD_MS, &[("s1", 2)]), vec![], ""),
@@ -127,9 +136,10 @@ fn people_and_rooms() {
             "leaked-conference",
         ),
         ("an empty room", one(OLD_MS, &[]), vec![("s1", empty)], "leaked-conference"),
-        ("a room that begins", one(OLD_MS, &[]), vec![("s1", young)], ""),
+        ("a room that begins", one(OLD_MS, &[]), vec![("s1", begun)], ""),
         ("it has ended a while ago", one(OLD_MS, &[]), vec![("s1", none)], ""),
         ("its shard has lost it", one(OLD_MS, &[("s1", 2)]), vec![("s1", none)], "orphan-entry"),
+        ("it has begun anew", vec![young("s1", OLD_MS, &[("s1", 2)])], vec![("s1", none)], ""),
         ("its shard is silent", one(OLD_MS, &[("s1", 2)]), vec![("s2", none)], ""),
     ] {
         assert_eq!(kinds(&sight(2, 0), &rows, &census), expected, "{what}");
