@@ -142,8 +142,10 @@ impl Node {
             return;
         }
         // People who are here show where the conference is, even if the table does not: a node that starts anew has emptied it.
-        let proposal =
-            if asked == Asked::Join { self.shard_of_most(&key).unwrap_or(proposal) } else { proposal };
+        let people = self.shard_of_most(&key).filter(|_| asked == Asked::Join);
+        #[cfg(feature = "test-hooks")]
+        let people = people.filter(|_| self.mutation != Some(crate::mutation::Mutation::JoinDisturbsPeople));
+        let proposal = people.unwrap_or(proposal);
         let waiters = Vec::from([token]);
         self.ask(now, key, Question { waiters, proposal: Some(proposal), asked, tried: None });
     }

@@ -36,11 +36,15 @@ pub enum Mutation {
     TieMovesWinner,
     NoNextArbiter,
     MoveAfterCutObeyed,
+    DeadSideCounts,
+    NewcomerNotAsked,
+    JoinDisturbsPeople,
+    PastHeard,
 }
 
 impl Mutation {
     /// Every fault, with its name and what is wrong with it.
-    pub const ALL: [(Self, &'static str, &'static str); 27] = [
+    pub const ALL: [(Self, &'static str, &'static str); 31] = [
         (Self::TieBreakOff, "tie-break-off", "of two decisions of one generation each node keeps its own"),
         (Self::MergeByArrival, "merge-by-arrival", "the decision that arrives last wins"),
         (Self::NoRank, "no-rank", "a lone decision counts as much as a home's"),
@@ -100,6 +104,14 @@ impl Mutation {
             "move-after-cut-obeyed",
             "a move that was made behind a cut is obeyed without a verdict",
         ),
+        (Self::DeadSideCounts, "dead-side-counts", "people who hang on a dead shard count for it"),
+        (Self::NewcomerNotAsked, "newcomer-not-asked", "a round is over without whoever comes meanwhile"),
+        (
+            Self::JoinDisturbsPeople,
+            "join-disturbs-people",
+            "a node that starts anew puts a newcomer elsewhere than its own people",
+        ),
+        (Self::PastHeard, "past-heard", "what was said before a node stood still counts in a hearing"),
     ];
 
     /// By its name.

@@ -25,6 +25,10 @@ impl Node {
         if entry.reason != Reason::Down {
             return;
         }
+        #[cfg(feature = "test-hooks")]
+        if self.mutation == Some(Mutation::DeadSideCounts) {
+            return;
+        }
         let elsewhere = told.keys().filter(|shard| entry.shard.as_ref() != Some(*shard));
         for shard in elsewhere.cloned().collect::<Vec<_>>() {
             self.probe_unless_known(now, &shard);

@@ -418,6 +418,10 @@ impl Node {
     /// A peer is there, or by another connection: what it answered on the one before may never arrive. It follows moves from shards that are dead,
     /// so it is asked in every round that it has not answered, and what was found out without it holds no longer.
     pub(crate) fn ask_who_comes(&mut self, peer: &PeerId) {
+        #[cfg(feature = "test-hooks")]
+        if self.mutation == Some(crate::mutation::Mutation::NewcomerNotAsked) {
+            return;
+        }
         let mut asks = Vec::new();
         self.verdicts.shards.retain(|shard, inquiry| match inquiry {
             Inquiry::Gathering(round) => {

@@ -105,6 +105,10 @@ cases! {
     flapping_views
     verdict_is_final
     three_shards
+    newcomers_join_who_is_there
+    nobody_goes_back_to_a_dead_shard
+    who_comes_is_asked_too
+    what_was_said_before_a_pause
 }
 
 #[test]
