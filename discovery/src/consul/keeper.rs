@@ -3,6 +3,7 @@
 use super::agent::{Agent, Datacenter};
 use super::belief::{Belief, Grace};
 use super::blocking::{Blocking, WAIT_OTHERS, WAIT_OWN};
+use super::disk::DiskError;
 use super::error::AgentError;
 use super::policy::PolicyKind;
 use super::record::InvalidRecord;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -102,7 +103,7 @@ pub(crate) struct Keeper {
     /// Runs while other datacenters have their time.
     settling: JoinSet<()>,
     /// Writes to the disk, one at most.
-    saves: JoinSet<bool>,
+    saves: JoinSet<Result<(), DiskError>>,
     disk: Disk,
     /// Datacenters that Consul does not list any more, since when.
     unlisted: BTreeMap<Datacenter, Instant>,
@@ -325,7 +326,7 @@ impl Keeper {
                     self.tell_parts();
                 },
                 Some(_) = saving.join_next() => self.save(),
-                Some(saved) = self.saves.join_next() => self.saved(saved.is_ok_and(|saved| saved)),
+                Some(saved) = self.saves.join_next() => self.saved(saved),
                 // The sender lives as long as what stops this.
                 Ok(()) = self.pools.changed() => {
                     let services = self.pools.borrow_and_update().clone();
@@ -338,10 +339,14 @@ impl Keeper {
         }
         self.watches.shutdown().await;
         let last = async {
-            while self.saves.join_next().await.is_some() {}
+            while let Some(saved) = self.saves.join_next().await {
+                self.saved(saved);
+            }
             if self.unsaved {
                 self.save();
-                while self.saves.join_next().await.is_some() {}
+                while let Some(saved) = self.saves.join_next().await {
+                    self.saved(saved);
+                }
             }
         };
         if timeout(SAVED_WITHIN, last).await.is_err() {
@@ -349,10 +354,20 @@ impl Keeper {
         }
     }
 
-    /// A write has ended.
-    fn saved(&mut self, well: bool) {
-        self.disk = if well { Disk::Works } else { Disk::Fails };
-        self.unsaved |= !well;
+    /// A write has ended. That it fails is told once, and that it goes well again.
+    fn saved(&mut self, saved: Result<Result<(), DiskError>, JoinError>) {
+        let saved = saved.map_err(|error| error.to_string());
+        let saved = saved.and_then(|saved| saved.map_err(|error| error.to_string()));
+        let now = if saved.is_ok() { Disk::Works } else { Disk::Fails };
+        match (std::mem::replace(&mut self.disk, now), &saved) {
+            (Disk::Works, Err(error)) => {
+                error!(%error, "what Consul said cannot be kept on disk, it is tried again");
+            }
+            (Disk::Fails, Ok(())) => info!("what Consul said is kept on disk again"),
+            (Disk::Works, Ok(())) | (Disk::Fails, Err(_)) => {}
+        }
+        self.unsaved |= saved.is_err();
+        self.publisher.note_kept(saved);
     }
 
     /// Takes what a watch tells.
@@ -514,17 +529,6 @@ impl Keeper {
         self.unsaved = false;
         let Some(path) = self.config.state_file.clone() else { return };
         let (world, environment) = (Arc::clone(&self.world), self.config.place.environment.clone());
-        let was = self.disk;
-        self.saves.spawn_blocking(move || {
-            match disk::save(&path, environment.as_str(), &world, SystemTime::now()) {
-                Ok(()) => true,
-                Err(error) => {
-                    if was == Disk::Works {
-                        error!(%error, "what Consul said cannot be kept on disk, it is tried again");
-                    }
-                    false
-                }
-            }
-        });
+        self.saves.spawn_blocking(move || disk::save(&path, environment.as_str(), &world, SystemTime::now()));
     }
 }

@@ -13,6 +13,7 @@ import { Site } from './site.mjs';
 const ENVIRONMENT = 'e2e';
 const RELEASE = 'release-1';
 const CANNOT = 'cannot be kept on disk';
+const AGAIN = 'is kept on disk again';
 /** A change is written a second after it came. */
 const TRIED_AFTER_MS = 1_500;
 const PAGE = 4_096;
@@ -164,6 +165,7 @@ const full = ({ patient = false } = {}) => async ({ binary, ctl }) => {
       const drainedAfter = await node.drained(second, 5_000);
       await until(() => node.says(CANNOT).length > 0, 5_000, () => `its log says that it ${CANNOT}`);
       must(node.says(CANNOT)[0].includes('No space left on device'), 'its log says why', node.says(CANNOT)[0]);
+      equal(await site.metric(node, 'discovery_not_kept'), 1, 'its metrics say so');
       must(readFileSync(node.state).equals(whole), 'what was kept is as it was');
       // Tried again, and not told again.
       await drain(third);
@@ -195,11 +197,14 @@ const full = ({ patient = false } = {}) => async ({ binary, ctl }) => {
       consul.hang(false);
       await until(async () => (await site.metric(node, 'discovery_policy_stale')) === 0, 20_000, () => 'Consul is heard again');
       await node.drained(third, 5_000);
+      await until(async () => (await site.metric(node, 'discovery_not_kept')) === 1, 10_000, () => 'it cannot keep what it hears');
       if (patient) await elapse(30_000);
       disk.empty();
       if (!patient) await consul.put(`bans/${ENVIRONMENT}/room/one-more`, 'ban');
       const emptied = Date.now();
       await until(() => node.keepsDrained(third), patient ? 20_000 : 5_000, () => `it keeps what it knows again: ${node.says('disk')}`);
+      await until(async () => (await site.metric(node, 'discovery_not_kept')) === 0, 5_000, () => 'its metrics say so');
+      equal(node.says(AGAIN).length, 1, 'times that its log says so');
       return (
         `${results.length} requests and ${people.length} people undisturbed while nothing can be written, a drained shard followed after ${seconds(drainedAfter)}, ` +
         `told once; stopped in ${seconds(stoppedAfter)}, starts from the last whole file twice; keeps again ${seconds(Date.now() - emptied)} after there is room; no file is left half-written`
