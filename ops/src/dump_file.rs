@@ -1,5 +1,5 @@
 //! The file of a table: lines of JSON, a header, then an entry each, then a trailer that says how many they are, so that a file that was cut
-//! short is noticed. Pure. It is the operator's own file, read by their own tool: bad ones are told, and there is no fuzz target for it.
+//! short is noticed. Pure. It is the operator's own file, read by their own tool: a property test damages it in every way.
 //!
 //! ```text
 //! {"shardgate_table":1,"node":"proxy-a1","at_ms":1795512600000}
@@ -281,6 +281,7 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const ENTRY: &str = r#"{"key":"t/r","shard":"s1","generation":1,"created_ms":5,"remaining_ms":6,"reason":"claim","origin":"a"}"#;
 
@@ -322,6 +323,36 @@ mod tests {
         assert_eq!((records.len(), records[0].key.as_str(), records[0].generation), (2, key, 3));
         assert_eq!((records[1].shard.as_str(), records[1].created_ms, records[1].remaining_ms), ("s2", 7, 8));
         assert_eq!(read(&(header("a", 9) + &trailer(0))), Ok(Vec::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_key_comes_back(key in "\\PC{1,200}", shard in "[a-z][a-z0-9-]{0,30}", generation: u32, created_ms: u64) {
+            let reason = "claim".to_owned();
+            let origin = "a".to_owned();
+            let entry = TableEntry { key, shard, generation, created_ms, reason, origin, ..TableEntry::default() };
+            let (key, shard) = (entry.key.clone(), entry.shard.clone());
+            let text = header("a", 1) + &record(entry).unwrap() + &trailer(1);
+            let records = read(&text);
+            let read = records.map(|all| all.into_iter().map(|one| (one.key, one.shard, one.generation)).collect());
+            prop_assert_eq!(read, Ok(Vec::from([(key, shard, generation)])));
+        }
+
+        #[test]
+        fn a_damaged_file_is_told(at in 0..1_000_usize, cut in 0..50_usize, put: Vec<u8>) {
+            let mut file = format!("{}{ENTRY}\n{}", header("a", 1), trailer(1)).into_bytes();
+            let at = at.min(file.len());
+            let until = (at + cut).min(file.len());
+            file.splice(at..until, put);
+            let mut reading = Reading::default();
+            for line in file.split_inclusive(|byte| *byte == b'\n') {
+                if let Err(fault) = reading.line(line) {
+                    prop_assert!(fault.to_string().len() < 1_000, "{}", fault);
+                    return Ok(());
+                }
+            }
+            prop_assert!(reading.end().is_err() || reading.entries() <= 1);
+        }
     }
 
     #[test]

@@ -287,6 +287,7 @@ async fn rows(lines: &mut Lines, servers: &Servers) -> Result<Vec<Row>, String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// As HAProxy 3.2 says it; columns that nothing is read from are left out.
     const STAT: &str = "# pxname,svname,scur,type,sid,addr,\nweb,FRONTEND,0,0,0,,\nnodes,3629-s1,0,2,11,10.0.0.1:443,\nnodes,3629-other,0,2,12,10.0.0.2:443,\n\
@@ -344,6 +345,24 @@ mod tests {
         }
         let long = "x".repeat(LINE_MAX + 2);
         assert_eq!(read(&long, TABLE).await.unwrap_err(), "line 1 has more than 65536 bytes");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_haproxy_says_is_rows_or_an_error(in_stat: bool, at in 0..600_usize, cut in 0..80_usize, put in "(\\PC|\n){0,40}") {
+            let damaged = |text: &str| {
+                let at = text.floor_char_boundary(at);
+                let until = text.floor_char_boundary(at + cut);
+                format!("{}{put}{}", &text[..at], &text[until..])
+            };
+            let (stat, table) = (damaged(STAT), damaged(TABLE));
+            let (stat, table) = if in_stat { (stat.as_str(), TABLE) } else { (STAT, table.as_str()) };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            match runtime.block_on(read(stat, table)) {
+                Ok(rows) => prop_assert!(rows.len() <= table.lines().count()),
+                Err(why) => prop_assert!(why.starts_with("show ") && why.len() < 1_000, "{}", why),
+            }
+        }
     }
 
     #[test]
