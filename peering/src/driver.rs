@@ -146,7 +146,8 @@ impl Driver {
             Request::SessionClosed { key, shard } => self.handle(Input::SessionClosed { key, shard }),
             Request::Status(reply) => {
                 let peers = self.node.peers().map(|(id, view)| PeerStatus { id: id.clone(), view }).collect();
-                let status = MeshStatus { stats: self.node.stats(), entries: self.node.len(), peers };
+                let (entries, capacity) = (self.node.len(), self.node.capacity());
+                let status = MeshStatus { stats: self.node.stats(), entries, capacity, peers };
                 // Who asked may have gone.
                 drop(reply.send(status));
             }

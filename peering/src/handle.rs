@@ -37,6 +37,8 @@ pub struct MeshStatus {
     pub stats: Stats,
     /// Live entries.
     pub entries: usize,
+    /// How many the mesh takes: as many as its smallest connected table.
+    pub capacity: usize,
     /// Every known peer.
     pub peers: Vec<PeerStatus>,
 }

@@ -187,8 +187,14 @@ impl Node {
                 self.goes_on(now, key, Stage::Decided, due);
             }
             (Reason::Operator, _) => self.obey(key, to),
-            (Reason::Down, _) if entry.origin == self.config.me => self.obey(key, to),
-            (Reason::Claim | Reason::Down | Reason::End | Reason::Full, _) if obeyed => self.obey(key, to),
+            (Reason::Down, _) if obeyed || entry.origin == self.config.me => self.obey(key, to),
+            // What was to be obeyed was overtaken, unless it is a fault.
+            #[cfg(feature = "test-hooks")]
+            (Reason::Claim | Reason::End | Reason::Full, _)
+                if self.mutation == Some(Mutation::CloseBeforeVerdict) =>
+            {
+                self.obey(key, to);
+            }
             (_, Some(Stage::Asked(_))) => {}
             // What there was a verdict about has ended, and was decided anew.
             (_, Some(Stage::Decided) | None) => self.dispute(now, key, to),

@@ -43,7 +43,8 @@ impl Config {
 
 impl Node {
     /// How many live entries the mesh takes: as many as its smallest connected table.
-    pub(crate) fn capacity(&self) -> usize {
+    #[must_use]
+    pub fn capacity(&self) -> usize {
         let peers = self.sessions.values().filter(|session| session.streaming());
         let peers = peers.map(|session| self.config.believed_capacity(session.capacity));
         peers.fold(self.config.entries_max, usize::min)

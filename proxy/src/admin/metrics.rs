@@ -326,7 +326,10 @@ impl Reading {
 
     fn table(&self, out: &mut Writer<'_>) -> Written {
         let stats = &self.mesh.stats;
-        out.gauge("table_entries", "Live entries", i64::try_from(self.mesh.entries).unwrap_or(i64::MAX))?;
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        out.gauge("table_entries", "Live entries", count(self.mesh.entries))?;
+        let what = "Live entries that the mesh takes: the smallest stick_table.size of the nodes connected";
+        out.gauge("table_capacity", what, count(self.mesh.capacity))?;
         let snapshot = self.parts.discovery.current();
         let shards = snapshot
             .shards()

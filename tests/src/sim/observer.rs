@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use shardgate_peering_core::{
-    ClaimReason, ClaimToken, Claimed, Input, Message, Output, Readiness, Violation as Broken,
+    ClaimReason, ClaimToken, Claimed, Input, Message, Output, Readiness, Reason, Violation as Broken,
 };
 
 use super::check::{Bounds, Claims, Contacts, Cursors, Probes, Rounds, Violation};
@@ -156,6 +156,8 @@ pub struct Observer {
     pub(super) left_at: HashMap<(Room, Shard), u64>,
     /// Since when a node's people of a room wait for a verdict, or waited the last time.
     pub(super) disputed_since: HashMap<(Seat, Room), u64>,
+    /// Where the last verdict that a node had in its table says that a room is, while its people wait.
+    pub(super) told_by_verdict: HashMap<(Seat, Room), Shard>,
     pub(super) rounds: Rounds,
     pub(super) news: Vec<News>,
     /// Whether a message of a peer is being handled that the node takes.
@@ -195,6 +197,7 @@ impl Observer {
             verdicts: HashSet::new(),
             left_at: HashMap::new(),
             disputed_since: HashMap::new(),
+            told_by_verdict: HashMap::new(),
             rounds: Rounds::default(),
             news: Vec::new(),
             applies: false,
@@ -249,6 +252,9 @@ impl Observer {
         let decision = now.as_ref().map(|(decision, _, _)| *decision);
         if decision != cell.entry {
             let reason = now.map(|(_, entry, _)| entry.reason);
+            if let Some(decision) = decision.filter(|_| reason == Some(Reason::Arbitration)) {
+                self.told_by_verdict.insert((scene.seat, room), decision.shard);
+            }
             self.check_transition(scene, room, &cell, decision.zip(reason), incoming);
             let kept = self.places[scene.seat].cell(room);
             kept.entry = decision;
@@ -445,6 +451,7 @@ impl Watch for Observer {
             Output::Disputed { key, .. } => {
                 self.coverage.saw(Sort::Step, "disputed");
                 self.disputed_since.insert((scene.seat, room_of(key)), scene.now_ms);
+                self.told_by_verdict.remove(&(scene.seat, room_of(key)));
             }
             Output::Settled { .. } | Output::Probe { .. } | Output::Replaced { .. } => {}
             Output::Emptied => {
@@ -494,6 +501,7 @@ impl Watch for Observer {
                     self.left_at.extend(shards.keys().map(|shard| ((*room, *shard), now_ms)));
                 }
                 self.disputed_since.retain(|(asker, _), _| asker != seat);
+                self.told_by_verdict.retain(|(told, _), _| told != seat);
                 self.places[*seat] = Place { life: self.places[*seat].life + 1, ..Place::default() };
             }
             Network::DialFailed(..) => self.coverage.saw(Sort::Bound, "dial in vain"),

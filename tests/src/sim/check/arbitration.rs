@@ -2,7 +2,7 @@
 
 use shardgate_peering_core::{LinkState, Reason};
 
-use crate::sim::model::{Room, Shard};
+use crate::sim::model::{Room, Shard, shard_of};
 use crate::sim::observer::{Observer, name};
 use crate::world::Scene;
 
@@ -29,7 +29,10 @@ impl Observer {
         let streaming = |link| matches!(link, LinkState::Learning | LinkState::Reconciled);
         let alone = !scene.node.peers().any(|(_, view)| streaming(view.link));
         let waited = asked.is_some_and(|since| scene.now_ms >= since + NO_VERDICT_MS);
-        if entry.reason == Reason::Claim && !alone && !waited {
+        // A decision that says the same may have overtaken it.
+        let told = self.told_by_verdict.get(&(scene.seat, room)).copied();
+        let by_verdict = told.is_some() && told == entry.shard.as_ref().map(shard_of);
+        if entry.reason == Reason::Claim && !alone && !waited && !by_verdict {
             let text = format!(
                 "{} r{room}: disputed since {asked:?}, told to move to {:?}",
                 name(scene.seat),
