@@ -87,10 +87,10 @@ impl Sheet {
         let path = Path::new(file);
         let opened = WholeFile::create(path).map_err(|source| {
             let unready = WholeFile::unready(path);
-            match source.kind() {
-                io::ErrorKind::AlreadyExists => DumpFileError::Exists { path: unready },
-                _ => DumpFileError::Io { name: unready.display().to_string(), deed: "written", source },
+            if source.kind() == io::ErrorKind::AlreadyExists {
+                return DumpFileError::Exists { path: unready };
             }
+            DumpFileError::Io { name: unready.display().to_string(), deed: "written", source }
         });
         opened.map(Self::File)
     }

@@ -156,12 +156,8 @@ struct New {
 impl New {
     fn create(path: &Path, at_ms: u64) -> Result<Self, String> {
         let file = WholeFile::create(path).map_err(|error| {
-            let hint = match error.kind() {
-                std::io::ErrorKind::AlreadyExists => {
-                    ": another one is being written, or was killed: remove it"
-                }
-                _ => "",
-            };
+            let exists = error.kind() == std::io::ErrorKind::AlreadyExists;
+            let hint = if exists { ": another one is being written, or was killed: remove it" } else { "" };
             format!("--snapshot {}: {error}{hint}", WholeFile::unready(path).display())
         })?;
         let mut new = Self { path: path.to_owned(), file, records: 0 };
