@@ -142,10 +142,13 @@ impl Arbitration {
 }
 
 impl Node {
-    /// Timers wake a node every heartbeat: one that was not called for longer was stopped, or its machine slept.
+    /// Timers wake a node: one that is called much later than it wanted to be was stopped, or its machine slept.
     pub(crate) fn note_standstill(&mut self, now: Now) {
-        let most_ms = self.config.heartbeat_ms + LATE_MS;
-        if now.mono.since_ms(self.now.mono) > most_ms || now.boot.since_ms(self.now.boot) > most_ms {
+        let gap_ms = now.mono.since_ms(self.now.mono);
+        let slept_ms = now.boot.since_ms(self.now.boot).saturating_sub(gap_ms);
+        // Few inputs come so long after the one before that it is worth a look.
+        let is_late = || now.mono.since_ms(self.poll_timeout().0) > LATE_MS;
+        if slept_ms > LATE_MS || gap_ms > LATE_MS && is_late() {
             self.arbitration.went_on = Some(now.mono);
         }
     }
@@ -521,8 +524,10 @@ impl Node {
                 let Some(Hearing { told, tried }) = hearing.filter(|_| !is_late) else { continue };
                 // Once: what else is asked meanwhile begins later.
                 let waits = now.mono.since_ms(began.mono) < GATHER_MS;
-                if let Some(until) = self.probed_by(now, &told).filter(|_| waits) {
-                    self.hear_until(key, Hearing { told, tried }, began, until + 1);
+                let probed_by = self.probed_by(&told).filter(|until| waits || *until <= now.mono);
+                if let Some(until) = probed_by {
+                    // What the probes say is decided by this input at the latest, and told.
+                    self.hear_until(key, Hearing { told, tried }, began, until.max(now.mono) + 1);
                     continue;
                 }
                 // Who comes first has come back meanwhile, and may have decided.

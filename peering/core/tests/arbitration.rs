@@ -34,6 +34,8 @@ struct Mesh {
     unreached: BTreeSet<(usize, ShardName)>,
     /// Kinds of messages that get lost.
     loses: BTreeSet<&'static str>,
+    /// How late timers come.
+    late_ms: u64,
     /// Who asked last how many people are where.
     asked_by: Option<usize>,
 }
@@ -52,6 +54,7 @@ impl Mesh {
             verdicts: Vec::new(),
             unreached: BTreeSet::new(),
             loses: BTreeSet::new(),
+            late_ms: 0,
             asked_by: None,
         };
         for at in 0..size {
@@ -131,7 +134,7 @@ impl Mesh {
             if due.0 > end {
                 break;
             }
-            self.now_ms = self.now_ms.max(due.0);
+            self.now_ms = self.now_ms.max(due.0 + self.late_ms);
             self.give(due.1, Input::Timeout);
             self.deliver();
         }
@@ -262,6 +265,18 @@ fn a_side_that_left_a_shard_comes_back_to_the_many_who_stayed() {
 /// Their shard has died behind the cut, and nobody there has tried it since: they hang, and count for nothing.
 #[test]
 fn people_on_a_shard_that_nobody_reaches_hold_nobody_there() {
+    people_hang(&[], 0);
+}
+
+/// Whoever probes a shard that swallows everything may answer after the round of probes, which ends when its timer comes.
+#[test]
+fn nor_do_they_when_probes_take_all_their_time_and_timers_are_late() {
+    for late_ms in [0, 1, 3, 20] {
+        people_hang(&["probe-answer"], late_ms);
+    }
+}
+
+fn people_hang(lost: &[&'static str], late_ms: u64) {
     let mut mesh = Mesh::new(4);
     mesh.joins(0, "room", "s1", ClaimReason::Join);
     mesh.opens(0, "room", "s1", 3);
@@ -273,9 +288,11 @@ fn people_on_a_shard_that_nobody_reaches_hold_nobody_there() {
     mesh.closes(0, "room", "s1", 3);
     mesh.joins(0, "room", "s2", ClaimReason::Down { failed: shard("s1") });
     mesh.opens(0, "room", "s2", 3);
+    mesh.loses = lost.iter().copied().collect();
+    mesh.late_ms = late_ms;
     mesh.connect(&[0, 1, 2], &[3]);
-    mesh.run_ms(2_000);
-    assert_eq!(mesh.movers(), BTreeSet::from([(3, "s2".to_owned())]));
+    mesh.run_ms(3_000);
+    assert_eq!(mesh.movers(), BTreeSet::from([(3, "s2".to_owned())]), "timers {late_ms} ms late");
     let [(_, _, verdict)] = &mesh.verdicts[..] else { panic!("{:?}", mesh.verdicts) };
     assert_eq!((verdict.why, verdict.sides[0].sessions), (Why::Reached, 100));
 }
