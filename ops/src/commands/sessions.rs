@@ -62,8 +62,9 @@ struct Row<'n> {
     shard: String,
     tunnels: u64,
     bosh_sessions: u64,
-    /// How long the one that has been open longest has been, in milliseconds, to the second; 0 from a node that does not say.
-    longest_ms: u64,
+    /// How long the one that has been open longest has been, in milliseconds, to the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    longest_ms: Option<u64>,
     /// Where the conference is; empty when it has ended.
     entry: String,
     /// Whether these are not the same.
@@ -82,7 +83,7 @@ impl Row<'_> {
             self.shard.clone(),
             self.tunnels.to_string(),
             self.bosh_sessions.to_string(),
-            duration(self.longest_ms),
+            self.longest_ms.map_or_else(|| "-".to_owned(), duration),
             entry.to_owned(),
             if self.elsewhere { "ELSEWHERE" } else { "" }.to_owned(),
         ]
@@ -228,7 +229,7 @@ mod tests {
             shard: shard.to_owned(),
             tunnels: 2,
             bosh_sessions: 1,
-            longest_ms: 61_000,
+            longest_ms: Some(61_000),
         };
         let shown = |entry: &str, wanted: Option<&str>| -> Vec<String> {
             let filter = Filter { key: None, shard: wanted.map(ToOwned::to_owned) };

@@ -219,9 +219,9 @@ pub struct OnShard {
     pub tunnels: u64,
     #[prost(uint64, tag = "3")]
     pub bosh_sessions: u64,
-    /// How long the one that has been open longest has been, to the second.
-    #[prost(uint64, tag = "4")]
-    pub longest_ms: u64,
+    /// How long the one that has been open longest has been, to the second; missing from nodes of before.
+    #[prost(uint64, optional, tag = "4")]
+    pub longest_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseTunnelsRequest {

@@ -12,7 +12,7 @@ pub struct StickTableConfig {
     /// How long an entry lives after its conference's last request, when nothing is open. Default 5 min, as HAProxy at Jitsi.
     pub expire: Duration,
     /// How long a BOSH session lasts behind its last request, and holds its entry. Default 2 s: a client polls again at once. One that sends on a
-    /// second connection while a poll is held on the first, as Strophe does, counts twice for so long, and must not when a split brain is decided;
+    /// second connection while a poll is held on the first, as Strophe does, counts twice for so long when a split brain is decided;
     /// who is suspended for longer finds the entry by `expire`.
     pub bosh_pause: Duration,
     /// The most entries. Default 1000000: ten times the largest site, a few hundred bytes each.

@@ -165,7 +165,7 @@ const full = ({ patient = false } = {}) => async ({ binary, ctl }) => {
       const drainedAfter = await node.drained(second, 5_000);
       await until(() => node.says(CANNOT).length > 0, 5_000, () => `its log says that it ${CANNOT}`);
       must(node.says(CANNOT)[0].includes('No space left on device'), 'its log says why', node.says(CANNOT)[0]);
-      equal(await site.metric(node, 'discovery_not_kept'), 1, 'its metrics say so');
+      await until(async () => (await site.metric(node, 'discovery_not_kept')) === 1, 5_000, () => 'its metrics say so');
       must(readFileSync(node.state).equals(whole), 'what was kept is as it was');
       // Tried again, and not told again.
       await drain(third);
@@ -204,6 +204,7 @@ const full = ({ patient = false } = {}) => async ({ binary, ctl }) => {
       const emptied = Date.now();
       await until(() => node.keepsDrained(third), patient ? 20_000 : 5_000, () => `it keeps what it knows again: ${node.says('disk')}`);
       await until(async () => (await site.metric(node, 'discovery_not_kept')) === 0, 5_000, () => 'its metrics say so');
+      await until(() => node.says(AGAIN).length > 0, 5_000, () => `its log says that it ${AGAIN}`);
       equal(node.says(AGAIN).length, 1, 'times that its log says so');
       return (
         `${results.length} requests and ${people.length} people undisturbed while nothing can be written, a drained shard followed after ${seconds(drainedAfter)}, ` +

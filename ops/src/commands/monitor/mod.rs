@@ -255,8 +255,10 @@ impl Monitor<'_> {
         let began = Instant::now();
         let now_ms = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
         let options = self.options;
-        let file =
-            |what: String| CommandError::Usage { what, hint: "is it a file of --snapshot?".to_owned() };
+        let file = |what: String| CommandError::Usage {
+            what,
+            hint: "--snapshot names a file that can be written, --compare one that it wrote".to_owned(),
+        };
         let (snapshot, compare) = (options.snapshot.as_deref(), options.compare.as_deref());
         let mut records = Records::open(snapshot, compare, now_ms()).map_err(file)?;
         let whom = Whom {

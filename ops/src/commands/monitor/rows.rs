@@ -21,7 +21,8 @@ pub(super) struct Row {
     pub(super) remaining_ms: u64,
     /// Sessions that this node has of it; a HAProxy does not say.
     pub(super) sessions: Vec<OnShard>,
-    /// How long the one that has been open longest has been.
+    /// How long the one that has been open longest has been; for ever where a node of before does not say. A session over BOSH is a connection's,
+    /// so behind a balancer that pools connections it is short.
     pub(super) longest_ms: u64,
     hash: u64,
 }
@@ -38,7 +39,8 @@ impl Row {
     pub(super) fn of_node(entry: TableEntry) -> Result<Self, String> {
         let TableEntry { key, shard, generation, created_ms, remaining_ms, sessions, .. } = entry;
         let hash = hash(&key)?;
-        let longest_ms = sessions.iter().map(|on| on.longest_ms).max().unwrap_or_default();
+        let longest_ms =
+            sessions.iter().map(|on| on.longest_ms.unwrap_or(u64::MAX)).max().unwrap_or_default();
         let sessions = sessions
             .into_iter()
             .map(|on| OnShard { shard: on.shard, sessions: on.tunnels.saturating_add(on.bosh_sessions) });

@@ -172,7 +172,7 @@ async fn joined(parts: &AdminParts, wanted: &Wanted, page: Vec<TableRow>) -> Vec
 fn on_shards(sessions: &OfKey) -> Vec<wire::OnShard> {
     let row = |(shard, there): (&ShardName, &There)| {
         let There { counted: Counted { tunnels, bosh }, longest } = *there;
-        let longest_ms = longest.as_millis() as u64;
+        let longest_ms = Some(longest.as_millis() as u64);
         wire::OnShard { shard: shard.to_string(), tunnels, bosh_sessions: bosh, longest_ms }
     };
     sessions.iter().map(row).collect()

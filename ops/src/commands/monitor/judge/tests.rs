@@ -30,7 +30,7 @@ fn keyed(
         shard: (*shard).to_owned(),
         tunnels: *tunnels,
         bosh_sessions: 0,
-        longest_ms: LAG_MS,
+        longest_ms: Some(LAG_MS),
     });
     let entry = TableEntry {
         key: key.to_owned(),
