@@ -15,7 +15,7 @@ Deterministic simulation of the stick table's mesh: one seed draws nodes, delays
         replays one seed; R is a room's number. Without --trace: the setup and the verdict, and the last lines
         about the room that is wrong
   sim --mutants [--seeds N] [--jobs J]
-        plants each fault that the core knows and runs 150 seeds, the scenarios, and more seeds up to N, until it
+        plants each fault that the core knows and runs 30 seeds, the scenarios, and more seeds up to N, until it
         is caught (feature test-hooks)
   sim --mutate NAME [--seeds N] [--from S]
         the same for one of them; status 0 when it is caught

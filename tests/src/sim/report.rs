@@ -166,7 +166,7 @@ pub fn mutants(options: &Options, progress: Progress<'_>) -> (String, bool) {
 }
 
 /// So many seeds first: most faults are caught by them, and scenarios take a moment.
-const FIRST_SEEDS: u64 = 150;
+const FIRST_SEEDS: u64 = 30;
 
 /// Some seeds, then the scenarios, then all other seeds, until the fault is caught.
 fn hunt(name: &str, mutant: Mutant, options: &Options, progress: Progress<'_>) -> (String, bool) {
