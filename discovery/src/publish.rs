@@ -30,7 +30,7 @@ pub struct SourceStatus {
     /// Records that are left out of the snapshot in use because they cannot be read.
     pub invalid: usize,
     /// Why what the source said last is not kept on disk; `None` while it is, or need not be.
-    pub unkept: Option<String>,
+    pub not_kept: Option<String>,
 }
 
 /// Where a snapshot comes from.
@@ -271,7 +271,7 @@ impl Publisher {
             parts: Vec::new(),
             origin,
             invalid: 0,
-            unkept: None,
+            not_kept: None,
         };
         let (sender, receiver) = watch::channel(Arc::clone(&first));
         let (source, current) = (Arc::clone(&first), Some(Arc::new(sender)));
@@ -319,7 +319,7 @@ impl Publisher {
 
     /// Notes whether what the source said could be kept on disk, and if not, why.
     pub fn note_kept(&mut self, kept: Result<(), String>) {
-        lock(&self.state).status.unkept = kept.err();
+        lock(&self.state).status.not_kept = kept.err();
     }
 
     /// Notes that the source could not be read or was not believed, and says whether this error is news.

@@ -38,6 +38,8 @@ struct Discovery {
     error: String,
     invalid: u64,
     age_ms: u64,
+    /// Why what it said last is not kept on disk; empty while it is.
+    not_kept: String,
     parts: Vec<Part>,
 }
 
@@ -52,22 +54,30 @@ struct Part {
 
 impl From<shardgate_proto::admin::Discovery> for Discovery {
     fn from(discovery: shardgate_proto::admin::Discovery) -> Self {
-        let shardgate_proto::admin::Discovery { source, origin, stale, error, invalid, parts, age_ms } =
-            discovery;
+        let shardgate_proto::admin::Discovery {
+            source,
+            origin,
+            stale,
+            error,
+            invalid,
+            parts,
+            age_ms,
+            not_kept,
+        } = discovery;
         let part = |part: shardgate_proto::admin::DiscoveryPart| Part {
             name: part.name,
             age_ms: part.age_ms,
             error: part.error,
         };
         let parts = parts.into_iter().map(part).collect();
-        Self { source, origin, stale, error, invalid, age_ms, parts }
+        Self { source, origin, stale, error, invalid, age_ms, not_kept, parts }
     }
 }
 
 impl Discovery {
     /// One line, more of it when something is wrong.
     fn page(&self) -> String {
-        let Self { source, origin, stale, error, invalid, age_ms, parts } = self;
+        let Self { source, origin, stale, error, invalid, age_ms, not_kept, parts } = self;
         let mut text = match origin.as_str() {
             "source" => format!("discovery: {source}, last heard of {} ago", duration(*age_ms)),
             "disk" => format!("discovery: {source}, not heard of yet, what was kept on disk is in use"),
@@ -79,6 +89,11 @@ impl Discovery {
         text.push('\n');
         if !stale.is_empty() {
             text.push_str(&format!("POLICY IS STALE: {stale}\n"));
+        }
+        if !not_kept.is_empty() {
+            text.push_str(&format!(
+                "not kept on disk, a start without it would go by what was: {not_kept}\n"
+            ));
         }
         let wrong: Vec<_> = parts.iter().filter(|part| !part.error.is_empty()).collect();
         if wrong.is_empty() && !error.is_empty() {

@@ -6,6 +6,7 @@ use crate::hash::hash64;
 use crate::id::{PeerId, ShardName, StickKey};
 use crate::message::{Claim, ClaimAnswer, ClaimRefusal, ClaimResult, Message};
 use crate::node::{Node, PassedOn};
+use crate::session::Session;
 use crate::time::Now;
 use crate::update_log::{LogKind, tag};
 use crate::updates::Accepted;
@@ -36,6 +37,44 @@ impl Node {
 
     pub(crate) fn is_home_of(&self, key: &StickKey) -> bool {
         self.home_of(key, None).as_ref() == Some(&self.config.me)
+    }
+
+    /// The key's home when all are there: the first of all listed nodes, connected or not.
+    pub(crate) fn first_listed(&self, key: &StickKey) -> Option<&PeerId> {
+        let listed = self.sessions.iter().filter(|(_, session)| session.listed).map(|(peer, _)| peer);
+        first_by_rendezvous(key, listed.chain([&self.config.me]))
+    }
+
+    pub(crate) fn is_first_listed(&self, key: &StickKey) -> bool {
+        self.first_listed(key) == Some(&self.config.me)
+    }
+
+    /// Who is told of uses: who will end the key, even if it missed a claim's budget or is still learning, and its present home, mostly
+    /// the same. For a ttl from a change of the list also whoever ends it where the newest nodes are not listed yet.
+    pub(crate) fn report_to(&self, now: Now, key: &StickKey) -> impl Iterator<Item = PeerId> + use<> {
+        let hears = |peer: &&PeerId| {
+            **peer == self.config.me || self.sessions.get(*peer).is_some_and(Session::streaming)
+        };
+        let first = self.first_listed(key).filter(hears).cloned();
+        let home = self.home_of(key, None).filter(|home| first.as_ref() != Some(home));
+        let before = self.first_listed_before(now, key).filter(hears).cloned();
+        let before = before.filter(|peer| first.as_ref() != Some(peer) && home.as_ref() != Some(peer));
+        first.into_iter().chain(home).chain(before)
+    }
+
+    /// The first of the nodes that have been listed for a ttl, if some have not: where discovery lags, they are all that others know.
+    fn first_listed_before(&self, now: Now, key: &StickKey) -> Option<&PeerId> {
+        #[cfg(feature = "test-hooks")]
+        if self.mutation == Some(crate::mutation::Mutation::NewHomeAlone) {
+            return None;
+        }
+        let ttl_ms = self.config.ttl_ms;
+        if now.mono.since_ms(self.listed_at) >= ttl_ms {
+            return None;
+        }
+        let known = |session: &Session| session.listed && now.mono.since_ms(session.listed_since) >= ttl_ms;
+        let known = self.sessions.iter().filter(|(_, session)| known(session)).map(|(peer, _)| peer);
+        first_by_rendezvous(key, known.chain([&self.config.me]))
     }
 
     /// Compare-and-set: answers the live entry when it stands against the wish, else records the proposal and announces it. Without a

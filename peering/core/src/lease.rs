@@ -212,7 +212,7 @@ impl Node {
     /// A peer that was away has not heard what is held here meanwhile.
     pub(crate) fn report_holds_to(&mut self, now: Now, peer: &PeerId) {
         let held: Vec<StickKey> =
-            self.uses.held().filter(|key| self.report_to(key).any(|to| to == *peer)).cloned().collect();
+            self.uses.held().filter(|key| self.report_to(now, key).any(|to| to == *peer)).cloned().collect();
         for key in held {
             if let Some(known) = self.table.used(&key) {
                 self.table.set_used(&key, Some(Use { held_before_ms: NEVER, ..known }));
@@ -328,7 +328,7 @@ impl Node {
             }
             self.table.set_used(&key, Some(known));
             let mut told_here = true;
-            for home in self.report_to(&key) {
+            for home in self.report_to(now, &key) {
                 if home == self.config.me {
                     continue;
                 }
@@ -414,27 +414,6 @@ impl Node {
         } else {
             EndRole::Minority
         }
-    }
-
-    /// The key's home when all are there: the first of all listed nodes, connected or not.
-    fn first_listed(&self, key: &StickKey) -> Option<&PeerId> {
-        let listed = self.sessions.iter().filter(|(_, session)| session.listed).map(|(peer, _)| peer);
-        first_by_rendezvous(key, listed.chain([&self.config.me]))
-    }
-
-    pub(crate) fn is_first_listed(&self, key: &StickKey) -> bool {
-        self.first_listed(key) == Some(&self.config.me)
-    }
-
-    /// Who is told of uses: who will end the key, even if it missed a claim's budget or is still learning, and its present home, mostly
-    /// the same.
-    fn report_to(&self, key: &StickKey) -> impl Iterator<Item = PeerId> + use<> {
-        let hears = |peer: &&PeerId| {
-            **peer == self.config.me || self.sessions.get(*peer).is_some_and(Session::streaming)
-        };
-        let first = self.first_listed(key).filter(hears).cloned();
-        let home = self.home_of(key, None).filter(|home| first.as_ref() != Some(home));
-        first.into_iter().chain(home)
     }
 
     /// Looks at every entry whose timer ran out: held ones live on, the home ends what nobody renewed, others have a backstop.

@@ -29,7 +29,10 @@ impl Node {
         changed |= core::mem::replace(&mut self.has_place, has_place) != has_place;
         for peer in &others {
             let session = self.sessions.entry(peer.clone()).or_insert_with(Session::new);
-            changed |= !core::mem::replace(&mut session.listed, true);
+            if !core::mem::replace(&mut session.listed, true) {
+                session.listed_since = now.mono;
+                changed = true;
+            }
         }
         let gone: Vec<PeerId> = self
             .sessions

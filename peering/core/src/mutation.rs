@@ -40,11 +40,12 @@ pub enum Mutation {
     NewcomerNotAsked,
     JoinDisturbsPeople,
     PastHeard,
+    NewHomeAlone,
 }
 
 impl Mutation {
     /// Every fault, with its name and what is wrong with it.
-    pub const ALL: [(Self, &'static str, &'static str); 31] = [
+    pub const ALL: [(Self, &'static str, &'static str); 32] = [
         (Self::TieBreakOff, "tie-break-off", "of two decisions of one generation each node keeps its own"),
         (Self::MergeByArrival, "merge-by-arrival", "the decision that arrives last wins"),
         (Self::NoRank, "no-rank", "a lone decision counts as much as a home's"),
@@ -112,6 +113,11 @@ impl Mutation {
             "a node that starts anew puts a newcomer elsewhere than its own people",
         ),
         (Self::PastHeard, "past-heard", "what was said before a node stood still counts in a hearing"),
+        (
+            Self::NewHomeAlone,
+            "new-home-alone",
+            "uses are told to a newcomer alone that is not known everywhere",
+        ),
     ];
 
     /// By its name.

@@ -63,6 +63,8 @@ const ATTEMPTS_MAX: u32 = 2;
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) listed: bool,
+    /// Since when, if it is.
+    pub(crate) listed_since: Instant,
     pub(crate) link: LinkState,
     /// When its last hello or heartbeat came.
     pub(crate) heard: Instant,
@@ -110,6 +112,7 @@ impl Session {
     pub(crate) const fn new() -> Self {
         Self {
             listed: false,
+            listed_since: Instant(0),
             link: LinkState::Dialing,
             heard: Instant(0),
             greeting_since: Instant(0),

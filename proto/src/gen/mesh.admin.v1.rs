@@ -53,6 +53,9 @@ pub struct Discovery {
     /// Since it last had a good answer.
     #[prost(uint64, tag = "7")]
     pub age_ms: u64,
+    /// Why what it said last is not kept on disk; empty while it is, or need not be.
+    #[prost(string, tag = "8")]
+    pub not_kept: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiscoveryPart {

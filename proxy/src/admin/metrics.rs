@@ -159,8 +159,8 @@ impl Reading {
         )?;
         let from_disk = i64::from(matches!(status.origin, Origin::Disk { .. }));
         out.gauge("discovery_from_disk", "1 while what was kept on disk is in use", from_disk)?;
-        let unkept = i64::from(status.unkept.is_some());
-        out.gauge("discovery_not_kept", "1 while what Consul said cannot be kept on disk", unkept)?;
+        let not_kept = i64::from(status.not_kept.is_some());
+        out.gauge("discovery_not_kept", "1 while what Consul said cannot be kept on disk", not_kept)?;
         let age = |at: Instant| ConstGauge::new(i64::try_from(at.elapsed().as_secs()).unwrap_or(i64::MAX));
         out.family(
             "discovery_part_age_seconds",

@@ -129,9 +129,8 @@ impl Bosh {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         let (stage, shard) = (Stage::New, shard.clone());
-        let key_of_it = key.clone();
         let session =
-            Session { serial, key: key_of_it, shard, holds, stage, began_s: 0, held: 0, ended: None };
+            Session { serial, key: key.clone(), shard, holds, stage, began_s: 0, held: 0, ended: None };
         // There are fewer than SESSIONS_MAX.
         let place = self.sessions.insert(session) as u32;
         self.of_key.entry(key).or_default().push(place);

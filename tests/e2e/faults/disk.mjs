@@ -5,7 +5,7 @@ import { equal, must } from '../clients/expect.mjs';
 import { Consul } from '../consul.mjs';
 import { ask, failed, kinds, join as joining, Load } from '../health/client.mjs';
 import { onSite } from '../on.mjs';
-import { Child } from '../process.mjs';
+import { Child, run } from '../process.mjs';
 import { elapse, until } from '../until.mjs';
 import { Talker } from './people.mjs';
 import { Site } from './site.mjs';
@@ -166,6 +166,8 @@ const full = ({ patient = false } = {}) => async ({ binary, ctl }) => {
       await until(() => node.says(CANNOT).length > 0, 5_000, () => `its log says that it ${CANNOT}`);
       must(node.says(CANNOT)[0].includes('No space left on device'), 'its log says why', node.says(CANNOT)[0]);
       await until(async () => (await site.metric(node, 'discovery_not_kept')) === 1, 5_000, () => 'its metrics say so');
+      const status = await run(ctl, ['--node', node.admin, 'status']);
+      must(/^not kept on disk, .*No space left on device/m.test(status.output), 'its status says so', status.output);
       must(readFileSync(node.state).equals(whole), 'what was kept is as it was');
       // Tried again, and not told again.
       await drain(third);

@@ -109,6 +109,7 @@ cases! {
     nobody_goes_back_to_a_dead_shard
     who_comes_is_asked_too
     what_was_said_before_a_pause
+    newcomer_known_to_some
 }
 
 #[test]

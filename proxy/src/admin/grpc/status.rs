@@ -175,5 +175,6 @@ fn discovery(status: &SourceStatus) -> wire::Discovery {
         invalid: status.invalid as u64,
         parts: status.parts.iter().map(part).collect(),
         age_ms: age_ms(status.last_good),
+        not_kept: status.not_kept.clone().unwrap_or_default(),
     }
 }

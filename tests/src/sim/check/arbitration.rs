@@ -30,8 +30,8 @@ impl Observer {
         let alone = !scene.node.peers().any(|(_, view)| streaming(view.link));
         let waited = asked.is_some_and(|since| scene.now_ms >= since + NO_VERDICT_MS);
         // A decision that says the same may have overtaken it.
-        let told = self.told_by_verdict.get(&(scene.seat, room)).copied();
-        let by_verdict = told.is_some() && told == entry.shard.as_ref().map(shard_of);
+        let told = self.told_by_verdict.remove(&(scene.seat, room));
+        let by_verdict = asked.is_some() && told.is_some() && told == entry.shard.as_ref().map(shard_of);
         if entry.reason == Reason::Claim && !alone && !waited && !by_verdict {
             let text = format!(
                 "{} r{room}: disputed since {asked:?}, told to move to {:?}",

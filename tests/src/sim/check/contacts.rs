@@ -8,14 +8,11 @@ pub(in crate::sim) struct Contacts {
     /// `None` while not.
     since: Vec<Vec<Option<u64>>>,
     connected: Vec<Vec<bool>>,
-    /// Since when both know the same list of nodes: who is the home of a key they agree on.
-    alike: Vec<Vec<Option<u64>>>,
 }
 
 impl Contacts {
     pub(in crate::sim) fn new(nodes: usize) -> Self {
-        let never = vec![vec![None; nodes]; nodes];
-        Self { since: never.clone(), connected: vec![vec![false; nodes]; nodes], alike: never }
+        Self { since: vec![vec![None; nodes]; nodes], connected: vec![vec![false; nodes]; nodes] }
     }
 
     /// Whether this connection takes the place of another one.
@@ -49,13 +46,9 @@ impl Contacts {
                     && world.is_connected(a, b)
                     && world.listed(a).contains(&b)
                     && world.listed(b).contains(&a);
-                let others = |seat| world.listed(seat).iter().filter(move |it| **it != a && **it != b);
-                let alike = others(a).eq(others(b));
                 for (from, to) in [(a, b), (b, a)] {
                     let since = &mut self.since[from][to];
                     *since = if contact { since.or(Some(now)) } else { None };
-                    let since = &mut self.alike[from][to];
-                    *since = if alike { since.or(Some(now)) } else { None };
                 }
             }
         }
@@ -64,11 +57,6 @@ impl Contacts {
     /// Since when two are in contact.
     pub(in crate::sim) fn since(&self, a: Seat, b: Seat) -> Option<u64> {
         self.since[a][b]
-    }
-
-    /// Since when two are in contact, and agree on who the home of a key is.
-    pub(in crate::sim) fn alike_since(&self, a: Seat, b: Seat) -> Option<u64> {
-        self.since[a][b].zip(self.alike[a][b]).map(|(contact, alike)| contact.max(alike))
     }
 
     /// Since when a node is in contact with a majority of `listed`, itself among them.

@@ -14,8 +14,7 @@ const SLACK_MS: u64 = 1_500;
 
 impl Observer {
     /// A node ends a room for everyone: nobody that it is in contact with may hold it nor, unless the end is early on purpose, have
-    /// used it within the ttl. Where one of them knows of a node that the other has not heard of yet, for as long as uses go unreported,
-    /// they report to different homes: half a ttl, which discovery lags behind here, and not in life.
+    /// used it within the ttl.
     pub(in crate::sim) fn check_end(
         &mut self,
         scene: &Scene<'_>,
@@ -32,7 +31,7 @@ impl Observer {
         }
         for seat in 0..self.places.len() {
             let near = seat == scene.seat
-                || self.contacts.alike_since(seat, scene.seat).is_some_and(|since| since + long <= at);
+                || self.contacts.since(seat, scene.seat).is_some_and(|since| since + long <= at);
             if !near {
                 continue;
             }
