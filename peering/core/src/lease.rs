@@ -213,6 +213,17 @@ impl Node {
     pub(crate) fn report_holds_to(&mut self, now: Now, peer: &PeerId) {
         let held: Vec<StickKey> =
             self.uses.held().filter(|key| self.report_to(now, key).any(|to| to == *peer)).cloned().collect();
+        self.report_holds(now, held);
+    }
+
+    /// The held keys that one of these nodes ends, by this node's list.
+    pub(crate) fn held_that_ends_at(&self, peers: &[PeerId]) -> Vec<StickKey> {
+        let ends_there = |key: &&StickKey| self.first_listed(key).is_some_and(|first| peers.contains(first));
+        if peers.is_empty() { Vec::new() } else { self.uses.held().filter(ends_there).cloned().collect() }
+    }
+
+    /// Reports these holds now, whoever has heard of them.
+    pub(crate) fn report_holds(&mut self, now: Now, held: Vec<StickKey>) {
         for key in held {
             if let Some(known) = self.table.used(&key) {
                 self.table.set_used(&key, Some(Use { held_before_ms: NEVER, ..known }));

@@ -41,6 +41,7 @@ impl Node {
             .map(|(peer, _)| peer.clone())
             .collect();
         changed |= !gone.is_empty();
+        let ended_there = self.held_that_ends_at(&gone);
         for peer in gone {
             if let Some(session) = self.sessions.get_mut(&peer) {
                 session.listed = false;
@@ -52,6 +53,8 @@ impl Node {
             self.listed_at = now.mono;
             self.mesh_has_changed(now);
         }
+        // Others may have heard sooner that it is gone, and who ends them now must not wait for the next report.
+        self.report_holds(now, ended_there);
         if !self.has_place {
             self.leave_mesh();
         }

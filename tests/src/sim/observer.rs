@@ -127,6 +127,8 @@ pub(super) enum News {
 #[derive(Debug)]
 pub struct Observer {
     pub(super) ttl_ms: u64,
+    /// Nodes are woken so much later than they want to be, at the most.
+    pub(super) timers_late_ms: u64,
     pub(super) capacities: Vec<usize>,
     pub(super) small_tables: bool,
     pub(super) weather: Weather,
@@ -177,6 +179,7 @@ impl Observer {
         let nodes = setup.nodes();
         Self {
             ttl_ms: setup.ttl_ms,
+            timers_late_ms: setup.timers_late_ms,
             capacities: setup.capacities.clone(),
             small_tables: setup.small_tables(),
             weather: setup.weather,

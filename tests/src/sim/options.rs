@@ -10,7 +10,7 @@ Deterministic simulation of the stick table's mesh: one seed draws nodes, delays
   sim [--seeds N] [--from S] [--jobs J] [--output text|json]
         replays the kept seeds (tests/sim/seeds.txt), then runs N seeds from S (default 1,000 from 1, 2 jobs);
         prints what they saw and fails if one is wrong or, from 1,000 seeds on, if something was never seen;
-        seeds from 1,000,000,000 on have 200 nodes
+        seeds from 1,000,000,000 on have 200 nodes, those from 2,000,000,000 on nodes that are woken late
   sim --seed S [--trace full|key=R]
         replays one seed; R is a room's number. Without --trace: the setup and the verdict, and the last lines
         about the room that is wrong

@@ -16,10 +16,11 @@ pub fn describe(setup: &Setup) -> String {
     let Setup { seed, weather, regions, ttl_ms, phase_ms, shards, core, limits, .. } = setup;
     let _written = writeln!(
         text,
-        "seed {seed}: {weather:?}, {} nodes in regions {regions:?}, ttl {ttl_ms} ms, {shards} shards, {phase_ms} ms of faults, lag {} ms, lazy {}",
+        "seed {seed}: {weather:?}, {} nodes in regions {regions:?}, ttl {ttl_ms} ms, {shards} shards, {phase_ms} ms of faults, lag {} ms, lazy {}, timers late {}",
         setup.nodes(),
         setup.discovery_lag_ms,
         setup.lazy_permille,
+        setup.timers_late_ms,
     );
     let _written = writeln!(text, "  delays {:?}", setup.delays);
     if setup.small_tables() {

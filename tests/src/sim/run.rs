@@ -96,6 +96,7 @@ impl<'s> Run<'s> {
     fn new(setup: &'s Setup, mutant: Option<Mutant>, trace: Trace) -> Self {
         let mut world = World::new(mix(setup.seed ^ 0x5eed), Delay::Fixed(1));
         world.set_lazy(setup.lazy_permille);
+        world.set_timers_late(setup.timers_late_ms);
         world.set_outbox(setup.limits.outbox);
         for seat in 0..setup.nodes() {
             let seat = world.add(setup.config(seat));

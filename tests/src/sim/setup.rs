@@ -11,6 +11,10 @@ const LARGE_NODES: usize = 64;
 /// Seeds from here on have 200 nodes: what a mesh of that size costs must be known, and takes too long for every sweep.
 const HUGE_FROM: u64 = 1_000_000_000;
 const HUGE_NODES: usize = 200;
+/// Seeds from here on are of ordinary size, and their nodes are woken late, as on a machine that has other things to do. By themselves:
+/// the seeds below were kept before there was such a thing.
+const LATE_FROM: u64 = 2_000_000_000;
+const LATE_MAX_MS: u64 = 40;
 
 /// Whether anything goes wrong but delays and shards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub struct Setup {
     pub shards: u16,
     /// Of 1,000 inputs so many share their outputs with the next.
     pub lazy_permille: u64,
+    /// Nodes are woken up to so much later than they want to be.
+    pub timers_late_ms: u64,
     /// Discovery tells changes up to so much later.
     pub discovery_lag_ms: u64,
     /// What goes wrong.
@@ -78,7 +84,8 @@ impl Setup {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut random = Random::new(seed).fork(1);
-        let huge = seed >= HUGE_FROM;
+        let late = seed >= LATE_FROM;
+        let huge = seed >= HUGE_FROM && !late;
         let large = random.below(LARGE_EVERY) == 0 || huge;
         let weather = if random.chance(200) { Weather::Healthy } else { Weather::Faulty };
         let nodes = match (huge, large) {
@@ -126,6 +133,7 @@ impl Setup {
             phase_ms,
             shards,
             lazy_permille,
+            timers_late_ms: if late { Random::new(seed).fork(11).between(1, LATE_MAX_MS) } else { 0 },
             discovery_lag_ms: if random.chance(500) { random.below(6_000) } else { 0 },
             faults,
             core,
@@ -147,10 +155,7 @@ impl Setup {
     /// The longest delay of any path.
     #[must_use]
     pub fn delay_max_ms(&self) -> u64 {
-        let longest = |delay: &Delay| match delay {
-            Delay::Fixed(ms) | Delay::Range(_, ms) => *ms,
-        };
-        self.delays.iter().flatten().map(longest).max().unwrap_or(0)
+        self.delays.iter().flatten().map(|delay| delay.longest_ms()).max().unwrap_or(0)
     }
 
     /// Whether tables are so small that they become full.

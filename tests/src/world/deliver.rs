@@ -1,6 +1,6 @@
 //! What goes into a node and comes out of it, and messages on their way.
 
-use shardgate_peering_core::{Input, Message, Output, Readiness};
+use shardgate_peering_core::{Input, Message, Node, Output, Readiness};
 
 use super::clockwork::{Due, Happening};
 use super::lane::{Lane, carries_round_trip, hash_message, hash_output, lane_of};
@@ -111,9 +111,10 @@ impl World {
             self.note(mix(seat as u64) ^ hash_output(&output));
             self.carry_out(seat, output, watch);
         }
-        let place = &mut self.places[seat];
+        let Some((wanted, _)) = self.node(seat).map(Node::poll_timeout) else { return };
+        self.places[seat].deadline = self.woken_at(seat, wanted);
+        let place = &self.places[seat];
         let Some(node) = place.node.as_ref() else { return };
-        place.deadline = place.world_time(node.poll_timeout().0);
         watch.settled(&Scene { now_ms: self.now, seat, life: place.life, node });
     }
 

@@ -19,6 +19,14 @@ impl Delay {
             Self::Range(least, most) => random.between(least, most),
         }
     }
+
+    /// The longest that a packet may take, in milliseconds.
+    #[must_use]
+    pub const fn longest_ms(self) -> u64 {
+        match self {
+            Self::Fixed(ms) | Self::Range(_, ms) => ms,
+        }
+    }
 }
 
 /// What befalls single claims and answers: of 1,000, so many.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shardgate_peering_core::{Config, Input, Node, Now, PeerId};
+use shardgate_peering_core::{Config, Input, Instant, Node, Now, PeerId};
 
 use super::clockwork::{Clockwork, Happening};
 use super::path::{Delay, Noise, Path};
@@ -30,6 +30,8 @@ pub struct World {
     pub(super) connections: u64,
     pub(super) hash: u64,
     pub(super) lazy_permille: u64,
+    timers_late_ms: u64,
+    late_seed: u64,
     pub(super) outbox_max: [usize; 3],
     pub(super) shards: Shards,
     lives: u64,
@@ -51,6 +53,8 @@ impl World {
             connections: 0,
             hash: 0,
             lazy_permille: 0,
+            timers_late_ms: 0,
+            late_seed: seed,
             outbox_max: OUTBOX_MAX,
             shards: Shards::default(),
             lives: 0,
@@ -67,6 +71,18 @@ impl World {
     /// Of 1,000 inputs, so many wait up to a millisecond for others before the node's outputs are carried out, as in a busy shell.
     pub const fn set_lazy(&mut self, permille: u64) {
         self.lazy_permille = permille;
+    }
+
+    /// Nodes are woken 0 to so many milliseconds later than they want to be, as on a busy machine.
+    pub const fn set_timers_late(&mut self, most_ms: u64) {
+        self.timers_late_ms = most_ms;
+    }
+
+    /// When a node will be woken that wants to be at this moment of its own; asked again, the same.
+    pub(super) fn woken_at(&self, seat: Seat, wanted: Instant) -> u64 {
+        let word = mix(mix(self.late_seed ^ seat as u64) ^ wanted.0);
+        let late_ms = if self.timers_late_ms == 0 { 0 } else { word % (self.timers_late_ms + 1) };
+        self.places[seat].world_time(wanted).saturating_add(late_ms)
     }
 
     /// Adds a place for the node of this configuration; it is not started. Its incarnation is set at each start.
@@ -211,10 +227,11 @@ impl World {
         place.config.incarnation = self.lives << 16;
         place.life = self.lives;
         let node = Node::new(place.config.clone(), place.moment(self.now)).expect("a valid configuration");
-        place.deadline = place.world_time(node.poll_timeout().0);
+        let (wanted, _) = node.poll_timeout();
         place.node = Some(node);
         place.state = State::Running;
         place.ready = false;
+        self.places[seat].deadline = self.woken_at(seat, wanted);
         self.note(seat as u64);
         watch.network(self.now, &Network::Started(seat));
     }

@@ -110,6 +110,7 @@ cases! {
     who_comes_is_asked_too
     what_was_said_before_a_pause
     newcomer_known_to_some
+    who_would_end_it_left
 }
 
 #[test]

@@ -8,11 +8,17 @@ pub(in crate::sim) struct Contacts {
     /// `None` while not.
     since: Vec<Vec<Option<u64>>>,
     connected: Vec<Vec<bool>>,
+    /// How long a word took there and back at the most meanwhile.
+    slowest: Vec<Vec<u64>>,
 }
 
 impl Contacts {
     pub(in crate::sim) fn new(nodes: usize) -> Self {
-        Self { since: vec![vec![None; nodes]; nodes], connected: vec![vec![false; nodes]; nodes] }
+        Self {
+            since: vec![vec![None; nodes]; nodes],
+            connected: vec![vec![false; nodes]; nodes],
+            slowest: vec![vec![0; nodes]; nodes],
+        }
     }
 
     /// Whether this connection takes the place of another one.
@@ -46,9 +52,12 @@ impl Contacts {
                     && world.is_connected(a, b)
                     && world.listed(a).contains(&b)
                     && world.listed(b).contains(&a);
+                let there_and_back = world.delay(a, b).longest_ms() + world.delay(b, a).longest_ms();
                 for (from, to) in [(a, b), (b, a)] {
                     let since = &mut self.since[from][to];
                     *since = if contact { since.or(Some(now)) } else { None };
+                    let slowest = &mut self.slowest[from][to];
+                    *slowest = if contact { there_and_back.max(*slowest) } else { 0 };
                 }
             }
         }
@@ -57,6 +66,11 @@ impl Contacts {
     /// Since when two are in contact.
     pub(in crate::sim) fn since(&self, a: Seat, b: Seat) -> Option<u64> {
         self.since[a][b]
+    }
+
+    /// How long a word takes there and back at the most, in milliseconds.
+    pub(in crate::sim) fn there_and_back_ms(&self, a: Seat, b: Seat) -> u64 {
+        self.slowest[a][b]
     }
 
     /// Since when a node is in contact with a majority of `listed`, itself among them.

@@ -11,6 +11,8 @@ use crate::world::{Scene, Seat, State, World};
 /// How long a node that holds a room may be without its entry: two budgets for the claim, and the way there.
 const GONE_MAX_MS: u64 = 4_000;
 const SLACK_MS: u64 = 1_500;
+/// So much of it is for the way there and back.
+const WAY_MS: u64 = 800;
 
 impl Observer {
     /// A node ends a room for everyone: nobody that it is in contact with may hold it nor, unless the end is early on purpose, have
@@ -33,6 +35,11 @@ impl Observer {
             let near = seat == scene.seat
                 || self.contacts.since(seat, scene.seat).is_some_and(|since| since + long <= at);
             if !near {
+                continue;
+            }
+            let slow_ms = self.contacts.there_and_back_ms(seat, scene.seat).saturating_sub(WAY_MS);
+            if stood_since + SLACK_MS + slow_ms > at {
+                // What it says of that entry is still on its way.
                 continue;
             }
             // It has a newer entry already, which this end does not touch.

@@ -7,7 +7,7 @@ use shardgate_peering_core::{ClaimResult, Claimed, Entry, Input, Message, Output
 
 use crate::sim::model::{Room, Shard, seat_of, shard_of};
 use crate::sim::observer::{Observer, name};
-use crate::world::{Delay, Scene, Seat, State, World};
+use crate::world::{Scene, Seat, State, World};
 
 /// How long a round lasts at the most.
 const ROUND_MS: u64 = 500;
@@ -186,7 +186,7 @@ impl Observer {
         }
         for moved in std::mem::take(&mut self.rounds.moves) {
             let Move { at, seat, room, shard, began } = moved;
-            let stale = at > began + ROUND_MS + FRESH_MS;
+            let stale = at > began + ROUND_MS + self.timers_late_ms + FRESH_MS;
             let still = |seat: Seat| {
                 let disturbed = self.rounds.disturbed.get(&seat).copied().unwrap_or(0);
                 disturbed + SETTLED_MS <= began && world.state(seat) == State::Running
@@ -199,9 +199,7 @@ impl Observer {
                 let changed = self.rounds.changed.get(&(seat, shard)).copied().unwrap_or(0);
                 world.reaches(seat, &key) && changed < began
             };
-            let most_ms = |from, to| match world.delay(from, to) {
-                Delay::Fixed(ms) | Delay::Range(_, ms) => ms,
-            };
+            let most_ms = |from, to| world.delay(from, to).longest_ms();
             let heard = |peer: Seat| {
                 let contact =
                     self.contacts.since(seat, peer).is_some_and(|since| since + SETTLED_MS <= began);
